@@ -1,0 +1,32 @@
+"""The one root of errors, and how a list of reasons is worded."""
+
+from __future__ import annotations
+
+from typing import Iterable, NamedTuple
+
+
+class Ada3DError(Exception):
+    """A mistake of the user's: the message names what, where, and what to try."""
+
+
+class Reason(NamedTuple):
+    """Why something cannot be done, and at which module or operation of the model."""
+
+    where: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.why}"
+
+
+class UnsupportedModel(Ada3DError):
+    """A model that cannot be converted. ``reasons`` holds every reason, each with its module path."""
+
+    def __init__(self, model_name: str, reasons: Iterable[Reason]):
+        self.model_name = model_name
+        self.reasons = tuple(reasons)
+        lines = "\n".join(f"  - {reason}" for reason in self.reasons)
+        super().__init__(f"{model_name} cannot be converted:\n{lines}")
+
+    def __reduce__(self):
+        return type(self), (self.model_name, self.reasons)
