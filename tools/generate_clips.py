@@ -1,0 +1,326 @@
+#!/usr/bin/env python
+"""Generate short H.264 videos for which it is known what each class needs.
+
+`static` classes show in any single frame. `motion` classes come in pairs that differ only in the
+direction of one change; a single frame, at whatever time index, tells nothing about any of them:
+
+- the object of every motion class has a place, an angle and a ring phase. All three live on circles
+  (what leaves at one side comes back at the other) and start uniformly at random, so at any time
+  they are uniform whatever the class does to them;
+- the class moves one of the three, forwards or backwards: moving right / left, turning clockwise /
+  anticlockwise, a ring that grows / shrinks around the object (approaching / receding);
+- the object shows only in a window at a random place of the clip, drawn alike for all motion
+  classes. Before and after there is only background: which frames are kept decides what is seen;
+- within the window the change per step is large, so that frames some steps apart are ambiguous;
+- background, colours, size, speed, noise and brightness vary alike in all classes. Every video frame
+  is coded on its own, so compression cannot carry motion into a still frame.
+
+Static objects differ in shape, show in all frames, and drift and turn a little.
+Output: `OUT/videos/*/*/*.mp4`, `OUT/train.txt` and `OUT/val.txt` (MMAction2's video list, relative
+to `OUT/videos`), and `OUT/classes.txt` (`name kind` per label, in order).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import numpy as np
+
+
+class ClipClass(NamedTuple):
+    """A class of clips. `cue` is a shape (static) or the attribute that moves (motion)."""
+
+    name: str
+    kind: str
+    cue: str
+    sign: int = 0
+
+
+CLASSES = (
+    ClipClass("square", "static", "square"),
+    ClipClass("triangle", "static", "triangle"),
+    ClipClass("cross", "static", "cross"),
+    ClipClass("bar", "static", "bar"),
+    ClipClass("move_right", "motion", "place", +1),
+    ClipClass("move_left", "motion", "place", -1),
+    ClipClass("turn_clockwise", "motion", "angle", +1),
+    ClipClass("turn_anticlockwise", "motion", "angle", -1),
+    ClipClass("approach", "motion", "ring", +1),
+    ClipClass("recede", "motion", "ring", -1),
+)
+SPLITS = ("train", "val")
+
+# Window of a motion clip as fractions of its frames, and change per frame in cycles at 16 frames. Of
+# every second frame, 3 or 4 of 8 show the object, 0.14 to 0.3 cycles apart.
+WINDOW = (0.375, 0.5)
+SPEED = (0.07, 0.15)
+FORMAT_VERSION = 1
+
+
+def render_clip(
+    clip_class: ClipClass, rng: np.random.Generator, size: tuple[int, int], num_frames: int = 16
+) -> np.ndarray:
+    """Render one clip.
+
+    Args:
+        clip_class: One of `CLASSES`.
+        rng: The only source of randomness.
+        size: Width and height in pixels.
+        num_frames: Frames of the clip.
+
+    Returns:
+        uint8 array [num_frames, height, width, 3], RGB.
+    """
+    width, height = size
+    steps = np.arange(num_frames, dtype=np.float32)
+    place, place_y, angle, ring = rng.random(4)
+    moving = {"place": 0.0, "angle": 0.0, "ring": 0.0}
+    shown = np.ones(num_frames, dtype=bool)
+    drift_y = 0.0
+    speed = rng.uniform(*SPEED) * 16 / num_frames
+    if clip_class.kind == "motion":
+        moving[clip_class.cue] = clip_class.sign * speed
+        shown = _window(rng, num_frames)
+    else:
+        direction, turn = rng.uniform(0, 2 * np.pi), rng.uniform(-0.01, 0.01)
+        moving = {"place": 0.02 * np.cos(direction), "angle": turn, "ring": 0.0}
+        drift_y = 0.02 * np.sin(direction)
+
+    short = min(width, height)
+    radius = short * rng.uniform(0.19, 0.24)
+    dx, dy = _offsets(place + moving["place"] * steps, place_y + drift_y * steps, size)
+    turned = 2 * np.pi * (angle + moving["angle"] * steps)[:, None, None]
+    if clip_class.kind == "motion":
+        cover = _disc_with_gap(dx, dy, turned, radius)
+        halo = _ring(dx, dy, (ring + moving["ring"] * steps) % 1, radius, 0.46 * short)
+    else:
+        cover = _shape(clip_class.cue, dx, dy, turned, radius)
+        halo = np.zeros_like(cover)
+
+    frames = _background(rng, size)[None].repeat(num_frames, axis=0)
+    colour = _colour_unlike(rng, frames[0].mean(axis=(0, 1)))
+    visible = shown[:, None, None].astype(np.float32)
+    for mask in (halo, cover):
+        alpha = (mask * visible)[..., None]
+        frames = frames * (1 - alpha) + colour * alpha
+    frames *= rng.uniform(0.9, 1.1, (num_frames, 1, 1, 1))
+    frames += rng.normal(0, rng.uniform(2, 8), frames.shape)
+    return np.clip(np.rint(frames), 0, 255).astype(np.uint8)
+
+
+def _window(rng: np.random.Generator, num_frames: int) -> np.ndarray:
+    shortest, longest = (round(fraction * num_frames) for fraction in WINDOW)
+    length = rng.integers(shortest, longest + 1)
+    start = rng.integers(0, num_frames - length + 1)
+    shown = np.zeros(num_frames, dtype=bool)
+    shown[start : start + length] = True
+    return shown
+
+
+def _offsets(
+    place_x: np.ndarray, place_y: np.ndarray, size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Distance of every pixel to the nearest copy of the object, [T, H, W] each, y downwards."""
+    width, height = size
+    dx = np.arange(width, dtype=np.float32)[None, None] - (place_x * width)[:, None, None]
+    dy = np.arange(height, dtype=np.float32)[None, :, None] - (place_y * height)[:, None, None]
+    dx = (dx + width / 2) % width - width / 2
+    dy = (dy + height / 2) % height - height / 2
+    shape = (len(place_x), height, width)
+    return (
+        np.broadcast_to(dx, shape).astype(np.float32),
+        np.broadcast_to(dy, shape).astype(np.float32),
+    )
+
+
+def _inside(distance: np.ndarray) -> np.ndarray:
+    """Coverage of a pixel by the region of negative `distance`: an edge one pixel wide."""
+    return np.clip(0.5 - distance, 0, 1)
+
+
+def _rotated(dx: np.ndarray, dy: np.ndarray, turned: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    cos, sin = np.cos(turned), np.sin(turned)
+    return dx * cos + dy * sin, dy * cos - dx * sin
+
+
+def _disc_with_gap(dx: np.ndarray, dy: np.ndarray, turned: np.ndarray, radius: float) -> np.ndarray:
+    """A disc with a wide slit from its centre outwards: the slit shows the angle."""
+    along, across = _rotated(dx, dy, turned)
+    slit = np.maximum(np.abs(across) - 0.33 * radius, -along - 0.2 * radius)
+    return np.minimum(_inside(np.hypot(dx, dy) - radius), 1 - _inside(slit))
+
+
+def _ring(
+    dx: np.ndarray, dy: np.ndarray, phase: np.ndarray, inner: float, outer: float
+) -> np.ndarray:
+    """A ring between `inner` (phase 0) and `outer` (phase 1), invisible at both ends of its way."""
+    phase = phase[:, None, None]
+    line = _inside(np.abs(np.hypot(dx, dy) - inner - phase * (outer - inner)) - 1.5)
+    return line * np.clip(5 * np.minimum(phase, 1 - phase), 0, 1)
+
+
+def _shape(
+    name: str, dx: np.ndarray, dy: np.ndarray, turned: np.ndarray, radius: float
+) -> np.ndarray:
+    along, across = _rotated(dx, dy, turned)
+    if name == "square":
+        distance = np.maximum(np.abs(along), np.abs(across)) - 0.88 * radius
+    elif name == "triangle":
+        sides = [_rotated(dx, dy, turned + k * 2 * np.pi / 3)[0] for k in range(3)]
+        distance = np.maximum.reduce(sides) - 0.65 * radius
+    elif name == "cross":
+        arms = [
+            np.maximum(np.abs(a) - 1.15 * radius, np.abs(b) - 0.38 * radius)
+            for a, b in ((along, across), (across, along))
+        ]
+        distance = np.minimum(*arms)
+    else:
+        distance = np.maximum(np.abs(along) - 1.3 * radius, np.abs(across) - 0.42 * radius)
+    return _inside(distance)
+
+
+def _background(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+    """Two colours mixed by a slow random pattern, [H, W, 3] float."""
+    width, height = size
+    x = np.linspace(0, 1, width, dtype=np.float32)[None, :]
+    y = np.linspace(0, 1, height, dtype=np.float32)[:, None]
+    mix = np.zeros((height, width), dtype=np.float32)
+    for _ in range(3):
+        fx, fy, phase = rng.uniform(-2, 2), rng.uniform(-2, 2), rng.uniform(0, 2 * np.pi)
+        mix += np.sin(2 * np.pi * (fx * x + fy * y) + phase)
+    first, second = rng.uniform(30, 225, (2, 3))
+    second = first + 0.4 * (second - first)
+    share = (mix / 6 + 0.5)[..., None]
+    return (first * share + second * (1 - share)).astype(np.float32)
+
+
+def _colour_unlike(rng: np.random.Generator, other: np.ndarray) -> np.ndarray:
+    while True:
+        colour = rng.uniform(10, 245, 3)
+        if np.abs(colour - other).mean() > 60:
+            return colour.astype(np.float32)
+
+
+def write_video(path: Path, frames: np.ndarray, fps: int = 8) -> None:
+    """Encode uint8 frames [T, H, W, 3] as H.264, every frame a key frame."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=fps)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        stream.options = {
+            "crf": "18",
+            "preset": "ultrafast",
+            "g": "1",
+            "threads": "1",
+            "x264-params": "keyint=1:scenecut=0",
+        }
+        for array in frames:
+            frame = av.VideoFrame.from_ndarray(array, format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def _write_clip(
+    item: tuple[str, int],
+    *,
+    out: Path,
+    seed: int,
+    size: tuple[int, int],
+    num_frames: int,
+) -> str:
+    """Write clip number `item[1]` of split `item[0]`; return its line in the list."""
+    split, index = item
+    label = index % len(CLASSES)
+    rng = np.random.default_rng([seed, SPLITS.index(split), index])
+    relative = f"{split}/{CLASSES[label].name}/{index:06d}.mp4"
+    write_video(out / "videos" / relative, render_clip(CLASSES[label], rng, size, num_frames))
+    return f"{relative} {label}"
+
+
+def generate(
+    out: str | Path,
+    num_train: int = 2000,
+    num_val: int = 800,
+    seed: int = 0,
+    size: tuple[int, int] = (64, 64),
+    num_frames: int = 16,
+    workers: int | None = None,
+) -> Path:
+    """Write both splits below `out`; classes take turns, so they are balanced.
+
+    The same arguments give the same frames, whatever the number of `workers`. A folder that holds
+    the result of the same arguments already is left as it is.
+
+    Returns:
+        `out` as a path.
+    """
+    out = Path(out)
+    wanted = {
+        "version": FORMAT_VERSION,
+        "num_train": num_train,
+        "num_val": num_val,
+        "seed": seed,
+        "size": list(size),
+        "num_frames": num_frames,
+    }
+    done = out / "generated.json"
+    if done.exists() and json.loads(done.read_text()) == wanted:
+        return out
+    done.unlink(missing_ok=True)
+    items = [("train", i) for i in range(num_train)] + [("val", i) for i in range(num_val)]
+    write = partial(_write_clip, out=out, seed=seed, size=size, num_frames=num_frames)
+    lines = _map(write, items, workers or os.cpu_count() or 1)
+    for split in SPLITS:
+        own = [line for line in lines if line.startswith(f"{split}/")]
+        (out / f"{split}.txt").write_text("".join(f"{line}\n" for line in own))
+    (out / "classes.txt").write_text("".join(f"{c.name} {c.kind}\n" for c in CLASSES))
+    done.write_text(json.dumps(wanted))
+    return out
+
+
+def _map(function, items: list, workers: int) -> list:
+    if workers == 1 or len(items) < 200:  # starting processes takes longer than that
+        return [function(item) for item in items]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        return list(pool.map(function, items, chunksize=50))
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, separator, height = text.partition("x")
+    if not separator or not (width.isdigit() and height.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no WIDTHxHEIGHT such as 64x48")
+    if int(width) % 2 or int(height) % 2 or min(int(width), int(height)) < 32:
+        raise argparse.ArgumentTypeError(f"{text}: H.264 needs even sides; 32 is the least here")
+    return int(width), int(height)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--out", default="data/generated_clips", help="folder to write")
+    parser.add_argument("--num-train", type=int, default=2000, help="training clips")
+    parser.add_argument("--num-val", type=int, default=800, help="validation clips")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--size", type=_size, default="64x64", help="WIDTHxHEIGHT, even")
+    parser.add_argument("--num-frames", type=int, default=16, help="frames per clip")
+    parser.add_argument("--workers", type=int, help="processes (default: one per core)")
+    args = parser.parse_args(argv)
+    if min(args.num_train, args.num_val) < len(CLASSES) or args.num_frames < 8:
+        parser.error(f"at least {len(CLASSES)} clips per split, and 8 frames per clip")
+    out = generate(**vars(args))
+    print(f"{args.num_train} + {args.num_val} clips of {len(CLASSES)} classes in {out}")
+
+
+if __name__ == "__main__":
+    main()
