@@ -12,7 +12,7 @@ direction of one change; a single frame, at whatever time index, tells nothing a
 - the object shows only in a window at a random place of the clip, drawn alike for all motion
   classes. Before and after there is only background: which frames are kept decides what is seen;
 - within the window the change per step is large, so that frames some steps apart are ambiguous;
-- background, colours, size, speed, noise and brightness vary alike in all classes. Every video frame
+- background, colours, size, speed, noise and brightness vary alike in all classes. Every frame
   is coded on its own, so compression cannot carry motion into a still frame.
 
 Static objects differ in shape, show in all frames, and drift and turn a little.
@@ -58,8 +58,8 @@ CLASSES = (
 )
 SPLITS = ("train", "val")
 
-# Window of a motion clip as fractions of its frames, and change per frame in cycles at 16 frames. Of
-# every second frame, 3 or 4 of 8 show the object, 0.14 to 0.3 cycles apart.
+# Window of a motion clip as fractions of its frames, and change per frame in cycles at 16 frames.
+# Of every second frame, 3 or 4 of 8 show the object, 0.14 to 0.3 cycles apart.
 WINDOW = (0.375, 0.5)
 SPEED = (0.07, 0.15)
 FORMAT_VERSION = 1

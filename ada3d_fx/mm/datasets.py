@@ -1,0 +1,108 @@
+"""Transforms that MMAction2 lacks: videos decoded once and kept in memory, and transposition."""
+
+from __future__ import annotations
+
+import mmcv
+import numpy as np
+from mmaction.datasets.transforms import DecordInit
+from mmaction.registry import TRANSFORMS
+from mmcv.transforms import BaseTransform
+
+from ..errors import Ada3DError
+
+
+class _FramesInMemory:
+    """What `SampleFrames` and `DecordDecode` use of decord's reader, over frames [T, H, W, 3]."""
+
+    def __init__(self, frames: np.ndarray, fps: float):
+        self.frames, self.fps = frames, fps
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def get_avg_fps(self) -> float:
+        return self.fps
+
+    def get_batch(self, indices: np.ndarray) -> _Batch:
+        return _Batch(self.frames[np.asarray(indices)])  # a copy: later transforms write into it
+
+
+class _Batch:
+    def __init__(self, frames: np.ndarray):
+        self.frames = frames
+
+    def asnumpy(self) -> np.ndarray:
+        return self.frames
+
+
+# One store per process, shared by all pipelines: training, validation and later runs in the same
+# process decode a video once between them.
+_STORE: dict[tuple, _FramesInMemory] = {}
+
+
+@TRANSFORMS.register_module()
+class InMemoryDecordInit(DecordInit):
+    """`DecordInit` that decodes each video once, as a whole, and keeps its frames as uint8.
+
+    For small data sets of short clips on few cores, with `num_workers=0` (each worker process would
+    fill a store of its own). The transforms that follow, `SampleFrames` and `DecordDecode` among
+    them, are MMAction2's own.
+
+    Args:
+        scale: Width and height to keep frames at; None keeps them as they are.
+        max_gib: Videos beyond this many GiB in the store are decoded each time.
+
+    Raises:
+        Ada3DError: A video is missing or does not decode; the message names it.
+    """
+
+    def __init__(
+        self, scale: tuple[int, int] | None = None, max_gib: float = 8.0, num_threads: int = 1
+    ):
+        super().__init__(num_threads=num_threads)
+        self.scale = tuple(scale) if scale else None
+        self.max_bytes = max_gib * 2**30
+
+    def _get_video_reader(self, filename: str) -> _FramesInMemory:
+        key = (str(filename), self.scale)
+        if key not in _STORE:
+            video = self._decode(filename)
+            if sum(other.frames.nbytes for other in _STORE.values()) > self.max_bytes:
+                return video
+            _STORE[key] = video
+        return _STORE[key]
+
+    def _decode(self, filename: str) -> _FramesInMemory:
+        import decord
+
+        try:
+            reader = super()._get_video_reader(filename)
+            frames = reader.get_batch(range(len(reader))).asnumpy()
+            fps = reader.get_avg_fps()
+        except (OSError, RuntimeError, decord.DECORDError) as error:
+            raise Ada3DError(
+                f"cannot decode the video {filename}: {error}. Check that the file exists and is a "
+                "whole video, or take its line out of the annotation file."
+            ) from error
+        if self.scale:
+            frames = np.stack([mmcv.imresize(frame, self.scale) for frame in frames])
+        return _FramesInMemory(frames, fps)
+
+
+@TRANSFORMS.register_module()
+class RandomTranspose(BaseTransform):
+    """Swap height and width of all frames of a clip together: with both flips, all views of a
+    ceiling camera that right angles and mirrors give. `Resize` after it restores the frame size.
+
+    Args:
+        prob: Probability of swapping.
+    """
+
+    def __init__(self, prob: float = 0.5):
+        self.prob = prob
+
+    def transform(self, results: dict) -> dict:
+        if np.random.rand() < self.prob:
+            results["imgs"] = [np.ascontiguousarray(f.swapaxes(0, 1)) for f in results["imgs"]]
+            results["img_shape"] = results["imgs"][0].shape[:2]
+        return results
