@@ -1,0 +1,138 @@
+"""The learning rule of sec. 3.2: rewards (eq. 4), baselines, and the policy-gradient loss (eq.
+6-7).
+
+Shapes: N clips, S sampled policies for each; rewards and log-probabilities are [N, S].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .errors import Ada3DError
+from .policy import Policy, PolicyDistribution
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What the selection network maximises.
+
+    ``gamma``: penalty of a wrong prediction, the accuracy/compute trade-off. ``cost='usage'``: O(u)
+    = (|u|/T) to the power ``frame_exponent``, O(v) = (|v|/K) to ``stage_exponent`` (eq. 4 as
+    printed: 1 and 2); ``cost='flops'``: both are the multiply-adds of the executed policy over
+    those of the full one. ``baseline``: ``'leave_one_out'`` (the mean reward of the clip's other
+    samples), ``'greedy'`` (the reward of its most probable policy) or ``'moving_average'``.
+    ``entropy``: weight of an entropy bonus. ``multi_label``: how right a set of labels is
+    predicted, see `correctness`.
+    """
+
+    gamma: float = 1.0
+    cost: str = "usage"
+    frame_exponent: float = 1.0
+    stage_exponent: float = 2.0
+    baseline: str = "leave_one_out"
+    samples: int = 4
+    momentum: float = 0.9
+    entropy: float = 0.0
+    multi_label: str = "top1"
+
+    def __post_init__(self):
+        for name, allowed in (
+            ("cost", ("usage", "flops")),
+            ("baseline", ("leave_one_out", "greedy", "moving_average")),
+            ("multi_label", ("top1", "average_precision")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise Ada3DError(f"objective: {name}={getattr(self, name)!r}; try one of {allowed}")
+        least = 2 if self.baseline == "leave_one_out" else 1
+        if self.samples < least:
+            raise Ada3DError(
+                f"objective: {self.baseline!r} needs samples >= {least}, not {self.samples}"
+            )
+
+
+def correctness(scores: Tensor, labels: Tensor, multi_label: str = "top1") -> Tensor:
+    """How right each prediction is, float [M] in [0, 1]. Scores [M, num_classes].
+
+    ``labels`` [M] (classes): 1 where the highest score is the label's. ``labels`` [M, num_classes]
+    (sets, as 0/1): ``'top1'``: 1 where the highest score is of the set; ``'average_precision'``:
+    the average precision of the ranking.
+    """
+    if labels.ndim == 1:
+        return (scores.argmax(1) == labels).float()
+    ranked = labels.gather(1, scores.argsort(1, descending=True)).float()
+    if multi_label == "top1":
+        return ranked[:, 0]
+    precision = ranked.cumsum(1) / torch.arange(1, ranked.shape[1] + 1, device=ranked.device)
+    return (precision * ranked).sum(1) / ranked.sum(1).clamp(min=1)
+
+
+def costs(
+    policy: Policy, objective: Objective, price: Tensor | None = None, full_price: int = 1
+) -> tuple[Tensor, Tensor]:
+    """O(u), O(v) of eq. 4, float [M] each. ``price`` int [M]: multiply-adds of each policy, for
+    ``cost='flops'``."""
+    if objective.cost == "flops":
+        if price is None:
+            raise Ada3DError("costs: cost='flops' needs the price of each policy")
+        share = (price.double() / full_price).float()
+        return share, share
+    frames = policy.frames.float().mean(1) ** objective.frame_exponent
+    stages = policy.stages.float().sum(1) / max(policy.stages.shape[1], 1)
+    return frames, stages**objective.stage_exponent
+
+
+def reward(correct: Tensor, cost: Tensor, gamma: float) -> Tensor:
+    """Eq. 4: 1 - O(x) where the prediction is correct, else -gamma; in between for one that is
+    right in part."""
+    return correct * (1 - cost) - (1 - correct) * gamma
+
+
+class Baseline(nn.Module):
+    """b of the advantage R - b. None of the three depends on the sample it is taken from, so eq. 6
+    stays unbiased."""
+
+    def __init__(self, objective: Objective):
+        super().__init__()
+        self.kind, self.momentum = objective.baseline, objective.momentum
+        self.register_buffer("average", torch.zeros(()))
+        self.register_buffer("batches", torch.zeros((), dtype=torch.long))
+
+    def advantage(self, rewards: Tensor, greedy: Tensor | None = None) -> Tensor:
+        """Rewards [N, S] -> R - b [N, S]. ``greedy`` [N]: rewards of the most probable policies,
+        for ``'greedy'``."""
+        if self.kind == "leave_one_out":
+            others = rewards.sum(1, keepdim=True) - rewards
+            return rewards - others / (rewards.shape[1] - 1)
+        if self.kind == "greedy":
+            return rewards - greedy[:, None]
+        before = self.average.clone()  # this batch's own samples must not be in it
+        if self.training:
+            weight = self.momentum if self.batches else 0.0
+            self.average.mul_(weight).add_((1 - weight) * rewards.mean().to(self.average))
+            self.batches += 1
+        return rewards - before
+
+
+def policy_loss(
+    distribution: PolicyDistribution,
+    samples: Policy,
+    frame_advantage: Tensor,
+    stage_advantage: Tensor,
+    entropy: float = 0.0,
+) -> Tensor:
+    """The loss whose negative gradient is eq. 7. ``distribution`` of N clips; ``samples``: N*S
+    policies, clip by clip (as ``repeat_interleave`` makes them); advantages [N, S]. The entropy
+    bonus is per decision."""
+    times = frame_advantage.shape[1]
+    log_frames, log_stages = distribution.repeat_interleave(times).log_prob(samples)
+    gain = frame_advantage.detach().flatten() * log_frames
+    gain = gain + stage_advantage.detach().flatten() * log_stages
+    loss = -gain.mean()
+    if entropy:
+        frames, stages = distribution.entropy()
+        decisions = distribution.frame_logits.shape[1] + distribution.stage_logits.shape[1]
+        loss = loss - entropy * (frames + stages).mean() / max(decisions, 1)
+    return loss

@@ -1,0 +1,333 @@
+"""The selection network f_p: frames of a clip -> the distribution of its policy (sec. 3.2, eq.
+1)."""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .errors import Ada3DError
+from .policy import PolicyDistribution
+
+if TYPE_CHECKING:  # the plan is made by convert; only three numbers of it are read here
+    from .stages import StagePlan
+
+
+class SelectionNetwork(nn.Module):
+    """A 2D backbone on every frame, an aggregation over the frames, one head for frames and one for
+    stages.
+
+    Args:
+        plan: gives T (``num_frames``), K (``num_stages``) and g (``frame_unit``, None where frames
+            cannot be dropped).
+        backbone: images [B, 3, h, w] -> features [B, D] or [B, D, h', w'] (the last of a tuple is
+            taken). By default torchvision's MobileNetV2, as in the paper.
+        aggregation: ``'uniform'`` is the paper's: the mean over frames, then linear to T/g and K
+            logits; it serves clips of T frames only. ``'frame'`` judges each frame unit by its own
+            features, the clip's mean, the differences to its neighbours and its relative time, and
+            the stages by the clip's mean and how much it changes; it serves clips of any length.
+        hidden: width of the ``'frame'`` heads.
+        frame_prob, stage_prob: the probabilities of keeping a frame and a stage before any
+            training.
+        input_size: side of the square to which frames are resized; None leaves them as they are.
+        clip_mean, clip_std, input_mean, input_std: per channel; clips arrive as ``(pixels -
+            clip_mean) / clip_std`` and the backbone is given ``(pixels - input_mean) / input_std``.
+            Give all four or none.
+        num_classes: adds a frame classifier (``classify``), which only the pre-training of the
+            backbone uses.
+
+    Raises:
+        Ada3DError: an unknown aggregation, probabilities outside (0, 1), or a part of the
+            normalisation missing.
+    """
+
+    def __init__(
+        self,
+        plan: StagePlan,
+        backbone: nn.Module | None = None,
+        *,
+        aggregation: str = "frame",
+        hidden: int = 64,
+        frame_prob: float = 0.9,
+        stage_prob: float = 0.9,
+        input_size: int | None = 112,
+        clip_mean: Sequence[float] | None = None,
+        clip_std: Sequence[float] | None = None,
+        input_mean: Sequence[float] | None = None,
+        input_std: Sequence[float] | None = None,
+        num_classes: int | None = None,
+    ):
+        super().__init__()
+        self.num_frames, self.frame_unit = plan.num_frames, plan.frame_unit
+        self.input_size = input_size
+        self._set_normalisation(clip_mean, clip_std, input_mean, input_std)
+        self.backbone = mobilenet_v2() if backbone is None else backbone
+        features = _feature_size(self.backbone, input_size or 112)
+        if aggregation == "uniform":
+            self.heads: nn.Module = UniformHeads(
+                features, plan.num_frames, plan.frame_unit, plan.num_stages
+            )
+        elif aggregation == "frame":
+            self.heads = FrameHeads(features, plan.frame_unit, plan.num_stages, hidden)
+        else:
+            raise Ada3DError(
+                f"SelectionNetwork: aggregation={aggregation!r}; try 'frame' or 'uniform'"
+            )
+        _start_at(self.heads.frame_out, "frame_prob", frame_prob)
+        _start_at(self.heads.stage_out, "stage_prob", stage_prob)
+        self.classifier = nn.Linear(features, num_classes) if num_classes else None
+
+    def forward(self, clips: Tensor) -> PolicyDistribution:
+        """Clips [N, 3, T, H, W], normalised for the recognizer -> their policies' distribution;
+        logits in float32.
+
+        Raises:
+            Ada3DError: clips of another rank, or of a length that the heads cannot serve.
+        """
+        return self.distribution(self.frame_features(clips))
+
+    def frame_features(self, clips: Tensor) -> Tensor:
+        """Clips [N, 3, T, H, W] -> features of every frame [N, T, D]; all frames go through the
+        backbone at once."""
+        if clips.ndim != 5:
+            raise Ada3DError(
+                f"SelectionNetwork: clips have shape {list(clips.shape)}, expected [N, C, T, H, W]"
+            )
+        n, _, t = clips.shape[:3]
+        if t % (self.frame_unit or 1):
+            raise Ada3DError(
+                f"SelectionNetwork: clips of {t} frames, but frames are kept in units of "
+                f"{self.frame_unit}"
+            )
+        frames = clips.transpose(1, 2).flatten(0, 1)
+        size = self.input_size
+        if size is not None and frames.shape[-2:] != (size, size):
+            frames = F.interpolate(
+                frames, (size, size), mode="bilinear", align_corners=False, antialias=True
+            )
+        if self.scale is not None:
+            frames = frames * self.scale + self.shift
+        return _pooled(self.backbone(frames)).unflatten(0, (n, t))
+
+    def distribution(self, features: Tensor) -> PolicyDistribution:
+        """Features [N, T, D] -> distribution over the policies of the clips."""
+        frames, stages = self.heads(features)
+        return PolicyDistribution(
+            frames.float(), stages.float(), self.frame_unit, num_frames=features.shape[1]
+        )
+
+    def classify(self, clips: Tensor) -> Tensor:
+        """Clips [N, 3, T, H, W] -> class scores of every frame by itself [N, T, num_classes].
+
+        Pre-trains the backbone (sec. 4.1: "also pre-trained on these datasets ... to speed up
+        convergence").
+        """
+        if self.classifier is None:
+            raise Ada3DError("SelectionNetwork: classify needs num_classes=")
+        return self.classifier(self.frame_features(clips))
+
+    def _set_normalisation(self, clip_mean, clip_std, input_mean, input_std) -> None:
+        given = [value is not None for value in (clip_mean, clip_std, input_mean, input_std)]
+        if any(given) and not all(given):
+            raise Ada3DError(
+                "SelectionNetwork: give all of clip_mean, clip_std, input_mean, input_std, or none"
+            )
+        scale = shift = None
+        if all(given):
+            mean, std, own_mean, own_std = (
+                torch.tensor(v, dtype=torch.float32)[:, None, None]
+                for v in (clip_mean, clip_std, input_mean, input_std)
+            )
+            scale, shift = std / own_std, (mean - own_mean) / own_std
+        self.register_buffer("scale", scale, persistent=False)
+        self.register_buffer("shift", shift, persistent=False)
+
+
+class UniformHeads(nn.Module):
+    """The paper's aggregation: the mean over all frames decides everything; features [N, T, D] ->
+    [N, T/g], [N, K]."""
+
+    def __init__(self, features: int, num_frames: int, unit: int | None, stages: int):
+        super().__init__()
+        self.num_frames = num_frames
+        self.frame_out = _linear(features, 0 if unit is None else num_frames // unit)
+        self.stage_out = _linear(features, stages)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        mean = features.mean(1)
+        if features.shape[1] != self.num_frames:
+            raise Ada3DError(
+                f"aggregation 'uniform' was built for clips of {self.num_frames} frames, not of "
+                f"{features.shape[1]}; try aggregation='frame', which serves any length"
+            )
+        return self.frame_out(mean), self.stage_out(mean)
+
+
+class FrameHeads(nn.Module):
+    """One logit per frame unit from the unit in its clip's context; features [N, T, D] -> [N, T/g],
+    [N, K]."""
+
+    TIME = 8  # numbers of the sinusoidal time position
+
+    def __init__(self, features: int, unit: int | None, stages: int, hidden: int):
+        super().__init__()
+        self.unit = unit
+        self.embed = nn.Sequential(nn.Linear(features, hidden), nn.ReLU())
+        self.frame_hidden = nn.Sequential(nn.Linear(4 * hidden + self.TIME, hidden), nn.ReLU())
+        self.frame_out = _linear(hidden, 0 if unit is None else 1)
+        self.stage_hidden = nn.Sequential(nn.Linear(3 * hidden, hidden), nn.ReLU())
+        self.stage_out = _linear(hidden, stages)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.embed(features)
+        steps = x.diff(dim=1).abs() if x.shape[1] > 1 else torch.zeros_like(x)
+        mean = x.mean(1)
+        change = torch.cat([mean, steps.mean(1), steps.amax(1)], 1)
+        stages = self.stage_out(self.stage_hidden(change))
+        if self.unit is None:
+            return stages.new_zeros(len(x), 0), stages
+        units = x.unflatten(1, (-1, self.unit)).mean(2)
+        before = units - torch.cat([units[:, :1], units[:, :-1]], 1)
+        after = torch.cat([units[:, 1:], units[:, -1:]], 1) - units
+        time = _time_position(units.shape[1], self.TIME).to(units).expand(len(units), -1, -1)
+        context = torch.cat([units, mean[:, None].expand_as(units), before, after, time], 2)
+        return self.frame_out(self.frame_hidden(context)).squeeze(2), stages
+
+
+class SmallConvNet(nn.Module):
+    """Strided 3x3 convolutions with BatchNorm and ReLU: images [B, 3, h, w] -> [B, D].
+
+    For recognizers so small that MobileNetV2 (80 million multiply-adds a frame) would cost more
+    than it saves.
+    """
+
+    def __init__(self, channels: Sequence[int] = (8, 16, 32), in_channels: int = 3):
+        super().__init__()
+        layers: list[nn.Module] = []
+        for before, after in zip((in_channels, *channels[:-1]), channels, strict=True):
+            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False)]
+            layers += [nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
+        self.features = nn.Sequential(*layers)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.features(images).mean((2, 3))
+
+
+def mobilenet_v2(width: float = 1.0) -> nn.Module:
+    """torchvision's MobileNetV2 without its classifier; ``width`` scales its channels."""
+    from torchvision.models import mobilenet_v2 as build
+
+    net = build(weights=None, width_mult=width)
+    net.classifier = nn.Identity()
+    return net
+
+
+def load_backbone(backbone: nn.Module, path: str | Path) -> None:
+    """Load pretrained weights (a state dict, float16 or float32; a classifier in it is ignored)
+    into a 2D backbone.
+
+    Raises:
+        Ada3DError: no such file, not a state dict, or tensors missing or of another shape.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise Ada3DError(f"selection backbone: no weights file at {path}")
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise Ada3DError(f"selection backbone: {path} is no file of weights: {error}") from error
+    weights = weights.get("state_dict", weights) if isinstance(weights, dict) else {}
+    own = backbone.state_dict()
+    needed = [k for k in own if not k.startswith(("classifier.", "fc."))]
+    missing = [k for k in needed if k not in weights and not k.endswith("num_batches_tracked")]
+    if missing:
+        raise Ada3DError(
+            f"selection backbone: {path} lacks {len(missing)} of {len(needed)} tensors of "
+            f"{type(backbone).__name__}: {', '.join(missing[:4])} ...; is it for another network?"
+        )
+    found = {k: weights[k] for k in needed if k in weights}
+    unlike = [k for k, value in found.items() if value.shape != own[k].shape]
+    if unlike:
+        k = unlike[0]
+        raise Ada3DError(
+            f"selection backbone: {k} has shape {list(found[k].shape)} in {path} but "
+            f"{list(own[k].shape)} in {type(backbone).__name__} ({len(unlike)} such tensors); "
+            "is its width the same?"
+        )
+    backbone.load_state_dict(found, strict=False)
+
+
+def selector_price(selector: SelectionNetwork, clip_shape: Sequence[int]) -> int:
+    """Multiply-adds of the selection network for one clip (C, T, H, W): T frames through its
+    backbone, and the heads.
+
+    By fvcore. The resizing of the frames and the classifier of the pre-training are not counted.
+    """
+    from fvcore.nn import FlopCountAnalysis
+
+    channels, t, height, width = clip_shape
+    # a copy, because the count must neither depend on a training state nor change it
+    selector = copy.deepcopy(selector).cpu().eval()
+    side = selector.input_size
+
+    def count(module: nn.Module, inputs: Tensor) -> int:
+        analysis = FlopCountAnalysis(module, inputs).unsupported_ops_warnings(False)
+        return int(analysis.uncalled_modules_warnings(False).total())
+
+    image = torch.zeros(1, channels, side or height, side or width)
+    with torch.no_grad():
+        features = _pooled(selector.backbone(image))
+    frames = features[:, None].expand(1, t, -1)
+    return t * count(selector.backbone, image) + count(selector.heads, frames)
+
+
+def _pooled(features: Tensor | Sequence[Tensor]) -> Tensor:
+    if isinstance(features, (tuple, list)):
+        features = features[-1]
+    return features.flatten(2).mean(2) if features.ndim > 2 else features
+
+
+def _feature_size(backbone: nn.Module, side: int) -> int:
+    states = [(module, module.training) for module in backbone.modules()]
+    for module, _ in states:  # eval() itself may be overridden by frozen_stages and the like
+        module.training = False
+    with torch.no_grad():
+        size = _pooled(backbone(torch.zeros(1, 3, side, side))).shape[1]
+    for module, training in states:
+        module.training = training
+    return size
+
+
+def _linear(before: int, after: int) -> nn.Module:
+    """Linear, and nothing at all where there is nothing to decide."""
+    return nn.Linear(before, after) if after else _NoDecisions()
+
+
+class _NoDecisions(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x[..., :0]
+
+
+def _start_at(layer: nn.Module, name: str, probability: float) -> None:
+    """Small weights and the bias that gives this probability: every clip starts with nearly the
+    same policy."""
+    if not 0 < probability < 1:
+        raise Ada3DError(f"SelectionNetwork: {name}={probability} is not between 0 and 1")
+    if isinstance(layer, nn.Linear):
+        nn.init.normal_(layer.weight, std=0.01)
+        nn.init.constant_(layer.bias, math.log(probability / (1 - probability)))
+
+
+def _time_position(length: int, size: int) -> Tensor:
+    """[length, size]: sines and cosines of the relative time (0 to 1) of each frame unit."""
+    time = (torch.arange(length, dtype=torch.float32) + 0.5) / length
+    angles = time[:, None] * math.pi * 2.0 ** torch.arange(size // 2)
+    return torch.cat([angles.sin(), angles.cos()], 1)
