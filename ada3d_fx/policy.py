@@ -10,7 +10,9 @@ from torch.nn import functional as F
 
 from .errors import Ada3DError
 
-if TYPE_CHECKING:  # the plan is made further down the data flow; a policy only reads three numbers of it
+if (
+    TYPE_CHECKING
+):  # the plan is made further down the data flow; a policy only reads three numbers of it
     from .stages import StagePlan
 
 
@@ -30,18 +32,26 @@ class Policy:
     def __init__(self, frames: Tensor, stages: Tensor):
         for name, value, shape in (("frames", frames, "[N, T]"), ("stages", stages, "[N, K]")):
             if not isinstance(value, Tensor):
-                raise Ada3DError(f"Policy: {name} is a {type(value).__name__}, expected a bool tensor {shape}")
+                raise Ada3DError(
+                    f"Policy: {name} is a {type(value).__name__}, expected a bool tensor {shape}"
+                )
             if value.dtype != torch.bool:
-                raise Ada3DError(f"Policy: {name} has dtype {value.dtype}, expected torch.bool; try {name}.bool()")
+                raise Ada3DError(
+                    f"Policy: {name} has dtype {value.dtype}, expected torch.bool; try {name}.bool()"
+                )
             if value.ndim != 2:
                 raise Ada3DError(f"Policy: {name} has shape {list(value.shape)}, expected {shape}")
         if len(frames) != len(stages):
-            raise Ada3DError(f"Policy: frames are for {len(frames)} clips but stages for {len(stages)}")
+            raise Ada3DError(
+                f"Policy: frames are for {len(frames)} clips but stages for {len(stages)}"
+            )
         if frames.device != stages.device:
             raise Ada3DError(f"Policy: frames are on {frames.device} but stages on {stages.device}")
         empty = (~frames.any(1)).nonzero().flatten().tolist()
         if empty:
-            raise Ada3DError(f"Policy: every clip must keep at least one frame; clips {empty} keep none")
+            raise Ada3DError(
+                f"Policy: every clip must keep at least one frame; clips {empty} keep none"
+            )
         self.frames, self.stages = frames, stages
 
     @classmethod

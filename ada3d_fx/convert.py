@@ -1,0 +1,224 @@
+"""convert: a 3D recognizer -> AdaptiveNetwork, which computes what a policy keeps; specialize: one fixed policy."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Sequence
+
+import torch
+from torch import Tensor, fx, nn
+
+from .errors import Ada3DError
+from .ops import plain_module
+from .policy import Policy
+from .rewrite import rewrite
+from .rules import fit_window, ungateable
+from .stages import Analysis, Grouping, StagePlan, analyse, make_plan
+from .trace import scores_module, trace
+
+
+def convert(
+    model: nn.Module,
+    clip_shape: Sequence[int] = (3, 8, 224, 224),
+    stages: Grouping = "stage",
+) -> AdaptiveNetwork:
+    """Rewrite a 3D recognizer so that each clip computes only the frames and stages that its policy keeps.
+
+    Args:
+        model: a built MMAction2 ``Recognizer3D`` (any module with ``backbone``, ``cls_head``, optionally ``neck``), or
+            a plain module from clips [N, C, T, H, W] to scores [N, classes]. It is copied, not changed.
+        clip_shape: (C, T, H, W) of the clips for which the plan and the prices are made.
+        stages: what one decision governs: 'stage' (the paper's), 'block', 'layer', or {regex of module path: name}.
+
+    Raises:
+        UnsupportedModel: nothing can be decided, or the model cannot run on such clips; with all reasons.
+        Ada3DError: not a model, a part missing, a bad shape or grouping.
+    """
+    if len(clip_shape) != 4 or any(not isinstance(n, int) or n < 1 for n in clip_shape):
+        raise Ada3DError(
+            f"convert: clip_shape={tuple(clip_shape)!r}; expected four positive integers (C, T, H, W)"
+        )
+    if isinstance(model, AdaptiveNetwork):
+        model = model.plain()
+    return AdaptiveNetwork(scores_module(model), tuple(clip_shape), stages)
+
+
+class AdaptiveNetwork(nn.Module):
+    """A recognizer under policy control. Its children and its state_dict are those of the model it was made of.
+
+    plan: what can be decided; graph_module: the rewritten program, ``print(net.graph_module.code)``.
+    Made by ``convert``.
+    """
+
+    plan: StagePlan
+    graph_module: fx.GraphModule
+
+    def __init__(self, root: nn.Module, clip_shape: tuple[int, ...], stages: Grouping):
+        super().__init__()
+        source, leaves = trace(root)
+        holder = fx.GraphModule(root, copy.copy(source), class_name=type(root).__name__)
+        found = analyse(holder, clip_shape)
+        plan = make_plan(holder, found, clip_shape, stages, leaves)
+        self.training = root.training
+        self._keep(options=(clip_shape, stages), plan=plan, root=root, source=source)
+        self._keep(
+            graph_module=rewrite(root, holder.graph, found, plan), lengths=_site_lengths(found)
+        )
+        for name in (*root._modules, *root._parameters, *root._buffers):
+            if hasattr(self, name):
+                raise Ada3DError(
+                    f"convert: the model's {name!r} has the name of a part of AdaptiveNetwork; rename it"
+                )
+        self._modules, self._parameters, self._buffers = (
+            root._modules,
+            root._parameters,
+            root._buffers,
+        )
+        self._non_persistent_buffers_set = root._non_persistent_buffers_set
+
+    def _keep(self, **values: Any) -> None:
+        """Hold what is no child of this module: the same modules must not appear under two names."""
+        self.__dict__.update(values)
+
+    def forward(self, clips: Tensor, policy: Policy | None = None) -> Tensor:
+        """Scores of ``clips`` under ``policy`` (None: the full one, which is the original model).
+
+        clips: floating [N, C, T, H, W], normalised as the recognizer wants them; policy: of N clips, T frames, K stages.
+        Returns [N, classes], rows in the order of ``clips``.
+
+        Raises:
+            Ada3DError: clips or policy of another shape than the plan's, or frames not in whole units.
+        """
+        self._check_clips(clips)
+        policy = Policy.full(self.plan, len(clips)) if policy is None else policy
+        self._check_policy(policy, len(clips))
+        return self.graph_module(clips, policy)
+
+    def train(self, mode: bool = True) -> AdaptiveNetwork:
+        self.root.train(
+            mode
+        )  # norm_eval and frozen stages live in the train() of the model's own modules
+        self.training = mode
+        return self
+
+    def plain(self) -> nn.Module:
+        """A copy of the model as it was before conversion, with the weights of now: clips -> scores."""
+        return copy.deepcopy(_without_twins(self.root))
+
+    def _check_clips(self, clips: Tensor) -> None:
+        channels, frames, height, width = self.plan.clip_shape
+        wanted = f"[N, {channels}, {frames}, H, W] (such as [1, {channels}, {frames}, {height}, {width}])"
+        if not isinstance(clips, Tensor):
+            raise Ada3DError(
+                f"AdaptiveNetwork: clips are a {type(clips).__name__}, expected a tensor {wanted}"
+            )
+        hint = "; fold the views into the batch" if clips.ndim == 6 else ""
+        if clips.ndim != 5 or tuple(clips.shape[1:3]) != (channels, frames) or not len(clips):
+            hint = (
+                hint
+                or "; convert with the clip_shape of your clips, or sample them as the plan says"
+            )
+            raise Ada3DError(
+                f"AdaptiveNetwork: clips have shape {list(clips.shape)}, expected {wanted}{hint}"
+            )
+        if not clips.is_floating_point():
+            raise Ada3DError(
+                f"AdaptiveNetwork: clips have dtype {clips.dtype}, expected normalised floating values"
+            )
+
+    def _check_policy(self, policy: Policy, n: int) -> None:
+        if not isinstance(policy, Policy):
+            raise Ada3DError(
+                f"AdaptiveNetwork: policy is a {type(policy).__name__}, expected ada3d_fx.Policy"
+            )
+        plan = self.plan
+        for name, value, size in (
+            ("frames", policy.frames, (n, plan.num_frames)),
+            ("stages", policy.stages, (n, plan.num_stages)),
+        ):
+            if tuple(value.shape) != size:
+                raise Ada3DError(
+                    f"AdaptiveNetwork: policy.{name} has shape {list(value.shape)}, expected {list(size)}"
+                )
+        if plan.frame_unit == 1:
+            return
+        unit = plan.frame_unit or plan.num_frames
+        units = policy.frames.unflatten(1, (-1, unit))
+        if not torch.equal(units.any(2), units.all(2)):
+            why = plan.reasons[0] if plan.reasons else "the plan"
+            raise Ada3DError(
+                f"AdaptiveNetwork: frames must be kept in whole units of {unit} frames ({why})"
+            )
+
+    def __reduce_ex__(self, protocol):
+        """Copies and pickles are made by converting the plain model again: a graph's own pickle would trace its code."""
+        return _rebuild, (_without_twins(self.root), *self.options)
+
+    def __getstate__(self):  # an nn.Module's own state would hold twins
+        raise TypeError("AdaptiveNetwork is pickled by __reduce_ex__")
+
+
+def specialize(
+    adaptive: AdaptiveNetwork, num_frames: int, stages: Sequence[int | bool]
+) -> nn.Module:
+    """One fixed policy as a plain network: stages that are off have sliced weights, and no gate is left.
+
+    num_frames: kept frames; stages: K decisions. Returns a module from clips [N, C, num_frames, H, W] to scores; its
+    weights are copies.
+
+    Raises:
+        Ada3DError: a number of frames that the plan does not allow, or not K decisions.
+    """
+    plan = adaptive.plan
+    unit = plan.frame_unit or plan.num_frames
+    if not 1 <= num_frames <= plan.num_frames or num_frames % unit:
+        allowed = f"a multiple of {unit} up to {plan.num_frames}"
+        raise Ada3DError(f"specialize: num_frames={num_frames}, expected {allowed}")
+    if len(stages) != plan.num_stages:
+        raise Ada3DError(f"specialize: {len(stages)} stage decisions, expected {plan.num_stages}")
+    root = adaptive.plain()
+    for path, lengths in adaptive.lengths.items():
+        _replace(root, path, fit_window(root.get_submodule(path), lengths[num_frames] or 1))
+    for stage, on in zip(plan.stages, stages):
+        for site in stage.sites if not on else ():
+            _replace(root, site, _centre_slice(root.get_submodule(site)))
+    return fx.GraphModule(root, copy.deepcopy(adaptive.source), class_name="Specialized")
+
+
+def _centre_slice(conv: nn.Conv3d) -> nn.Conv3d:
+    assert ungateable(conv) is None
+    flat = copy.copy(conv)
+    flat._parameters = dict(conv._parameters)
+    centre = conv.kernel_size[0] // 2
+    flat.weight = nn.Parameter(
+        conv.weight.detach()[:, :, centre : centre + 1].clone(),
+        requires_grad=conv.weight.requires_grad,
+    )
+    flat.kernel_size = (1, *conv.kernel_size[1:])
+    if not isinstance(conv.padding, str):
+        flat.padding = (0, *conv.padding[1:])
+    return flat
+
+
+def _replace(root: nn.Module, path: str, module: nn.Module) -> None:
+    parent, _, name = path.rpartition(".")
+    setattr(root.get_submodule(parent), name, module)
+
+
+def _site_lengths(found: Analysis) -> dict[str, tuple[int | None, ...]]:
+    """For each module that mixes time, the length of its input for a clip of L frames."""
+    return {str(node.target): found.layouts[node.args[0]].lengths for node in found.mixing}
+
+
+def _without_twins(module: nn.Module) -> nn.Module:
+    """A shallow copy of a module tree with twins turned back; parameters are shared."""
+    copied = plain_module(module) if "plain_class" in module.__dict__ else copy.copy(module)
+    copied._modules = {
+        name: child if child is None else _without_twins(child)
+        for name, child in module._modules.items()
+    }
+    return copied
+
+
+def _rebuild(root: nn.Module, clip_shape: tuple[int, ...], stages: Grouping) -> AdaptiveNetwork:
+    return AdaptiveNetwork(root, clip_shape, stages)

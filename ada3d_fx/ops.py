@@ -1,0 +1,153 @@
+"""The packed twins: modules that mix time, on packs. A twin is the original module, weights and all, under a new class."""
+
+from __future__ import annotations
+
+import copy
+from typing import Sequence
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from .rules import fit_window, ungateable
+from .segments import Packing, Segments
+
+
+def stage_gate(packing: Packing, stage: int) -> tuple[bool, ...]:
+    """Decision v_k of each clip of the pack."""
+    return packing.gates[stage]
+
+
+class PackedConv3d(nn.Conv3d):
+    """A temporal convolution on a pack; where ``gate`` is off, its centre slice w[:, :, kt // 2] (paper, sec. 3.2).
+
+    Each run of clips is a dense convolution with the taps that can reach a frame at all: a clip of one frame, or one whose
+    gate is off, has its own frame only. So the cost follows the policy, and 2D needs no code of its own.
+    """
+
+    def forward(
+        self, rows: Tensor, segments: Segments, gate: Sequence[bool] | None = None
+    ) -> Tensor:
+        """rows [F, C, 1, H, W], gate one bool per clip (None: all on) -> [F', C', 1, H', W']."""
+        if ungateable(self) is not None:
+            runs = segments.runs()
+            return Segments.join([self._dense(part, None) for part in segments.split(rows, runs)])
+        gate = tuple(
+            length > 1 and on
+            for length, on in zip(segments.lengths, gate or (True,) * len(segments.lengths))
+        )
+        if self.stride[0] == 1:
+            segments, gate = segments.alone(gate)
+        runs = segments.runs(gate)
+        reach = [self._reach(run.length) if run.on else 0 for run in runs]
+        weights = {radius: self._taps(radius) for radius in set(reach)}
+        return Segments.join(
+            [
+                self._dense(part, radius, weights[radius])
+                for part, radius in zip(segments.split(rows, runs), reach)
+            ]
+        )
+
+    def _reach(self, length: int) -> int:
+        return min(self.kernel_size[0] // 2, (length - 1) // self.dilation[0])
+
+    def _taps(self, radius: int) -> Tensor:
+        centre = self.kernel_size[0] // 2
+        if radius == centre:
+            return self.weight
+        return self.weight[:, :, centre - radius : centre + radius + 1]
+
+    def _dense(self, clips: Tensor, radius: int | None, weight: Tensor | None = None) -> Tensor:
+        if radius is None:
+            return self._conv_forward(clips, self.weight, self.bias)
+        padding = self.padding
+        if not isinstance(padding, str):
+            padding = (radius * self.dilation[0], *padding[1:])
+        return F.conv3d(clips, weight, self.bias, self.stride, padding, self.dilation, self.groups)
+
+
+class _RunWise(nn.Module):
+    """A pool on a pack: the original on the clips of each run, its window fitted to clips shorter than it."""
+
+    def forward(self, rows: Tensor, segments: Segments) -> Tensor:
+        """rows [F, C, 1, H, W] -> [F', C, 1, H', W']."""
+        runs = segments.runs()
+        return Segments.join(
+            [
+                super(_RunWise, fit_window(self, run.length)).forward(part)
+                for part, run in zip(segments.split(rows, runs), runs)
+            ]
+        )
+
+
+class PackedMaxPool3d(_RunWise, nn.MaxPool3d):
+    """Max pooling over time and space."""
+
+
+class PackedAvgPool3d(_RunWise, nn.AvgPool3d):
+    """Average pooling over time and space."""
+
+
+class PackedAdaptiveAvgPool3d(_RunWise, nn.AdaptiveAvgPool3d):
+    """The mean over time: one row per clip."""
+
+
+class PackedAdaptiveMaxPool3d(_RunWise, nn.AdaptiveMaxPool3d):
+    """The maximum over time: one row per clip."""
+
+
+TWINS: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Conv3d: PackedConv3d,
+    nn.MaxPool3d: PackedMaxPool3d,
+    nn.AvgPool3d: PackedAvgPool3d,
+    nn.AdaptiveAvgPool3d: PackedAdaptiveAvgPool3d,
+    nn.AdaptiveMaxPool3d: PackedAdaptiveMaxPool3d,
+}
+
+
+def make_twin(module: nn.Module) -> nn.Module:
+    """``module`` on packs: the same parameters, buffers and hooks."""
+    packed = next(packed for plain, packed in TWINS.items() if isinstance(module, plain))
+    twin = copy.copy(module)
+    twin.plain_class = type(module)
+    twin.__class__ = packed
+    return twin
+
+
+def plain_module(twin: nn.Module) -> nn.Module:
+    """The inverse of ``make_twin``; shares the parameters."""
+    module = copy.copy(twin)
+    module.__class__ = module.__dict__.pop("plain_class")
+    return module
+
+
+class DenseRegion(nn.Module):
+    """Operations that no packed form is known for (DESIGN: a leaf per length): they run densely on the clips of each run.
+
+    ``body``: the operations, from dense inputs to a tuple of outputs; ``inputs``, ``outputs``: 'frames' or 'clips' of each.
+    """
+
+    def __init__(self, body: fx.GraphModule, inputs: Sequence[str], outputs: Sequence[str]):
+        super().__init__()
+        self.body = body
+        self.inputs, self.outputs = tuple(inputs), tuple(outputs)
+
+    def forward(
+        self, segments: Segments, values: Sequence[Tensor], tables: Sequence[Segments]
+    ) -> tuple[Tensor, ...]:
+        """segments: of the kept frames; values and their own tables (ignored for 'clips')."""
+        runs = segments.runs()
+        counts = [run.count for run in runs]
+        parts = [
+            table.split(value, runs) if kind == "frames" else value.split(counts)
+            for kind, value, table in zip(self.inputs, values, tables)
+        ]
+        results = zip(*(self.body(*run) for run in zip(*parts)))
+        return tuple(
+            Segments.join(result) if kind == "frames" else _cat(result)
+            for kind, result in zip(self.outputs, results)
+        )
+
+
+def _cat(parts: Sequence[Tensor]) -> Tensor:
+    return torch.cat(list(parts)) if len(parts) > 1 else parts[0]

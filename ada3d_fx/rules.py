@@ -1,0 +1,116 @@
+"""What single operations do to time: tables, one row per kind of operation.
+
+A rule gives ROWWISE (runs on packed rows unchanged), MIXES (needs a twin), or None: not known, so it runs densely on
+the clips of each run, which is always right.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+from typing import Any, Callable, Optional
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+ROWWISE, MIXES = "rowwise", "mixes"
+
+
+def _window(module: nn.Module, name: str) -> int:
+    value = getattr(module, name, 1)
+    if name == "stride" and value is None:
+        value = module.kernel_size
+    return value if isinstance(value, int) else value[0]
+
+
+def _conv_padding(conv: nn.Conv3d) -> int:
+    if isinstance(conv.padding, str):
+        return conv.dilation[0] * (conv.kernel_size[0] - 1) // 2 if conv.padding == "same" else 0
+    return conv.padding[0]
+
+
+def _conv_rule(conv: nn.Conv3d) -> str:
+    still = conv.kernel_size[0] == 1 and conv.stride[0] == 1 and _conv_padding(conv) == 0
+    return ROWWISE if still else MIXES
+
+
+def _pool_rule(pool: nn.Module) -> str:
+    still = _window(pool, "kernel_size") == 1 and _window(pool, "stride") == 1
+    return ROWWISE if still and _window(pool, "padding") == 0 else MIXES
+
+
+def _adaptive_rule(pool: nn.Module) -> str | None:
+    size = pool.output_size
+    time = size if isinstance(size, int) or size is None else size[0]
+    return ROWWISE if time is None else MIXES if time == 1 else None
+
+
+def _rowwise(_: nn.Module) -> str:
+    return ROWWISE
+
+
+MODULE_RULES: tuple[tuple[tuple[type, ...], Callable[[Any], Optional[str]]], ...] = (
+    ((nn.Conv3d,), _conv_rule),
+    ((nn.MaxPool3d, nn.AvgPool3d), _pool_rule),
+    ((nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool3d), _adaptive_rule),
+    ((nn.BatchNorm3d, nn.SyncBatchNorm), _rowwise),
+    ((nn.Identity, nn.Dropout), _rowwise),
+    (
+        (
+            nn.ReLU,
+            nn.ReLU6,
+            nn.LeakyReLU,
+            nn.ELU,
+            nn.SELU,
+            nn.GELU,
+            nn.SiLU,
+            nn.Mish,
+            nn.Sigmoid,
+            nn.Tanh,
+        )
+        + (nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh, nn.Softplus),
+        _rowwise,
+    ),
+)
+
+# Element-wise functions and methods: they act on every row alone if all their tensors are packed alike.
+ELEMENTWISE = {
+    *(operator.add, operator.sub, operator.mul, operator.truediv, operator.neg),
+    *(operator.iadd, operator.isub, operator.imul, operator.itruediv),
+    *(torch.add, torch.sub, torch.mul, torch.div, torch.neg, torch.clone),
+    *(torch.relu, torch.sigmoid, torch.tanh, torch.clamp, F.relu, F.relu6, F.leaky_relu, F.elu, F.gelu, F.silu),
+    *(F.hardswish, F.hardsigmoid, F.dropout, F.sigmoid, F.tanh),
+    *("add", "add_", "sub", "sub_", "mul", "mul_", "div", "div_", "neg", "relu", "relu_", "sigmoid", "sigmoid_"),
+    *("tanh", "clamp", "clamp_", "clone", "contiguous", "float", "half", "double", "bfloat16"),
+}  # fmt: skip
+CONCATENATION = {torch.cat, torch.concat, torch.concatenate}
+
+
+def fit_window(module: nn.Module, length: int) -> nn.Module:
+    """A pooling module whose window over time is no longer than the clip: a short clip still gives one frame."""
+    kernel = _window(module, "kernel_size")
+    reach = length + 2 * _window(module, "padding")
+    if not isinstance(module, (nn.MaxPool3d, nn.AvgPool3d)) or kernel <= reach:
+        return module
+    fitted = copy.copy(module)
+    size = module.kernel_size
+    stride = module.kernel_size if module.stride is None else module.stride
+    fitted.stride = stride
+    fitted.kernel_size = (reach, size, size) if isinstance(size, int) else (reach, *size[1:])
+    return fitted
+
+
+def ungateable(conv: nn.Conv3d) -> str | None:
+    """Why a temporal convolution cannot be reduced to its centre slice; None if it can."""
+    reach = conv.dilation[0] * (conv.kernel_size[0] - 1)
+    if conv.kernel_size[0] == 1:
+        return "its kernel has no temporal extent to turn off"
+    if 2 * _conv_padding(conv) != reach:
+        return (
+            f"its centre slice would change the clip's length (temporal kernel {conv.kernel_size[0]}, "
+            f"padding {_conv_padding(conv)}); it stays on"
+        )
+    if conv.padding_mode != "zeros":
+        return f"padding_mode={conv.padding_mode!r}; it stays on"
+    return None
