@@ -1,0 +1,21 @@
+# Stage 0 of the demo: the recognizer alone, on all frames and with all temporal kernels.
+_base_ = [
+    "_base_/models/i3d_r18_small.py",
+    "_base_/datasets/generated_clips.py",
+    "_base_/default_runtime.py",
+]
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=10, val_interval=5)
+val_cfg = dict(type="ValLoop")
+test_cfg = dict(type="TestLoop")
+optim_wrapper = dict(optimizer=dict(type="AdamW", lr=4e-3, weight_decay=0.02))
+param_scheduler = [
+    dict(
+        type="OneCycleLR",
+        eta_max=4e-3,
+        total_steps=10,
+        pct_start=0.2,
+        by_epoch=True,
+        convert_to_iter_based=True,
+    )
+]
+work_dir = "work_dirs/demo/stage0"
