@@ -7,6 +7,6 @@ from . import compat
 
 compat.apply()
 
-from . import datasets  # noqa: E402  (after compat: MMAction2 may not import without it)
+from . import datasets, hooks, metric, recognizer  # noqa: E402  (MMAction2 imports after compat only)
 
-__all__ = ["compat", "datasets"]
+__all__ = ["compat", "datasets", "hooks", "metric", "recognizer"]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import pickle
 import sys
 import types
 from pathlib import Path
@@ -64,9 +65,12 @@ def _checkpoint_classes() -> list:
     numbers."""
     import numpy
     from mmengine.logging.history_buffer import HistoryBuffer
+    from mmengine.optim import scheduler
 
     core = numpy._core if hasattr(numpy, "_core") else numpy.core
     return [
+        _checkpoint_getattr(),
+        scheduler.OneCycleParamScheduler,
         HistoryBuffer,
         numpy.ndarray,
         numpy.dtype,
@@ -78,3 +82,24 @@ def _checkpoint_classes() -> list:
         numpy.dtypes.Int32DType,
         numpy.dtypes.BoolDType,
     ]
+
+
+def _checkpoint_getattr():
+    """What stands in for ``getattr`` while unpickling: it gives only the functions named here."""
+    from mmengine.logging.history_buffer import HistoryBuffer
+    from mmengine.optim import scheduler
+
+    allowed = {
+        HistoryBuffer: ("min", "max", "mean", "current"),
+        scheduler.OneCycleParamScheduler: ("_annealing_cos", "_annealing_linear"),
+    }
+
+    def checkpoint_getattr(owner, name):
+        if name not in allowed.get(owner, ()):
+            raise pickle.UnpicklingError(f"a checkpoint may not read {name!r} of {owner!r}")
+        return getattr(owner, name)
+
+    # classes are allowed by the name under which the checkpoint asks for them
+    checkpoint_getattr.__module__ = "builtins"
+    checkpoint_getattr.__name__ = checkpoint_getattr.__qualname__ = "getattr"
+    return checkpoint_getattr

@@ -1,0 +1,231 @@
+"""Hooks: which training stage runs when, and a log that says how the policies fare."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
+from mmengine.registry import (
+    HOOKS,
+    OPTIM_WRAPPER_CONSTRUCTORS,
+    OPTIM_WRAPPERS,
+    OPTIMIZERS,
+)
+from torch import nn
+
+from ..errors import Ada3DError
+from .recognizer import TRAINING_STAGES, Ada3DRecognizer
+
+GROUPS = ("recognizer", "selector")
+STAGE_OPTIONS = {"name", "epochs", "iters", "recognizer_lr", "selector_lr", "schedule", "rise"}
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class Ada3DOptimWrapperConstructor:
+    """One parameter group for the recognizer (theta of eq. 8) and one for the selector (w).
+
+    Each group bears its name, by which TrainingStageHook sets its learning rate.
+    """
+
+    def __init__(self, optim_wrapper_cfg: Mapping, paramwise_cfg: Mapping | None = None):
+        self.config = dict(optim_wrapper_cfg)
+
+    def __call__(self, model: nn.Module) -> OptimWrapper:
+        model = unwrap(model)
+        groups = []
+        for name in GROUPS:
+            part = getattr(model, name, None)
+            params = [p for p in part.parameters() if p.requires_grad] if part is not None else []
+            if params:
+                groups.append({"params": params, "name": name})
+        config = {"type": "OptimWrapper", **self.config}
+        optimizer = OPTIMIZERS.build({**config.pop("optimizer"), "params": groups})
+        return OPTIM_WRAPPERS.build({**config, "optimizer": optimizer})
+
+
+@HOOKS.register_module()
+class TrainingStageHook(Hook):
+    """Runs Ada3D's training stages one after the other (Algorithm 1) with their learning rates.
+
+    Everything follows from the iteration number, so a resumed run continues in the stage, and at
+    the learning rate, where the other stopped. With ``reseed`` each epoch starts from random states
+    of its own, so that a run resumed between epochs draws the very numbers of an unbroken one.
+
+    Args:
+        stages: in order, each with ``name`` (see Ada3DRecognizer), ``epochs`` or ``iters``,
+            ``recognizer_lr`` and ``selector_lr`` (0 by default, where nothing is learned),
+            ``schedule`` ('constant', or 'cosine' down to zero within the stage) and ``rise``, the
+            share of the stage in which the rates rise linearly from zero.
+        reseed: as above, from the runner's seed and the epoch.
+
+    Raises:
+        Ada3DError: an unknown stage or option, or lengths that do not add up to the run's.
+    """
+
+    priority = "VERY_HIGH"
+
+    def __init__(self, stages: Sequence[Mapping], reseed: bool = True):
+        self.stages, self.reseed, self.current = [dict(stage) for stage in stages], reseed, None
+        for stage in self.stages:
+            unknown = set(stage) - STAGE_OPTIONS
+            if unknown or ("epochs" in stage) == ("iters" in stage):
+                raise Ada3DError(
+                    f"TrainingStageHook: stage {stage} needs name and one of epochs and iters; "
+                    f"unknown: {sorted(unknown) or 'nothing'}"
+                )
+            if stage.get("name") not in TRAINING_STAGES:
+                raise Ada3DError(
+                    f"TrainingStageHook: stage name {stage.get('name')!r}; there are "
+                    + ", ".join(TRAINING_STAGES)
+                )
+
+    def before_train(self, runner) -> None:
+        per_epoch = len(runner.train_dataloader)
+        self.lengths = [
+            s["iters"] if "iters" in s else s["epochs"] * per_epoch for s in self.stages
+        ]
+        if sum(self.lengths) != runner.max_iters:
+            raise Ada3DError(
+                f"TrainingStageHook: the stages take {sum(self.lengths)} iterations "
+                f"({per_epoch} an epoch) but train_cfg makes {runner.max_iters}; make "
+                "train_cfg.max_epochs (or max_iters) their sum"
+            )
+        self._enter(runner)
+
+    def before_train_epoch(self, runner) -> None:
+        if self.reseed and runner.seed is not None:
+            seed = runner.seed + 1000 * (runner.epoch + 1) + get_rank()
+            random.seed(seed)
+            np.random.seed(seed % 2**32)
+            torch.manual_seed(seed)
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
+        self._enter(runner)
+
+    def _enter(self, runner) -> None:
+        index, start = self._locate(runner.iter)
+        stage, model = self.stages[index], unwrap(runner.model)
+        if model.training_stage != stage["name"]:
+            model.set_training_stage(stage["name"])
+        if self.current != index:
+            self.current = index
+            for key in [k for k in runner.message_hub.log_scalars if k.startswith("train/")]:
+                del runner.message_hub.log_scalars[key]  # what this stage may no longer update
+            runner.logger.info(
+                f"training stage {index + 1} of {len(self.stages)}: {stage['name']}, "
+                f"{self.lengths[index]} iterations"
+            )
+        factor = _factor(stage, (runner.iter - start) / self.lengths[index])
+        for group in runner.optim_wrapper.optimizer.param_groups:
+            group["lr"] = factor * stage.get(f"{group['name']}_lr", 0.0)
+            runner.message_hub.update_scalar(f"train/{group['name']}_lr", group["lr"])
+
+    def _locate(self, iteration: int) -> tuple[int, int]:
+        start = 0
+        for index, length in enumerate(self.lengths):
+            if iteration < start + length or index == len(self.lengths) - 1:
+                return index, start
+            start += length
+        raise AssertionError("there is always a last stage")
+
+
+def _factor(stage: Mapping, done: float) -> float:
+    rise, schedule = stage.get("rise", 0.0), stage.get("schedule", "constant")
+    if done < rise:
+        return done / rise + 1e-3
+    if schedule == "constant":
+        return 1.0
+    if schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * (done - rise) / (1 - rise)))
+    raise Ada3DError(f"TrainingStageHook: schedule {schedule!r}; there are 'constant' and 'cosine'")
+
+
+@HOOKS.register_module()
+class PolicyLogHook(Hook):
+    """Shows what the policies do while a long evaluation runs, and warns when they collapse.
+
+    Args:
+        interval: iterations between two lines in evaluation.
+    """
+
+    priority = "LOW"
+
+    def __init__(self, interval: int = 50):
+        self.interval = interval
+
+    def before_val_epoch(self, runner) -> None:
+        self._frames, self._stages = [], []
+
+    before_test_epoch = before_val_epoch
+
+    def after_val_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        self._watch(runner, batch_idx, outputs, len(runner.val_dataloader))
+
+    def after_test_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        self._watch(runner, batch_idx, outputs, len(runner.test_dataloader))
+
+    def after_val_epoch(self, runner, metrics=None) -> None:
+        self._report(runner)
+
+    def after_test_epoch(self, runner, metrics=None) -> None:
+        self._report(runner)
+
+    def after_train_epoch(self, runner) -> None:
+        if unwrap(runner.model).training_stage not in ("selection", "joint"):
+            return
+        history = runner.message_hub.log_scalars.get("train/distinct_policies")
+        if history is not None and history.mean(len(runner.train_dataloader)) <= 1:
+            runner.logger.warning(
+                "policies: all clips of each batch had one greedy policy throughout this epoch; "
+                "a warm-up, a pre-trained selector or another learning rate may help"
+            )
+
+    def _watch(self, runner, batch_idx: int, outputs, batches: int) -> None:
+        for sample in outputs or ():
+            if "policy_frames" in sample:
+                self._frames.append(sample.policy_frames)
+                self._stages.append(sample.policy_stages)
+        if self._frames and (batch_idx + 1) % self.interval == 0:
+            runner.logger.info(f"policies after {batch_idx + 1} of {batches}: {self._summary()}")
+
+    def _summary(self) -> str:
+        frames, stages = torch.cat(self._frames), torch.cat(self._stages)
+        kept, active = frames.float().sum(1).mean(), stages.float().sum(1).mean()
+        patterns = len(torch.cat([frames, stages], 1).unique(dim=0))
+        return (
+            f"{kept:.2f} of {frames.shape[1]} frames, {active:.2f} of {stages.shape[1]} stages, "
+            f"{patterns} distinct policies of {len(frames)} clips"
+        )
+
+    def _report(self, runner) -> None:
+        model = unwrap(runner.model)
+        if not self._frames or not isinstance(model, Ada3DRecognizer):
+            return
+        runner.logger.info(f"policies: {self._summary()}")
+        if model.test_policy == "learned":
+            for message in collapse(torch.cat(self._frames), torch.cat(self._stages)):
+                runner.logger.warning(f"policies: {message}")
+
+
+def collapse(frames: torch.Tensor, stages: torch.Tensor) -> list[str]:
+    """What is wrong with these greedy policies (bool [N, T], [N, K]) as a whole."""
+    found = []
+    if len(frames) > 1 and len(torch.cat([frames, stages], 1).unique(dim=0)) == 1:
+        found.append("collapsed to one pattern for all clips; nothing depends on the clip")
+    if frames.all() and stages.all():
+        found.append("everything is kept for every clip; nothing is saved (is gamma too high?)")
+    if (frames.sum(1) == 1).all() and not stages.any():
+        found.append("one frame and no stage for every clip (is gamma too low?)")
+    return found
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model within a distributed wrapper."""
+    return model.module if is_model_wrapper(model) else model

@@ -1,0 +1,129 @@
+"""What the command-line tools share: configs, weights, runs, and errors without a traceback."""
+
+from __future__ import annotations
+
+import functools
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.runner import Runner
+from torch import nn
+
+from ..errors import Ada3DError
+from .build import load_checkpoint, load_recognizer
+from .hooks import unwrap
+from .recognizer import Ada3DRecognizer
+
+
+def user_errors(main: Callable[[], None]) -> Callable[[], int]:
+    """Print the user's mistakes as one message and return 2; anything else is ours and is
+    raised."""
+
+    @functools.wraps(main)
+    def wrapped() -> int:
+        try:
+            main()
+        except Ada3DError as error:
+            # one from a data loader's worker process comes with its traceback in the message
+            message = str(error).rsplit("Ada3DError: ", 1)[-1]
+            print(f"error: {message.strip()}", file=sys.stderr)
+            return 2
+        return 0
+
+    return wrapped
+
+
+def load_config(path: str | Path, options: Mapping | None = None) -> Config:
+    """An MMEngine config file with ``--cfg-options`` merged, and its ``{name}``s filled in.
+
+    A string such as ``'{data_root}/train.txt'`` takes the value of the config's own ``data_root``,
+    whatever the options made of it.
+
+    Raises:
+        Ada3DError: no such file, or a {name} that the config lacks.
+    """
+    if not Path(path).is_file():
+        raise Ada3DError(f"config: no file at {path}")
+    config = Config.fromfile(path)
+    if options:
+        config.merge_from_dict(dict(options))
+    values = {k: v for k, v in config.items() if isinstance(v, (str, int, float))}
+    return Config(_fill(config.to_dict(), values), filename=str(path))
+
+
+def _fill(node, values: Mapping):
+    if isinstance(node, Mapping):
+        return {key: _fill(value, values) for key, value in node.items()}
+    if isinstance(node, (list, tuple)):
+        return type(node)(_fill(value, values) for value in node)
+    if not isinstance(node, str):
+        return node
+
+    def value_of(match: re.Match) -> str:
+        if match[1] not in values:
+            raise Ada3DError(f"config: {node!r} names {match[1]}, which the config does not set")
+        return str(values[match[1]])
+
+    return re.sub(r"\{([a-z]\w*)\}", value_of, node)
+
+
+def load_weights(model: nn.Module, checkpoint: str | Path) -> None:
+    """Load a checkpoint for testing; a tensor that is missing or out of place is an error.
+
+    A plain recognizer's checkpoint serves an Ada3DRecognizer whose policies are not learned.
+
+    Raises:
+        Ada3DError: no such file, or not for this model.
+    """
+    model = unwrap(model)
+    if isinstance(model, Ada3DRecognizer):
+        weights = load_checkpoint(checkpoint)
+        if not any(key.startswith("selector.") for key in weights) or model.selector is None:
+            if model.test_policy == "learned":
+                raise Ada3DError(
+                    f"checkpoint: {checkpoint} holds no selection network, so there is no "
+                    "learned policy in it; try --policy full or random, or a checkpoint of this "
+                    "config's run"
+                )
+            return load_recognizer(model.recognizer, checkpoint)
+        missing = model.load_state_dict(weights, strict=False)
+        wrong = missing.missing_keys + missing.unexpected_keys
+        if wrong:
+            raise Ada3DError(
+                f"checkpoint: {checkpoint} and the model differ in {len(wrong)} tensors: "
+                + ", ".join(wrong[:4])
+            )
+        return None
+    return load_recognizer(model, checkpoint)
+
+
+def build_runner(config: Config) -> Runner:
+    """A Runner; what MMEngine's builders wrap around our errors is taken off again."""
+    return Runner.from_cfg(config)
+
+
+def set_policy(config: Config, policy: str) -> None:
+    """Apply ``--policy learned | full | random[:frames=F,stages=S]`` to an Ada3D config.
+
+    Raises:
+        Ada3DError: another word, fractions that are no numbers, or a plain recognizer's config.
+    """
+    name, _, usage = policy.partition(":")
+    if config.model.get("type") != "Ada3DRecognizer":
+        raise Ada3DError(f"--policy {policy}: the config's model is a plain recognizer")
+    config.model.test_policy = name
+    if not usage:
+        return
+    try:
+        pairs = [item.split("=") for item in usage.split(",")]
+        fractions = {key: float(value) for key, value in pairs}
+    except ValueError:
+        fractions = {}
+    if name != "random" or not fractions or set(fractions) - {"frames", "stages"}:
+        raise Ada3DError(
+            f"--policy {policy}: try learned, full, random or random:frames=0.7,stages=0.4"
+        )
+    config.model.random_policy = {**(config.model.get("random_policy") or {}), **fractions}

@@ -1,0 +1,83 @@
+"""PolicyCostMetric: what the policies of an evaluation cost, in the paper's columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from mmaction.registry import METRICS
+from mmengine.evaluator import BaseMetric
+
+from ..errors import Ada3DError
+
+
+@METRICS.register_module()
+class PolicyCostMetric(BaseMetric):
+    """GMACs per clip, #3D and #Frame (tables 1-4), of what Ada3DRecognizer recorded.
+
+    Every view of a video is a clip. Gives ``gmacs`` (recognizer and selection network), its
+    percentiles ``gmacs_p10 p50 p90 max``, ``gmacs_recognizer``, ``gmacs_selector``, ``stages``
+    (#3D), ``frames`` (#Frame), ``distinct_policies``, ``reward`` (mean of R(u) + R(v), eq. 4-5,
+    under the tested policy) and, for each of ``kinds``, ``frames_KIND``, ``stages_KIND`` and
+    ``accuracy_KIND``.
+
+    Args:
+        kinds: {name: labels}, classes to be reported apart; a video is of the kind of its label.
+    """
+
+    default_prefix = "policy"
+
+    def __init__(
+        self,
+        kinds: Mapping[str, Sequence[int]] | None = None,
+        collect_device: str = "cpu",
+        prefix: str | None = None,
+    ):
+        super().__init__(collect_device=collect_device, prefix=prefix)
+        self.kinds = {name: set(labels) for name, labels in (kinds or {}).items()}
+
+    def process(self, data_batch, data_samples: Sequence[Mapping]) -> None:
+        for sample in data_samples:
+            if "policy_frames" not in sample:
+                raise Ada3DError(
+                    "PolicyCostMetric: the samples bear no policies; it is for models of type "
+                    "Ada3DRecognizer"
+                )
+            label = sample.get("gt_label")
+            self.results.append(
+                {
+                    "frames": sample["policy_frames"],
+                    "stages": sample["policy_stages"],
+                    "macs": sample["recognizer_macs"],
+                    "selector": sample["selector_macs"],
+                    "reward": sample["reward"],
+                    "label": int(label) if label is not None and label.numel() == 1 else None,
+                    "predicted": int(sample["pred_score"].argmax()),
+                }
+            )
+
+    def compute_metrics(self, results: list[dict]) -> dict[str, float]:
+        frames = torch.cat([r["frames"] for r in results])
+        stages = torch.cat([r["stages"] for r in results])
+        recognizer = torch.cat([r["macs"] for r in results]).double() / 1e9
+        selector = results[0]["selector"] / 1e9
+        metrics = {"gmacs": recognizer.mean().item() + selector}
+        for percent in (10, 50, 90, 100):
+            value = torch.quantile(recognizer, percent / 100).item() + selector
+            metrics["gmacs_max" if percent == 100 else f"gmacs_p{percent}"] = value
+        metrics["gmacs_recognizer"] = recognizer.mean().item()
+        metrics["gmacs_selector"] = selector
+        metrics["stages"] = stages.sum(1).double().mean().item()
+        metrics["frames"] = frames.sum(1).double().mean().item()
+        patterns = torch.cat([frames, stages], 1).unique(dim=0)
+        metrics["distinct_policies"] = float(len(patterns))
+        metrics["reward"] = sum(r["reward"] for r in results) / len(results)
+        for kind, labels in self.kinds.items():
+            mine = [r for r in results if r["label"] in labels]
+            if mine:
+                right = [r["predicted"] == r["label"] for r in mine]
+                metrics[f"accuracy_{kind}"] = sum(right) / len(right)
+                for name in ("frames", "stages"):
+                    used = torch.cat([r[name] for r in mine]).sum(1)
+                    metrics[f"{name}_{kind}"] = used.double().mean().item()
+        return metrics

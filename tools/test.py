@@ -1,0 +1,74 @@
+#!/usr/bin/env python
+"""Test a checkpoint: accuracy or mAP, and for Ada3D what its policies cost.
+
+    python tools/test.py CONFIG CHECKPOINT [--policy learned|full|random[:frames=0.7,stages=0.4]]
+
+The other options are those of MMAction2's own tools/test.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from mmengine.config import DictAction
+
+import ada3d_fx.mm  # noqa: F401  registers models, hooks and metrics
+from ada3d_fx import Ada3DError
+from ada3d_fx.mm.checks import check_config
+from ada3d_fx.mm.launch import build_runner, load_config, load_weights, set_policy, user_errors
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("config", help="config file")
+    parser.add_argument("checkpoint", help="checkpoint file")
+    parser.add_argument(
+        "--policy",
+        help="learned (the default), full, random, or random:frames=F,stages=S with the fractions "
+        "used on average",
+    )
+    parser.add_argument("--work-dir", help="where the log goes")
+    parser.add_argument("--dump", help="write the predictions to this .pkl file")
+    parser.add_argument(
+        "--cfg-options", nargs="+", action=DictAction, help="config entries to set, as key=value"
+    )
+    parser.add_argument("--seed", type=int, help="random seed")
+    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0)
+    args = parser.parse_args()
+    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    return args
+
+
+@user_errors
+def main() -> None:
+    args = parse_args()
+    config = load_config(args.config, args.cfg_options)
+    config.launcher = args.launcher
+    config.work_dir = (
+        args.work_dir or config.get("work_dir") or f"work_dirs/{Path(args.config).stem}"
+    )
+    config.load_from, config.resume = None, False
+    if args.policy:
+        set_policy(config, args.policy)
+    if args.seed is not None:
+        config.randomness = {"seed": args.seed}
+    if args.dump:
+        if not args.dump.endswith((".pkl", ".pickle")):
+            raise Ada3DError(f"--dump {args.dump}: the file's name must end with .pkl")
+        evaluators = config.test_evaluator
+        evaluators = list(evaluators) if isinstance(evaluators, (list, tuple)) else [evaluators]
+        config.test_evaluator = [*evaluators, {"type": "DumpResults", "out_file_path": args.dump}]
+    if not Path(args.checkpoint).is_file():
+        raise Ada3DError(f"checkpoint: no file at {args.checkpoint}")
+    check_config(config, ("test",))
+    runner = build_runner(config)
+    load_weights(runner.model, args.checkpoint)
+    runner.test()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
