@@ -55,7 +55,8 @@ class PackedConv3d(nn.Conv3d):
         centre = self.kernel_size[0] // 2
         if radius == centre:
             return self.weight
-        return self.weight[:, :, centre - radius : centre + radius + 1]
+        taps = self.weight[:, :, centre - radius : centre + radius + 1]
+        return taps.contiguous(memory_format=torch.channels_last_3d)
 
     def _dense(self, clips: Tensor, radius: int | None, weight: Tensor | None = None) -> Tensor:
         if radius is None:
