@@ -65,7 +65,7 @@ def _fill(node, values: Mapping):
     def value_of(match: re.Match) -> str:
         if match[1] not in values:
             raise Ada3DError(f"config: {node!r} names {match[1]}, which the config does not set")
-        return str(values[match[1]])
+        return str(_fill(values[match[1]], values))
 
     return re.sub(r"\{([a-z]\w*)\}", value_of, node)
 

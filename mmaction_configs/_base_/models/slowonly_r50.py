@@ -1,0 +1,31 @@
+# SlowOnly-R50, temporal convolutions in res4 and res5 only: 54.75 G multiply-adds for 8 frames of
+# 256x256.
+model = dict(
+    type="Recognizer3D",
+    backbone=dict(
+        type="ResNet3dSlowOnly",
+        pretrained=None,
+        depth=50,
+        lateral=False,
+        conv1_kernel=(1, 7, 7),
+        conv1_stride_t=1,
+        pool1_stride_t=1,
+        inflate=(0, 0, 1, 1),
+        norm_eval=False,
+    ),
+    cls_head=dict(
+        type="I3DHead",
+        num_classes=200,
+        in_channels=2048,
+        spatial_type="avg",
+        dropout_ratio=0.5,
+        init_std=0.01,
+        average_clips="prob",
+    ),
+    data_preprocessor=dict(
+        type="ActionDataPreprocessor",
+        mean=[123.675, 116.28, 103.53],
+        std=[58.395, 57.12, 57.375],
+        format_shape="NCTHW",
+    ),
+)
