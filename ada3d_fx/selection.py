@@ -21,6 +21,10 @@ if TYPE_CHECKING:  # the plan is made by convert; only three numbers of it are r
     from .stages import StagePlan
 
 
+# what torch.load raises for files that hold something else
+UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError)
+
+
 class SelectionNetwork(nn.Module):
     """A 2D backbone on every frame, an aggregation over the frames, one head for frames and one for
     stages.
@@ -242,7 +246,7 @@ def load_backbone(backbone: nn.Module, path: str | Path) -> None:
         raise Ada3DError(f"selection backbone: no weights file at {path}")
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except UNREADABLE as error:
         raise Ada3DError(f"selection backbone: {path} is no file of weights: {error}") from error
     weights = weights.get("state_dict", weights) if isinstance(weights, dict) else {}
     own = backbone.state_dict()

@@ -2,14 +2,15 @@
 
 from pathlib import Path
 
-import ada3d_fx.mm  # noqa: F401
 import pytest
 import torch
+from torch import nn
+
+import ada3d_fx.mm  # noqa: F401
 from ada3d_fx.flops import count_by_module
 from ada3d_fx.mm.build import build_recognizer, recognizer_config
 from ada3d_fx.mm.hooks import TrainingStageHook
 from ada3d_fx.mm.launch import load_config
-from torch import nn
 
 CONFIGS = sorted(Path(__file__).parents[1].glob("mmaction_configs/*.py"))
 
@@ -41,7 +42,8 @@ class Scores(nn.Module):
 @pytest.mark.slow
 @pytest.mark.parametrize("name, giga", [("i3d_r50", 58.88), ("slowonly_r50", 54.75)])
 def test_paper_prices(name, giga):
-    """DESIGN: fvcore's count at 8x256x256 with BatchNorm; the paper prints 58.6 and 54.5 without."""
+    """DESIGN: fvcore's count at 8x256x256 with BatchNorm; the paper prints 58.6 and 54.5
+    without."""
     config = load_config(CONFIGS[0].parent / f"{name}_stage0.py")
     config.model.backbone.pretrained = None
     config.model.cls_head.num_classes = 200 if name == "i3d_r50" else 239

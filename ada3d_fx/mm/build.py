@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from mmengine.registry import DefaultScope, init_default_scope
 from torch import nn
 
 from ..errors import Ada3DError
-from ..selection import SelectionNetwork, SmallConvNet, load_backbone, mobilenet_v2
+from ..selection import UNREADABLE, SelectionNetwork, SmallConvNet, load_backbone, mobilenet_v2
 
 MODELS.register_module(module=SelectionNetwork)
 MODELS.register_module(module=SmallConvNet)
@@ -74,7 +73,7 @@ def load_checkpoint(path: str | Path) -> dict:
         raise Ada3DError(f"checkpoint: no file at {path}")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except UNREADABLE as error:
         raise Ada3DError(f"checkpoint: {path} cannot be read: {error}") from error
     if not isinstance(checkpoint, dict):
         raise Ada3DError(f"checkpoint: {path} holds a {type(checkpoint).__name__}, no state dict")

@@ -176,7 +176,7 @@ class Ada3DRecognizer(BaseModel):
         policies, scores = [], []
         for part in clips.split(size):
             policies.append(self.choose(part))
-            scores.append(self.recognizer(part, policies[-1]))
+            scores.append(self.recognizer(part, policies[-1]).float())
         policy, all_scores = Policy.cat(policies), torch.cat(scores)
         macs = self.price(policy)
         data_samples = self._head[0].predict_by_feat(all_scores, data_samples)
@@ -215,7 +215,7 @@ class Ada3DRecognizer(BaseModel):
             some = Policy.random(self.plan, n - full, torch.rand(n - full), torch.rand(n - full))
             policy = Policy.cat([Policy.full(self.plan, full), some])
         policy = policy.to(clips.device)
-        losses = self._head[0].loss_by_feat(self.recognizer(clips, policy), data_samples)
+        losses = self._head[0].loss_by_feat(self.recognizer(clips, policy).float(), data_samples)
         if self.training_stage == "warmup" and self.selector is not None:
             losses.update(self._frame_classifier_loss(clips, data_samples))
         return {**losses, **self._usage_log(policy)}
@@ -241,7 +241,7 @@ class Ada3DRecognizer(BaseModel):
         if goal.baseline == "greedy":  # behind the samples, in the same forward
             policy, which = Policy.cat([drawn, greedy]), torch.cat([which, which[:: goal.samples]])
         with torch.set_grad_enabled(joint):
-            scores = self.recognizer(clips[which], policy)
+            scores = self.recognizer(clips[which], policy).float()
         labels = _labels(data_samples, clips.device)[which]
         correct = correctness(scores.detach(), labels, goal.multi_label)
         rewards, advantages = [], []

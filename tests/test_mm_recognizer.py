@@ -1,0 +1,227 @@
+"""Ada3DRecognizer in MMAction2's data flow: modes, views, labels, baselines, training stages."""
+
+import copy
+
+import mm_parts
+import pytest
+import torch
+from mmaction.registry import MODELS
+
+import ada3d_fx.mm  # noqa: F401  registers the model
+from ada3d_fx import Ada3DError, Policy
+from ada3d_fx.mm.build import build_recognizer
+
+
+def build(**options):
+    torch.manual_seed(0)
+    model = MODELS.build(mm_parts.model(**options))
+    model.init_weights()
+    return model
+
+
+def state(module):
+    return {key: value.clone() for key, value in module.state_dict().items()}
+
+
+def same(before, after):
+    return [key for key, value in before.items() if not torch.equal(value, after[key])] == []
+
+
+def test_full_policy_predicts_what_the_plain_recognizer_does():
+    model = build(test_policy="full").eval()
+    plain = build_recognizer(mm_parts.recognizer()).eval()
+    plain.load_state_dict(model.recognizer.state_dict())
+    inputs, samples = mm_parts.batch(3, views=2)
+    with torch.no_grad():
+        ours = model(inputs, copy.deepcopy(samples), mode="predict")
+        theirs = plain(inputs, copy.deepcopy(samples), mode="predict")
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a.pred_score, b.pred_score)
+        assert a.policy_frames.all() and a.policy_stages.all()
+        assert a.recognizer_macs.tolist() == [model.full_macs] * 2
+        assert a.selector_macs == 0
+
+
+def test_each_view_has_its_own_policy_and_scores_are_averaged():
+    model = build(test_policy="random", random_policy={"frames": 0.5, "stages": 0.5}).eval()
+    inputs, samples = mm_parts.batch(2, views=5)
+    with torch.no_grad():
+        out = model(inputs, samples, mode="predict")
+    assert out[0].policy_frames.shape == (5, 4) and out[0].policy_stages.shape == (5, 5)
+    assert len(torch.cat([s.policy_stages for s in out]).unique(dim=0)) > 1
+    for sample in out:
+        policy = Policy(sample.policy_frames, sample.policy_stages)
+        assert torch.equal(sample.recognizer_macs, model.price(policy))
+        assert sample.pred_score.sum().item() == pytest.approx(1, abs=1e-5)
+
+
+def test_max_testing_views_changes_nothing_but_memory():
+    config = mm_parts.model()
+    config["recognizer"]["test_cfg"] = {"max_testing_views": 2}
+    model, whole = MODELS.build(config).eval(), build().eval()
+    model.load_state_dict(whole.state_dict())
+    inputs, samples = mm_parts.batch(1, views=5)
+    with torch.no_grad():
+        a = model(inputs, copy.deepcopy(samples), mode="predict")[0]
+        b = whole(inputs, copy.deepcopy(samples), mode="predict")[0]
+    torch.testing.assert_close(a.pred_score, b.pred_score)
+    assert torch.equal(a.policy_frames, b.policy_frames)
+
+
+def test_tensor_mode_gives_scores_under_the_greedy_policy():
+    model = build().eval()
+    inputs, _ = mm_parts.batch(2)
+    scores = model(inputs)
+    clips = inputs.flatten(0, 1)
+    torch.testing.assert_close(scores, model.recognizer(clips, model.selector(clips).mode()))
+
+
+@pytest.mark.parametrize("baseline", ["leave_one_out", "greedy", "moving_average"])
+@pytest.mark.parametrize("cost", ["usage", "flops"])
+def test_policy_stages_train_for_every_baseline(baseline, cost):
+    model = build(objective={"samples": 2, "baseline": baseline, "cost": cost, "entropy": 0.01})
+    model.train().set_training_stage("joint")
+    inputs, samples = mm_parts.batch(4, views=2)
+    losses = model(inputs, samples, mode="loss")
+    total = sum(value for key, value in losses.items() if "loss" in key)
+    total.backward()
+    assert torch.isfinite(total)
+    grads = [p.grad for p in model.selector.heads.parameters()]
+    assert all(g is not None and torch.isfinite(g).all() for g in grads)
+    assert any(g.abs().sum() > 0 for g in grads)
+    assert all(p.grad is not None for p in model.recognizer.parameters())
+    assert {"reward_frames", "reward_stages", "advantage", "entropy_frames", "entropy_stages",
+            "kept_frames", "active_stages", "gmacs", "distinct_policies"} <= set(losses)  # fmt: skip
+
+
+@pytest.mark.parametrize("samples_as", ["top1", "average_precision"])
+def test_label_sets_train_and_predict(samples_as):
+    head = {
+        "loss_cls": {"type": "BCELossWithLogits"},
+        "multi_class": True,
+        "average_clips": "score",
+    }
+    model = build(head=head, objective={"samples": 2, "multi_label": samples_as})
+    inputs, samples = mm_parts.batch(4, multi_label=True)
+    for stage in ("warmup", "selection", "joint", "random"):
+        model.train().set_training_stage(stage)
+        losses = model(inputs, samples, mode="loss")
+        assert all(torch.isfinite(value).all() for value in losses.values())
+    out = model.eval()(inputs, samples, mode="predict")
+    assert out[0].pred_score.shape == (mm_parts.CLASSES,)
+
+
+def test_stage_1_freezes_the_recognizer_bit_for_bit():
+    model = build().train()
+    model.set_training_stage("selection")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9, weight_decay=0.1)
+    weights, heads = state(model.recognizer), state(model.selector.heads)
+    for _ in range(3):
+        model.train()  # as the loop does before each epoch
+        inputs, samples = mm_parts.batch(4)
+        losses = model(inputs, samples, mode="loss")
+        optimizer.zero_grad()
+        losses["loss_policy"].backward()
+        optimizer.step()
+    assert same(weights, state(model.recognizer))
+    assert not same(heads, state(model.selector.heads))
+    assert "loss_cls" not in losses
+
+
+def test_stage_2_trains_both_and_batch_norm_moves():
+    model = build().train()
+    model.set_training_stage("joint")
+    weights = state(model.recognizer)
+    inputs, samples = mm_parts.batch(4)
+    model(inputs, samples, mode="loss")
+    after = state(model.recognizer)
+    moved = {key for key in weights if not torch.equal(weights[key], after[key])}
+    assert any("running_mean" in key for key in moved)
+
+
+def test_warmup_leaves_a_share_of_each_batch_full():
+    model = build().train()
+    model.set_training_stage("warmup")
+    seen = []
+    forward = model.recognizer.forward
+    model.recognizer.forward = lambda clips, policy: seen.append(policy) or forward(clips, policy)
+    losses = model(*mm_parts.batch(9), mode="loss")
+    full = seen[0].frames.all(1) & seen[0].stages.all(1)
+    assert full[:3].all() and full.sum() < 9
+    assert {"loss_cls", "loss_frame_classifier"} <= set(losses)
+
+
+def test_random_stage_keeps_to_its_usage():
+    model = build(
+        random_policy={"frames": 0.5, "stages": 0.4}, selector=None, training_stage="random"
+    )
+    losses = model.train()(*mm_parts.batch(8), mode="loss")
+    assert losses["kept_frames"] == 2 and losses["active_stages"] == 2
+
+
+def test_mixed_precision_keeps_the_policy_in_float32():
+    model = build().train()
+    inputs, samples = mm_parts.batch(2)
+    with torch.autocast("cpu", torch.bfloat16):
+        distribution = model.selector(inputs.flatten(0, 1))
+        losses = model(inputs, samples, mode="loss")
+    assert distribution.frame_logits.dtype == torch.float32
+    assert losses["loss_policy"].dtype == torch.float32
+    sum(value for key, value in losses.items() if "loss" in key).backward()
+
+
+def test_checkpoint_of_the_plain_recognizer_is_where_it_starts(tmp_path):
+    plain = build_recognizer(mm_parts.recognizer())
+    torch.save({"state_dict": plain.state_dict(), "meta": {}}, tmp_path / "plain.pth")
+    model = build(recognizer_checkpoint=str(tmp_path / "plain.pth"))
+    assert same(plain.state_dict(), model.recognizer.state_dict())
+    assert set(model.state_dict()) >= {f"recognizer.{key}" for key in plain.state_dict()}
+
+
+def test_mmaction_backbones_select_too():
+    backbone = {"type": "MobileNetV2", "widen_factor": 0.25}
+    model = build(selector={"backbone": backbone, "input_size": 32})
+    assert model.selector(torch.randn(1, *mm_parts.CLIP_SHAPE)).frame_probs.shape == (1, 4)
+    assert model.selector_macs > 0
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"recognizer": {"type": "Recognizer3D"}}, "backbone"),
+        ({"recognizer": {"backbone": {"type": "ResNet3d"}}}, "type"),
+        ({"recognizer": "absent.py"}, "absent.py"),
+        ({"recognizer_checkpoint": "absent.pth"}, "absent.pth"),
+        ({"selector": None, "training_stage": "joint"}, "needs selector"),
+        ({"training_stage": "stage9"}, "stage9"),
+        ({"test_policy": "best"}, "best"),
+        ({"objective": {"baseline": "none"}}, "baseline"),
+        ({"selector": {"backbone": {"type": "torchvision.absent"}}}, "absent"),
+        ({"selector": {"backbone": {"type": "NoSuchNet"}}}, "NoSuchNet"),
+    ],
+)
+def test_wrong_options_are_named(options, message):
+    with pytest.raises(Ada3DError, match=message):
+        build(**options)
+
+
+def test_2d_recognizer_is_refused():
+    recognizer = {
+        "type": "Recognizer2D",
+        "backbone": {"type": "ResNet", "depth": 18, "pretrained": None},
+        "cls_head": {"type": "TSNHead", "num_classes": 4, "in_channels": 512},
+    }
+    with pytest.raises(Ada3DError, match="single frames"):
+        build(recognizer=recognizer)
+
+
+def test_checkpoint_for_other_classes_names_the_tensors(tmp_path):
+    other = build_recognizer(mm_parts.recognizer(num_classes=9))
+    torch.save(other.state_dict(), tmp_path / "other.pth")
+    with pytest.raises(Ada3DError, match=r"fc_cls.*\[9, 32\] instead of \[4, 32\]"):
+        build(recognizer_checkpoint=str(tmp_path / "other.pth"))
+
+
+def test_inputs_of_another_rank_are_named():
+    with pytest.raises(Ada3DError, match="FormatShape"):
+        build()(torch.randn(2, *mm_parts.CLIP_SHAPE))

@@ -1,0 +1,57 @@
+"""Tables, JSON and pictures of policies."""
+
+import json
+
+import pytest
+import torch
+
+from ada3d_fx import Ada3DError, report
+
+ROWS = [
+    {"name": "upper", "accuracy": 99.5, "gmacs": 1.25, "stages": 5.0, "frames": 8.0},
+    {"name": "ada3d", "accuracy": 99.0, "gmacs": 0.5, "gmacs_selector": 0.01,
+     "stages": 2, "frames": 3},
+]  # fmt: skip
+
+
+def test_table_is_aligned_and_dashes_what_is_missing():
+    lines = report.table(ROWS).splitlines()
+    assert lines[0].split()[:2] == ["policy", "accuracy"]
+    assert lines[1].split() == ["upper", "99.50", "1.25", "-", "5.00", "8.00"]
+    assert lines[2].split() == ["ada3d", "99.00", "0.5", "0.01", "2.00", "3.00"]
+
+
+def test_markdown_table():
+    lines = report.table(ROWS, markdown=True).splitlines()
+    assert len(lines) == 4 and all(line.count("|") == 7 for line in lines)
+    assert set(lines[1]) <= set("|-: ")
+
+
+def test_json_refuses_what_json_lacks(tmp_path):
+    report.write_json(tmp_path / "a" / "report.json", {"rows": ROWS})
+    assert json.loads((tmp_path / "a" / "report.json").read_text())["rows"] == ROWS
+    with pytest.raises(ValueError):
+        report.write_json(tmp_path / "b.json", {"x": float("nan")})
+
+
+def test_picture_is_written(tmp_path):
+    pytest.importorskip("matplotlib")
+    example = report.Example(
+        torch.randint(0, 256, (4, 16, 16, 3), dtype=torch.uint8),
+        torch.tensor([True, False, True, False]),
+        torch.tensor([True, False]),
+        ["stem", "res2"],
+        "walk",
+        "sit",
+        0.5,
+    )
+    report.draw_policies([example, example._replace(prediction="walk")], tmp_path / "p.png")
+    assert (tmp_path / "p.png").read_bytes()[:4] == b"\x89PNG"
+    with pytest.raises(Ada3DError, match="no examples"):
+        report.draw_policies([], tmp_path / "none.png")
+
+
+def test_pixels_are_frames_last_to_first():
+    clip = torch.arange(3 * 2 * 4 * 5).reshape(3, 2, 4, 5).float()
+    assert report.pixels(clip).shape == (2, 4, 5, 3)
+    assert report.pixels(clip)[1, 2, 3].tolist() == [33, 73, 113]
