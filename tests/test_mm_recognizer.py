@@ -226,3 +226,25 @@ def test_checkpoint_for_other_classes_names_the_tensors(tmp_path):
 def test_inputs_of_another_rank_are_named():
     with pytest.raises(Ada3DError, match="FormatShape"):
         build()(torch.randn(2, *mm_parts.CLIP_SHAPE))
+
+
+@pytest.fixture
+def process_group(tmp_path):
+    """A group of one process: DistributedDataParallel's rules hold in it as in any other."""
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path / 'group'}", rank=0, world_size=1
+    )
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("stage", ["warmup", "selection", "joint", "random"])
+def test_every_parameter_has_a_gradient_under_distributed_training(stage, process_group):
+    """Otherwise the second step fails: "Expected to have finished reduction"."""
+    model = build().train()
+    wrapped = torch.nn.parallel.DistributedDataParallel(model)
+    model.set_training_stage(stage)
+    for _ in range(2):
+        losses = wrapped(*mm_parts.batch(3), mode="loss")
+        sum(value for key, value in losses.items() if "loss" in key).backward()
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)

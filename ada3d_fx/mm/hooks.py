@@ -24,6 +24,7 @@ from ..errors import Ada3DError
 from .recognizer import TRAINING_STAGES, Ada3DRecognizer
 
 GROUPS = ("recognizer", "selector")
+FROZEN = {"selection": "recognizer", "random": "selector"}  # what a stage does not train
 STAGE_OPTIONS = {"name", "epochs", "iters", "recognizer_lr", "selector_lr", "schedule", "rise"}
 
 
@@ -124,7 +125,8 @@ class TrainingStageHook(Hook):
             )
         factor = _factor(stage, (runner.iter - start) / self.lengths[index])
         for group in runner.optim_wrapper.optimizer.param_groups:
-            group["lr"] = factor * stage.get(f"{group['name']}_lr", 0.0)
+            still = FROZEN.get(stage["name"]) == group["name"]  # no weight decay either
+            group["lr"] = 0.0 if still else factor * stage.get(f"{group['name']}_lr", 0.0)
             runner.message_hub.update_scalar(f"train/{group['name']}_lr", group["lr"])
 
     def _locate(self, iteration: int) -> tuple[int, int]:

@@ -1,0 +1,50 @@
+# Ada3D on ceiling_actions, from the recognizer of ceiling_actions_stage0.py. Choose the fold with
+# `--cfg-options fold=1 model.recognizer_checkpoint=...`.
+_base_ = ["ceiling_actions_stage0.py"]
+model = dict(
+    _delete_=True,
+    type="Ada3DRecognizer",
+    recognizer=_base_.model,
+    recognizer_checkpoint="work_dirs/ceiling_actions/stage0/epoch_40.pth",
+    clip_shape=(3, 8, 72, 96),
+    selector=dict(
+        type="SelectionNetwork",
+        backbone=dict(type="SmallConvNet", channels=(8, 16, 32, 64)),
+        weights=None,
+        input_size=64,
+        pretrain=True,
+    ),
+    objective=dict(gamma=1.0, samples=4),
+)
+train_cfg = dict(max_epochs=40)
+param_scheduler = []
+optim_wrapper = dict(
+    _delete_=True,
+    constructor="Ada3DOptimWrapperConstructor",
+    optimizer=dict(type="AdamW", lr=1e-3, weight_decay=0.05),
+    clip_grad=dict(max_norm=10.0),
+)
+custom_hooks = [
+    dict(
+        type="TrainingStageHook",
+        stages=[
+            dict(
+                name="warmup", epochs=16, recognizer_lr=1e-3, selector_lr=3e-3, schedule="cosine"
+            ),
+            dict(name="selection", epochs=12, selector_lr=1e-3),
+            dict(
+                name="joint", epochs=12, recognizer_lr=5e-4, selector_lr=1e-3, schedule="cosine"
+            ),
+        ],
+    ),
+    dict(type="PolicyLogHook"),
+]
+val_evaluator = [
+    dict(type="AccMetric", metric_list=("top_k_accuracy", "mean_class_accuracy")),
+    dict(type="PolicyCostMetric", kinds=dict(static=[0, 1, 2], motion=[3, 4, 5, 6, 7])),
+]
+test_evaluator = val_evaluator
+default_hooks = dict(
+    checkpoint=dict(save_best="policy/reward", rule="greater", interval=10)
+)
+work_dir = "work_dirs/ceiling_actions/ada3d"
