@@ -63,7 +63,7 @@ class Ada3DRecognizer(BaseModel):
         recognizer_checkpoint: str | None = None,
         clip_shape: Sequence[int] = (3, 8, 224, 224),
         convert_options: Mapping | None = None,
-        training_stage: str = "joint",
+        training_stage: str | None = None,
         warmup_full: float = 1 / 3,
         random_policy: Mapping | None = None,
         test_policy: str = "learned",
@@ -102,7 +102,7 @@ class Ada3DRecognizer(BaseModel):
         self.random_policy = {"frames": 0.7, "stages": 0.4, **dict(random_policy or {})}
         self.test_policy, self.test_threshold = _test_policy(test_policy), test_threshold
         self.selector_norm_eval = selector_norm_eval
-        self.set_training_stage(training_stage)
+        self.set_training_stage(training_stage or ("joint" if self.selector else "random"))
 
     @property
     def plan(self):
