@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -15,7 +16,7 @@ from .policy import Policy
 from .rewrite import rewrite
 from .rules import fit_window, ungateable
 from .stages import Analysis, Grouping, StagePlan, analyse, make_plan
-from .trace import scores_module, trace
+from .trace import scores_module, shadow_of, trace
 
 
 def convert(
@@ -57,9 +58,10 @@ class AdaptiveNetwork(nn.Module):
     def __init__(self, root: nn.Module, clip_shape: tuple[int, ...], stages: Grouping):
         super().__init__()
         _channels_last(root)
-        source, leaves = trace(root)
+        shadow = shadow_of(root)
+        source, leaves = trace(root, shadow, clip_shape)
         holder = fx.GraphModule(root, copy.copy(source), class_name=type(root).__name__)
-        found = analyse(holder, clip_shape)
+        found = analyse(holder, shadow, clip_shape)
         plan = make_plan(holder, found, clip_shape, stages, leaves)
         self.training = root.training
         self._keep(options=(clip_shape, stages), plan=plan, root=root, source=source)

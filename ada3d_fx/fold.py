@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import operator
 
-import torch
 from torch import Tensor, fx, nn
 
 from .ops import PackedConv3d

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, fx, nn
@@ -140,7 +140,10 @@ class DenseRegion(nn.Module):
         runs = segments.runs()
         counts = [run.count for run in runs]
         parts = [
-            table.split(value, runs) if kind == "frames" else value.split(counts)
+            # a model's own view() expects the memory order that dense clips have
+            [part.contiguous() for part in table.split(value, runs)]
+            if kind == "frames"
+            else value.split(counts)
             for kind, value, table in zip(self.inputs, values, tables)
         ]
         results = zip(*(self.body(*run) for run in zip(*parts)))

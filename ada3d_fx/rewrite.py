@@ -28,6 +28,7 @@ class _Rewrite:
         self.new: dict[fx.Node, Any] = {}
         self.regions = _Regions(source, found)
         self.region_modules: dict[str, DenseRegion] = {}
+        self.emitted: set[int] = set()
         clips = self.graph.placeholder("clips")
         policy = self.graph.placeholder("policy")
         self.packing = self._call("packing", Packing.of, policy)
@@ -74,7 +75,10 @@ class _Rewrite:
         if node.op == "placeholder":
             self.new[node] = self.rows
         elif node in self.regions.of:
-            self._emit_region(self.regions.of[node])
+            region = self.regions.of[node]
+            if region not in self.emitted:
+                self.emitted.add(region)
+                self._emit_region(region)
         elif node in self.regions.hosts:
             return None
         elif node.op == "output":
@@ -148,16 +152,10 @@ class _Regions:
     def __init__(self, source: fx.Graph, found: Analysis):
         self.source, self.found = source, found
         dense = set(found.dense)
-        self.hosts = {
-            node
-            for node in found.dense
-            if node.target in _SIZE_READERS
-            and not any(found.layouts[n].kind == "dense" for n in node.all_input_nodes)
-        }
+        self.hosts: set[fx.Node] = set()
         for node in found.dense:
-            if node.target in _SIZE_ARITHMETIC and all(
-                n in self.hosts for n in node.all_input_nodes
-            ):
+            inputs = node.all_input_nodes
+            if node not in found.tensors and all(n in self.hosts or n not in dense for n in inputs):
                 self.hosts.add(node)
         self.of: dict[fx.Node, int] = {}
         depth: dict[fx.Node, int] = {}
@@ -202,7 +200,3 @@ class _Regions:
             if node in members and any(user not in needed for user in node.users)
         ]
         return nodes, inputs, outputs
-
-
-_SIZE_READERS = {getattr, "size", "dim", "numel"}
-_SIZE_ARITHMETIC = set()

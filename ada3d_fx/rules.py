@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import operator
-from typing import Any, Callable, Optional
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -50,7 +51,7 @@ def _rowwise(_: nn.Module) -> str:
     return ROWWISE
 
 
-MODULE_RULES: tuple[tuple[tuple[type, ...], Callable[[Any], Optional[str]]], ...] = (
+MODULE_RULES: tuple[tuple[tuple[type, ...], Callable[[Any], str | None]], ...] = (
     ((nn.Conv3d,), _conv_rule),
     ((nn.MaxPool3d, nn.AvgPool3d), _pool_rule),
     ((nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool3d), _adaptive_rule),

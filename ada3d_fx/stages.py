@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Mapping, Sequence, Union
+from typing import Any, Union
 
 import torch
 from torch import Tensor, fx, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from .errors import Ada3DError, Reason, UnsupportedModel
 from .rules import CONCATENATION, ELEMENTWISE, MIXES, MODULE_RULES, ROWWISE, fit_window, ungateable
-from .trace import dtype_of, module_path
+from .trace import dtype_of, module_path, shadow_call
 
 # --------------------------------------------------------------------------------------------------------------------
 # The layout of every value in the graph.
@@ -30,20 +30,21 @@ class Layout:
 @dataclass
 class Analysis:
     """What the analysis of a graph found; ``mixing`` nodes get twins, ``dense``
-    nodes run on one run of clips at a time, ``invalid`` says why some numbers of frames cannot be."""
+    nodes run on one run of clips at a time, ``tensors`` have a shape, ``invalid`` says why some numbers of frames cannot be."""
 
     layouts: dict[fx.Node, Layout] = field(default_factory=dict)
     mixing: list[fx.Node] = field(default_factory=list)
     dense: list[fx.Node] = field(default_factory=list)
+    tensors: set[fx.Node] = field(default_factory=set)
     invalid: dict[int, Reason] = field(default_factory=dict)
     reasons: list[Reason] = field(default_factory=list)
 
 
 class _Shapes(fx.Interpreter):
-    """Runs a graph on fake clips, windows fitted to short ones, and keeps every value's shape."""
+    """Runs a graph on clips of the meta device, windows fitted to short ones, and keeps every value's shape."""
 
-    def __init__(self, module: fx.GraphModule):
-        super().__init__(module)
+    def __init__(self, shadow: nn.Module, graph: fx.Graph):
+        super().__init__(shadow, graph=graph)
         self.shapes: dict[fx.Node, Any] = {}
         self.at: fx.Node | None = None
 
@@ -57,50 +58,43 @@ class _Shapes(fx.Interpreter):
         module = self.fetch_attr(target)
         if args and isinstance(args[0], Tensor) and args[0].ndim == 5:
             module = fit_window(module, args[0].shape[2])
-        return module(*args, **kwargs)
+        return shadow_call(module, args, kwargs)
 
 
 _SHAPE_FAILURES = (
-    RuntimeError,
-    ValueError,
-    TypeError,
-    AssertionError,
-    IndexError,
-    AttributeError,
-    KeyError,
+    *(RuntimeError, ValueError, TypeError, AssertionError),
+    *(IndexError, AttributeError, KeyError, NotImplementedError),
 )
 
 
 def _shapes(
-    graph: fx.GraphModule, clip_shape: Sequence[int], clips: int, length: int
+    shadow: nn.Module, graph: fx.Graph, clip_shape: Sequence[int], clips: int, length: int
 ) -> dict[fx.Node, Any] | Reason:
-    interpreter = _Shapes(graph)
+    interpreter = _Shapes(shadow, graph)
     channels, _, *size = clip_shape
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+    with torch.device("meta"), torch.no_grad():
         try:
-            interpreter.run(torch.empty(clips, channels, length, *size, dtype=dtype_of(graph)))
+            interpreter.run(torch.empty(clips, channels, length, *size, dtype=dtype_of(shadow)))
         except _SHAPE_FAILURES as error:
-            at = interpreter.at
-            where = module_path(at) if at is not None else "input"
+            where = module_path(interpreter.at) if interpreter.at is not None else "input"
             message = str(error).strip().split("\n")[0]
-            return Reason(
-                where,
-                f"fails on clips [N, {channels}, {length}, {', '.join(map(str, size))}]: {message}",
-            )
+            shape = f"[N, {channels}, {length}, {', '.join(map(str, size))}]"
+            return Reason(where, f"fails on clips {shape}: {message}")
     return interpreter.shapes
 
 
-def analyse(graph: fx.GraphModule, clip_shape: Sequence[int]) -> Analysis:
+def analyse(graph: fx.GraphModule, shadow: nn.Module, clip_shape: Sequence[int]) -> Analysis:
     """The layout of every value of ``graph`` for clips of every length up to ``clip_shape[1]``.
+    ``shadow``: the model on the meta device.
 
     Raises:
         UnsupportedModel: the model does not run on such clips, or its scores still have a time axis.
     """
     num_frames = clip_shape[1]
     by_length: dict[int, Any] = {
-        n: _shapes(graph, clip_shape, 2, n) for n in range(1, num_frames + 1)
+        n: _shapes(shadow, graph.graph, clip_shape, 2, n) for n in range(1, num_frames + 1)
     }
-    three = _shapes(graph, clip_shape, 3, num_frames)
+    three = _shapes(shadow, graph.graph, clip_shape, 3, num_frames)
     if isinstance(by_length[num_frames], Reason):
         raise UnsupportedModel(type(graph).__name__, [_explain(graph, by_length[num_frames])])
     found = Analysis(invalid={n: r for n, r in by_length.items() if isinstance(r, Reason)})
@@ -113,7 +107,11 @@ def analyse(graph: fx.GraphModule, clip_shape: Sequence[int]) -> Analysis:
         )
 
     for node in graph.graph.nodes:
+        if three[node] is not None:
+            found.tensors.add(node)
         found.layouts[node] = _layout(node, graph, found, shapes, three, lengths_of)
+    if found.reasons:
+        raise UnsupportedModel(type(graph).__name__, found.reasons)
     return found
 
 
@@ -122,7 +120,7 @@ def _explain(graph: nn.Module, reason: Reason) -> Reason:
     if flat and not any(isinstance(m, nn.Conv3d) for m in graph.modules()):
         return Reason(
             reason.where,
-            f"{reason.why}. It has 2D convolutions only ({flat[0]}, ...): is it a 2D recognizer?",
+            f"{reason.why}. It has 2D convolutions only (Conv2d at {flat[0]!r}): is it a 2D recognizer?",
         )
     return reason
 
@@ -209,7 +207,7 @@ def _dense_layout(node, found, shapes, three, lengths_of) -> Layout:
     others = {(s[:2], s[3:]) for s in by_length.values()}
     if len(last) == 5 and len(others) == 1 and lengths_of(node) in known:
         return Layout("frames", lengths_of(node))
-    if len(by_length) > 1 and len(set(by_length.values())) == 1:
+    if len(set(by_length.values())) == 1:
         return Layout("clips")
     return Layout("dense")
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import operator
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -73,18 +76,32 @@ def scores_module(model: nn.Module) -> nn.Module:
 
 
 class _Proxy(fx.Proxy):
-    """A traced value does not require gradients: gradient checkpointing is a matter of memory, not of values."""
+    """A traced value whose rank is known, and which does not require gradients: checkpointing is a matter of memory,
+    not of values."""
 
     def __getattr__(self, name: str) -> Any:
         return False if name == "requires_grad" else super().__getattr__(name)
+
+    def __iter__(self):
+        fake = self.node.meta.get("fake")
+        if isinstance(fake, (tuple, list)):  # as in view(n, c, *x.shape[2:])
+            return iter([self[i] for i in range(len(fake))])
+        return super().__iter__()
+
+    def __len__(self) -> int:
+        fake = self.node.meta.get("fake")
+        return len(fake) if isinstance(fake, (tuple, list)) else super().__len__()
 
 
 class _Tracer(fx.Tracer):
     """fx's tracer, with leaves from the table, and modules that cannot be traced as leaves with their reason."""
 
-    def __init__(self) -> None:
+    def __init__(self, shadow: nn.Module, clip_shape: Sequence[int]) -> None:
         super().__init__()
         self.untraceable: list[Reason] = []
+        self.shadow = shadow
+        self.clip_shape = clip_shape
+        self._evaluating = False
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)
@@ -94,7 +111,38 @@ class _Tracer(fx.Tracer):
             return False
         return f"{type(m).__module__}.".startswith(tuple(LEAF_PACKAGES))
 
+    def create_proxy(self, kind, target, args, kwargs, *more, **named):
+        proxy = super().create_proxy(kind, target, args, kwargs, *more, **named)
+        self._evaluating = (
+            True  # fx sees every module call and parameter while it traces, these too
+        )
+        with torch.device("meta"), torch.no_grad(), suppress(*_TRACE_FAILURES, LookupError):
+            proxy.node.meta["fake"] = self._fake(proxy.node)
+        self._evaluating = False
+        return proxy
+
+    def getattr(self, attr, attr_val, parameter_proxy_cache):
+        return (
+            attr_val if self._evaluating else super().getattr(attr, attr_val, parameter_proxy_cache)
+        )
+
+    def _fake(self, node: fx.Node) -> Any:
+        """The value of a node for clips on the meta device; an exception where it has none."""
+        args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: n.meta["fake"])
+        if node.op == "placeholder":
+            return torch.empty(2, *self.clip_shape, dtype=dtype_of(self.shadow))
+        if node.op == "get_attr":
+            return operator.attrgetter(node.target)(self.shadow)
+        if node.op == "call_method":
+            return getattr(args[0], node.target)(*args[1:], **kwargs)
+        if node.op == "call_module":
+            return shadow_call(self.shadow.get_submodule(node.target), args, kwargs)
+        return node.target(*args, **kwargs) if node.op != "output" else None
+
     def call_module(self, m, forward, args, kwargs):
+        if self._evaluating:
+            return forward(*args, **kwargs)
+        stack = list(self.module_stack.items())
         mark = list(self.graph.nodes)[-1] if len(self.graph.nodes) else None
         try:
             return super().call_module(m, forward, args, kwargs)
@@ -102,6 +150,8 @@ class _Tracer(fx.Tracer):
             path = self.path_of_module(m)
             self.untraceable.append(Reason(path, f"{type(m).__name__} cannot be traced: {error}"))
             self._erase_after(mark)
+            self.module_stack.clear()
+            self.module_stack.update(stack)
             return self.create_proxy("call_module", path, args, kwargs)
 
     def _erase_after(self, mark: fx.Node | None) -> None:
@@ -111,8 +161,12 @@ class _Tracer(fx.Tracer):
             self.graph.erase_node(node)
 
 
-def trace(root: nn.Module) -> tuple[fx.Graph, list[Reason]]:
+def trace(
+    root: nn.Module, shadow: nn.Module, clip_shape: Sequence[int]
+) -> tuple[fx.Graph, list[Reason]]:
     """The graph of ``root`` and the modules kept as leaves because they could not be traced.
+
+    ``shadow``: ``root`` on the meta device, for the shapes of clips [2, *clip_shape].
 
     Raises:
         UnsupportedModel: the root itself cannot be traced, or computes something else in training than in evaluation
@@ -125,7 +179,7 @@ def trace(root: nn.Module) -> tuple[fx.Graph, list[Reason]]:
         for training in (True, False):
             for module in root.modules():
                 module.training = training
-            tracer = _Tracer()
+            tracer = _Tracer(shadow, clip_shape)
             graphs.append(tracer.trace(root))
             _drop_unused(graphs[-1])
     except _TRACE_FAILURES as error:
@@ -160,6 +214,25 @@ def module_path(node: fx.Node) -> str:
     stack = node.meta.get("nn_module_stack") or {}
     paths = [path for path, _ in stack.values()]
     return paths[-1] if paths and paths[-1] else node.name
+
+
+def shadow_of(module: nn.Module) -> nn.Module:
+    """A copy of ``module`` on the meta device, in evaluation mode: shapes without arithmetic."""
+    shadow = copy.deepcopy(module).to("meta")
+    for part in shadow.modules():
+        part.training = (
+            False  # not eval(): some models' train() returns nothing, or sets flags back
+        )
+    return shadow
+
+
+def shadow_call(module: nn.Module, args: tuple, kwargs: dict) -> Any:
+    """``module(*args)`` on the meta device, where BatchNorm takes 5 ms for nothing."""
+    if isinstance(module, nn.BatchNorm3d) and len(args) == 1:
+        (x,) = args
+        if x.ndim == 5 and x.shape[1] == module.num_features:
+            return x
+    return module(*args, **kwargs)
 
 
 def dtype_of(module: nn.Module) -> torch.dtype:

@@ -1,0 +1,65 @@
+"""Slow twins of everything fast. Not fast, will not be made fast: equality with them is the definition of correct.
+
+Nothing here uses ada3d_fx's own execution: only the original model, its module paths, and torch.
+"""
+
+import copy
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+class _CentreSlice(nn.Module):
+    """A convolution with w[:, :, kt // 2] only (paper, sec. 3.2), written out."""
+
+    def __init__(self, conv):
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x):
+        conv = self.conv
+        middle = conv.kernel_size[0] // 2
+        _, height, width = conv.padding
+        return F.conv3d(
+            x, conv.weight[:, :, middle : middle + 1], conv.bias, conv.stride, (0, height, width),
+            (1, *conv.dilation[1:]), conv.groups,
+        )  # fmt: skip
+
+
+class _WholeClipIfShort(nn.Module):
+    """A pool over time that takes what there is where the clip is shorter than its window."""
+
+    def __init__(self, pool):
+        super().__init__()
+        self.pool = pool
+
+    def forward(self, x):
+        kernel, height, width = self.pool.kernel_size
+        if x.shape[2] >= kernel:
+            return self.pool(x)
+        short = copy.copy(self.pool)
+        short.kernel_size = (x.shape[2], height, width)
+        return short(x)
+
+
+def sliced(model, plan, stages):
+    """A copy of the original model with the stages that are off made 2D."""
+    model = copy.deepcopy(model)
+    off = [site for stage, on in zip(plan.stages, stages) if not on for site in stage.sites]
+    for path, module in list(model.named_modules()):
+        parent, _, name = path.rpartition(".")
+        if path in off:
+            setattr(model.get_submodule(parent), name, _CentreSlice(module))
+        elif isinstance(module, nn.MaxPool3d) and isinstance(module.kernel_size, tuple):
+            if module.kernel_size[0] > 1:
+                setattr(model.get_submodule(parent), name, _WholeClipIfShort(module))
+    return model
+
+
+def scores(model, plan, clips, policy, run=lambda model, x: model.cls_head(model.backbone(x))):
+    """Clip by clip: keep the frames, slice the stages, run the original densely."""
+    rows = []
+    for clip, frames, stages in zip(clips, policy.frames, policy.stages):
+        rows.append(run(sliced(model, plan, stages.tolist()), clip[None][:, :, frames]))
+    return torch.cat(rows)
