@@ -4,14 +4,14 @@
 `static` classes show in any single frame. `motion` classes come in pairs that differ only in the
 direction of one change; a single frame, at whatever time index, tells nothing about any of them:
 
-- the object of every motion class has a place, an angle and a ring phase. All three live on circles
-  (what leaves at one side comes back at the other) and start uniformly at random, so at any time
+- the object of every motion class has a place, an angle and a pupil size. All three live on circles
+  (what passes the end comes back at the start) and start uniformly at random, so at any time
   they are uniform whatever the class does to them;
 - the class moves one of the three, forwards or backwards: moving right / left, turning clockwise /
-  anticlockwise, a ring that grows / shrinks around the object (approaching / receding);
+  anticlockwise, a disc in its middle that grows / shrinks (approaching / receding);
 - the object shows only in a window at a random place of the clip, drawn alike for all motion
   classes. Before and after there is only background: which frames are kept decides what is seen;
-- within the window the change per step is large, so that frames some steps apart are ambiguous;
+- frames far apart in the window are ambiguous: much of a circle may have passed between them;
 - background, colours, size, speed, noise and brightness vary alike in all classes. Every frame
   is coded on its own, so compression cannot carry motion into a still frame.
 
@@ -46,22 +46,22 @@ class ClipClass(NamedTuple):
 
 CLASSES = (
     ClipClass("square", "static", "square"),
-    ClipClass("triangle", "static", "triangle"),
+    ClipClass("frame", "static", "frame"),
     ClipClass("cross", "static", "cross"),
     ClipClass("bar", "static", "bar"),
     ClipClass("move_right", "motion", "place", +1),
     ClipClass("move_left", "motion", "place", -1),
     ClipClass("turn_clockwise", "motion", "angle", +1),
     ClipClass("turn_anticlockwise", "motion", "angle", -1),
-    ClipClass("approach", "motion", "ring", +1),
-    ClipClass("recede", "motion", "ring", -1),
+    ClipClass("approach", "motion", "pupil", +1),
+    ClipClass("recede", "motion", "pupil", -1),
 )
 SPLITS = ("train", "val")
 
 # Window of a motion clip as fractions of its frames, and change per frame in cycles at 16 frames.
-# Of every second frame, 3 or 4 of 8 show the object, 0.14 to 0.3 cycles apart.
-WINDOW = (0.375, 0.5)
-SPEED = (0.07, 0.15)
+# Of every second frame, 4 to 6 of 8 show the object, 0.07 to 0.24 cycles apart.
+WINDOW = (0.5, 0.75)
+SPEED = {"place": (0.035, 0.07), "angle": (0.04, 0.08), "pupil": (0.06, 0.12)}
 FORMAT_VERSION = 1
 
 
@@ -81,38 +81,36 @@ def render_clip(
     """
     width, height = size
     steps = np.arange(num_frames, dtype=np.float32)
-    place, place_y, angle, ring = rng.random(4)
-    moving = {"place": 0.0, "angle": 0.0, "ring": 0.0}
+    place, place_y, angle, pupil = rng.random(4)
+    moving = {"place": 0.0, "angle": 0.0, "pupil": 0.0}
     shown = np.ones(num_frames, dtype=bool)
     drift_y = 0.0
-    speed = rng.uniform(*SPEED) * 16 / num_frames
     if clip_class.kind == "motion":
+        speed = rng.uniform(*SPEED[clip_class.cue]) * 16 / num_frames
         moving[clip_class.cue] = clip_class.sign * speed
         shown = _window(rng, num_frames)
     else:
         direction, turn = rng.uniform(0, 2 * np.pi), rng.uniform(-0.01, 0.01)
-        moving = {"place": 0.02 * np.cos(direction), "angle": turn, "ring": 0.0}
+        moving = {"place": 0.02 * np.cos(direction), "angle": turn, "pupil": 0.0}
         drift_y = 0.02 * np.sin(direction)
 
     short = min(width, height)
-    radius = short * rng.uniform(0.19, 0.24)
+    radius = short * rng.uniform(0.38, 0.45)
     dx, dy = _offsets(place + moving["place"] * steps, place_y + drift_y * steps, size)
-    turned = 2 * np.pi * (angle + moving["angle"] * steps)[:, None, None]
+    angles = angle + moving["angle"] * steps
     if clip_class.kind == "motion":
-        cover = _disc_with_gap(dx, dy, turned, radius)
-        halo = _ring(dx, dy, (ring + moving["ring"] * steps) % 1, radius, 0.46 * short)
+        cover = _sweep(dx, dy, angles, radius)
+        cover += _pupil(dx, dy, (pupil + moving["pupil"] * steps) % 1, radius)
     else:
-        cover = _shape(clip_class.cue, dx, dy, turned, radius)
-        halo = np.zeros_like(cover)
+        turned = 2 * np.pi * angles[:, None, None]
+        cover = _shape(clip_class.cue, dx, dy, turned, 0.55 * radius)
 
     frames = _background(rng, size)[None].repeat(num_frames, axis=0)
-    colour = _colour_unlike(rng, frames[0].mean(axis=(0, 1)))
-    visible = shown[:, None, None].astype(np.float32)
-    for mask in (halo, cover):
-        alpha = (mask * visible)[..., None]
-        frames = frames * (1 - alpha) + colour * alpha
+    colour = rng.uniform(150, 250, 3)
+    alpha = (cover * shown[:, None, None])[..., None]
+    frames = frames * (1 - alpha) + colour * alpha
     frames *= rng.uniform(0.9, 1.1, (num_frames, 1, 1, 1))
-    frames += rng.normal(0, rng.uniform(2, 8), frames.shape)
+    frames += rng.normal(0, rng.uniform(2, 6), frames.shape)
     return np.clip(np.rint(frames), 0, 255).astype(np.uint8)
 
 
@@ -151,40 +149,36 @@ def _rotated(dx: np.ndarray, dy: np.ndarray, turned: np.ndarray) -> tuple[np.nda
     return dx * cos + dy * sin, dy * cos - dx * sin
 
 
-def _disc_with_gap(dx: np.ndarray, dy: np.ndarray, turned: np.ndarray, radius: float) -> np.ndarray:
-    """A disc with a wide slit from its centre outwards: the slit shows the angle."""
-    along, across = _rotated(dx, dy, turned)
-    slit = np.maximum(np.abs(across) - 0.33 * radius, -along - 0.2 * radius)
-    return np.minimum(_inside(np.hypot(dx, dy) - radius), 1 - _inside(slit))
+def _sweep(dx: np.ndarray, dy: np.ndarray, phase: np.ndarray, radius: float) -> np.ndarray:
+    """A wide ring that fades clockwise twice around, like a radar screen: two sharp edges half a
+    turn apart show the angle. Half a turn is one cycle of `phase`."""
+    turns = np.arctan2(dy, dx) / np.pi - phase[:, None, None]
+    distance = np.hypot(dx, dy)
+    ring = np.maximum(distance - radius, 0.55 * radius - distance)
+    return _inside(ring) * (turns % 1)
 
 
-def _ring(
-    dx: np.ndarray, dy: np.ndarray, phase: np.ndarray, inner: float, outer: float
-) -> np.ndarray:
-    """A ring between `inner` (phase 0) and `outer` (phase 1), invisible at both ends of its way."""
+def _pupil(dx: np.ndarray, dy: np.ndarray, phase: np.ndarray, radius: float) -> np.ndarray:
+    """A disc in the middle, smallest at phase 0, largest at phase 1, faded out at both."""
     phase = phase[:, None, None]
-    line = _inside(np.abs(np.hypot(dx, dy) - inner - phase * (outer - inner)) - 1.5)
-    return line * np.clip(5 * np.minimum(phase, 1 - phase), 0, 1)
+    disc = _inside(np.hypot(dx, dy) - (0.1 + 0.45 * phase) * radius)
+    return disc * np.clip(5 * np.minimum(phase, 1 - phase), 0, 1)
 
 
 def _shape(
     name: str, dx: np.ndarray, dy: np.ndarray, turned: np.ndarray, radius: float
 ) -> np.ndarray:
-    along, across = _rotated(dx, dy, turned)
+    along, across = (np.abs(side) for side in _rotated(dx, dy, turned))
+    square = np.maximum(along, across) - radius
     if name == "square":
-        distance = np.maximum(np.abs(along), np.abs(across)) - 0.88 * radius
-    elif name == "triangle":
-        sides = [_rotated(dx, dy, turned + k * 2 * np.pi / 3)[0] for k in range(3)]
-        distance = np.maximum.reduce(sides) - 0.65 * radius
-    elif name == "cross":
-        arms = [
-            np.maximum(np.abs(a) - 1.15 * radius, np.abs(b) - 0.38 * radius)
-            for a, b in ((along, across), (across, along))
-        ]
-        distance = np.minimum(*arms)
-    else:
-        distance = np.maximum(np.abs(along) - 1.3 * radius, np.abs(across) - 0.42 * radius)
-    return _inside(distance)
+        return _inside(square)
+    if name == "frame":
+        return _inside(np.maximum(square, -square - 0.4 * radius))
+    bar = np.maximum(along - 1.5 * radius, across - 0.35 * radius)
+    if name == "bar":
+        return _inside(bar)
+    other_bar = np.maximum(across - 1.5 * radius, along - 0.35 * radius)
+    return _inside(np.minimum(bar, other_bar))
 
 
 def _background(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
@@ -196,17 +190,9 @@ def _background(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     for _ in range(3):
         fx, fy, phase = rng.uniform(-2, 2), rng.uniform(-2, 2), rng.uniform(0, 2 * np.pi)
         mix += np.sin(2 * np.pi * (fx * x + fy * y) + phase)
-    first, second = rng.uniform(30, 225, (2, 3))
-    second = first + 0.4 * (second - first)
+    first, second = rng.uniform(10, 110, (2, 3))
     share = (mix / 6 + 0.5)[..., None]
     return (first * share + second * (1 - share)).astype(np.float32)
-
-
-def _colour_unlike(rng: np.random.Generator, other: np.ndarray) -> np.ndarray:
-    while True:
-        colour = rng.uniform(10, 245, 3)
-        if np.abs(colour - other).mean() > 60:
-            return colour.astype(np.float32)
 
 
 def write_video(path: Path, frames: np.ndarray, fps: int = 8) -> None:
@@ -251,7 +237,7 @@ def generate(
     num_train: int = 2000,
     num_val: int = 800,
     seed: int = 0,
-    size: tuple[int, int] = (64, 64),
+    size: tuple[int, int] = (48, 48),
     num_frames: int = 16,
     workers: int | None = None,
 ) -> Path:
@@ -312,7 +298,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--num-train", type=int, default=2000, help="training clips")
     parser.add_argument("--num-val", type=int, default=800, help="validation clips")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--size", type=_size, default="64x64", help="WIDTHxHEIGHT, even")
+    parser.add_argument("--size", type=_size, default="48x48", help="WIDTHxHEIGHT, even")
     parser.add_argument("--num-frames", type=int, default=16, help="frames per clip")
     parser.add_argument("--workers", type=int, help="processes (default: one per core)")
     args = parser.parse_args(argv)

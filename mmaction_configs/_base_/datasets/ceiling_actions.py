@@ -3,6 +3,7 @@
 data_root = "data/ceiling_actions"
 fold = 0
 decode = dict(type="InMemoryDecordInit", scale=(96, 72))
+class_file = "{data_root}/classes.txt"
 train_pipeline = [
     decode,
     dict(type="UniformSample", clip_len=8, num_clips=1),

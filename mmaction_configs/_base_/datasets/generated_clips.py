@@ -1,5 +1,6 @@
 # The clips of tools/generate_clips.py: 16 frames, of which every second is taken.
 data_root = "data/generated_clips"
+class_file = "{data_root}/classes.txt"
 train_pipeline = [
     dict(type="InMemoryDecordInit"),
     dict(type="SampleFrames", clip_len=8, frame_interval=2, num_clips=1),
