@@ -43,11 +43,7 @@ class _Rewrite:
     def run(self) -> fx.GraphModule:
         for node in self.source.nodes:
             self._emit(node)
-        modules = dict(self.root.named_modules())
-        for node in self.found.mixing:
-            parent, _, name = str(node.target).rpartition(".")
-            twin = make_twin(modules[node.target])
-            setattr(modules[parent], name, twin)
+        self._swap_twins()
         module = fx.GraphModule(
             _Holder(self.root, self.region_modules), self.graph, class_name="AdaptiveGraph"
         )
@@ -55,6 +51,14 @@ class _Rewrite:
         module._modules = {**self.root._modules, **self.region_modules}
         module.graph.lint()
         return module
+
+    def _swap_twins(self) -> None:
+        paths = {str(node.target) for node in self.found.mixing}
+        originals = {path: self.root.get_submodule(path) for path in paths}
+        twins = {id(module): make_twin(module) for module in originals.values()}
+        for path, module in originals.items():  # a module may have several names
+            parent, _, name = path.rpartition(".")
+            setattr(self.root.get_submodule(parent), name, twins[id(module)])
 
     def _call(self, name: str, function, *args, **kwargs) -> fx.Node:
         return self.graph.create_node("call_function", function, args, kwargs, name=name)

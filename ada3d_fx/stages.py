@@ -169,7 +169,8 @@ def _rule(node: fx.Node, graph: fx.GraphModule, found: Analysis, shapes: dict) -
     if node.op == "call_module":
         module = graph.get_submodule(node.target)
         rule = next((rule for types, rule in MODULE_RULES if isinstance(module, types)), None)
-        return rule(module) if rule is not None and len(node.all_input_nodes) == 1 else None
+        simple = len(node.args) == 1 and not node.kwargs and len(packed) == 1
+        return rule(module) if rule is not None and simple else None
     if node.target in CONCATENATION:
         dim = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
         return ROWWISE if dim in (1, -4) and len(packed) == len(node.all_input_nodes) else None
