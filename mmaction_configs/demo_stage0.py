@@ -4,14 +4,16 @@ _base_ = [
     "_base_/datasets/generated_clips.py",
     "_base_/default_runtime.py",
 ]
+# Direction is learned late: many small steps do better than few large ones.
+train_dataloader = dict(batch_size=16)
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=10, val_interval=5)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
-optim_wrapper = dict(optimizer=dict(type="AdamW", lr=4e-3, weight_decay=0.02))
+optim_wrapper = dict(optimizer=dict(type="AdamW", lr=3e-3, weight_decay=0.02))
 param_scheduler = [
     dict(
         type="OneCycleLR",
-        eta_max=4e-3,
+        eta_max=3e-3,
         total_steps=10,
         pct_start=0.2,
         by_epoch=True,

@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import av
+import decord
 import numpy as np
 
 
@@ -59,9 +60,9 @@ CLASSES = (
 SPLITS = ("train", "val")
 
 # Window of a motion clip as fractions of its frames, and change per frame in cycles at 16 frames.
-# Of every second frame, 4 to 6 of 8 show the object, 0.07 to 0.24 cycles apart.
+# Of every second frame, 4 to 6 of 8 show the object, 0.05 to 0.24 cycles apart.
 WINDOW = (0.5, 0.75)
-SPEED = {"place": (0.035, 0.07), "angle": (0.04, 0.08), "pupil": (0.06, 0.12)}
+SPEED = {"place": (0.025, 0.05), "angle": (0.028, 0.056), "pupil": (0.06, 0.11)}
 FORMAT_VERSION = 1
 
 
@@ -159,10 +160,8 @@ def _sweep(dx: np.ndarray, dy: np.ndarray, phase: np.ndarray, radius: float) -> 
 
 
 def _pupil(dx: np.ndarray, dy: np.ndarray, phase: np.ndarray, radius: float) -> np.ndarray:
-    """A disc in the middle, smallest at phase 0, largest at phase 1, faded out at both."""
-    phase = phase[:, None, None]
-    disc = _inside(np.hypot(dx, dy) - (0.1 + 0.45 * phase) * radius)
-    return disc * np.clip(5 * np.minimum(phase, 1 - phase), 0, 1)
+    """A disc in the middle that grows from phase 0 to phase 1, and starts again."""
+    return _inside(np.hypot(dx, dy) - (0.05 + 0.45 * phase[:, None, None]) * radius)
 
 
 def _shape(
@@ -234,10 +233,10 @@ def _write_clip(
 
 def generate(
     out: str | Path,
-    num_train: int = 2000,
+    num_train: int = 2400,
     num_val: int = 800,
     seed: int = 0,
-    size: tuple[int, int] = (48, 48),
+    size: tuple[int, int] = (56, 48),
     num_frames: int = 16,
     workers: int | None = None,
 ) -> Path:
@@ -248,6 +247,9 @@ def generate(
 
     Returns:
         `out` as a path.
+
+    Raises:
+        ValueError: decord cannot read videos of this size.
     """
     out = Path(out)
     wanted = {
@@ -264,6 +266,7 @@ def generate(
     done.unlink(missing_ok=True)
     items = [("train", i) for i in range(num_train)] + [("val", i) for i in range(num_val)]
     write = partial(_write_clip, out=out, seed=seed, size=size, num_frames=num_frames)
+    _check_decodes(out / "videos" / write(items[0]).split()[0])
     lines = _map(write, items, workers or os.cpu_count() or 1)
     for split in SPLITS:
         own = [line for line in lines if line.startswith(f"{split}/")]
@@ -271,6 +274,14 @@ def generate(
     (out / "classes.txt").write_text("".join(f"{c.name} {c.kind}\n" for c in CLASSES))
     done.write_text(json.dumps(wanted))
     return out
+
+
+def _check_decodes(video: Path) -> None:
+    """decord cannot read some widths (48 and 72 of those tried): better to say so at once."""
+    try:
+        decord.VideoReader(str(video), num_threads=1).get_batch([0])
+    except decord.DECORDError as error:
+        raise ValueError("decord cannot read videos of this width; try another") from error
 
 
 def _map(function, items: list, workers: int) -> list:
@@ -295,16 +306,19 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--out", default="data/generated_clips", help="folder to write")
-    parser.add_argument("--num-train", type=int, default=2000, help="training clips")
+    parser.add_argument("--num-train", type=int, default=2400, help="training clips")
     parser.add_argument("--num-val", type=int, default=800, help="validation clips")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--size", type=_size, default="48x48", help="WIDTHxHEIGHT, even")
+    parser.add_argument("--size", type=_size, default="56x48", help="WIDTHxHEIGHT, even")
     parser.add_argument("--num-frames", type=int, default=16, help="frames per clip")
     parser.add_argument("--workers", type=int, help="processes (default: one per core)")
     args = parser.parse_args(argv)
     if min(args.num_train, args.num_val) < len(CLASSES) or args.num_frames < 8:
         parser.error(f"at least {len(CLASSES)} clips per split, and 8 frames per clip")
-    out = generate(**vars(args))
+    try:
+        out = generate(**vars(args))
+    except ValueError as error:
+        parser.error(f"--size: {error}")
     print(f"{args.num_train} + {args.num_val} clips of {len(CLASSES)} classes in {out}")
 
 
