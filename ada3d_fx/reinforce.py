@@ -125,7 +125,7 @@ def policy_loss(
 ) -> Tensor:
     """The loss whose negative gradient is eq. 7. ``distribution`` of N clips; ``samples``: N*S
     policies, clip by clip (as ``repeat_interleave`` makes them); advantages [N, S]. The entropy
-    bonus is per decision."""
+    bonus is the mean entropy of a frame decision and that of a stage decision."""
     times = frame_advantage.shape[1]
     log_frames, log_stages = distribution.repeat_interleave(times).log_prob(samples)
     gain = frame_advantage.detach().flatten() * log_frames
@@ -133,6 +133,6 @@ def policy_loss(
     loss = -gain.mean()
     if entropy:
         frames, stages = distribution.entropy()
-        decisions = distribution.frame_logits.shape[1] + distribution.stage_logits.shape[1]
-        loss = loss - entropy * (frames + stages).mean() / max(decisions, 1)
+        units, gates = distribution.frame_logits.shape[1], distribution.stage_logits.shape[1]
+        loss = loss - entropy * (frames.mean() / max(units, 1) + stages.mean() / max(gates, 1))
     return loss

@@ -75,6 +75,7 @@ class SelectionNetwork(nn.Module):
         self._set_normalisation(clip_mean, clip_std, input_mean, input_std)
         self.backbone = mobilenet_v2() if backbone is None else backbone
         features = _feature_size(self.backbone, input_size or 112)
+        self.norm = nn.BatchNorm1d(features, affine=False)
         if aggregation == "uniform":
             self.heads: nn.Module = UniformHeads(
                 features, plan.num_frames, plan.frame_unit, plan.num_stages
@@ -119,7 +120,8 @@ class SelectionNetwork(nn.Module):
             )
         if self.scale is not None:
             frames = frames * self.scale + self.shift
-        return _pooled(self.backbone(frames)).unflatten(0, (n, t))
+        # what all frames share is taken out: else policies first learn what suits the average clip
+        return self.norm(_pooled(self.backbone(frames))).unflatten(0, (n, t))
 
     def distribution(self, features: Tensor) -> PolicyDistribution:
         """Features [N, T, D] -> distribution over the policies of the clips."""

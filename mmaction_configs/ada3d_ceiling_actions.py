@@ -1,6 +1,7 @@
 # Ada3D on ceiling_actions, from the recognizer of ceiling_actions_stage0.py. Choose the fold with
 # `--cfg-options fold=1 model.recognizer_checkpoint=...`.
 _base_ = ["ceiling_actions_stage0.py"]
+class_file = "{data_root}/classes.txt"
 model = dict(
     _delete_=True,
     type="Ada3DRecognizer",
@@ -14,7 +15,7 @@ model = dict(
         input_size=64,
         pretrain=True,
     ),
-    objective=dict(gamma=1.0, samples=4),
+    objective=dict(gamma=6.0, samples=4, entropy=0.05),
 )
 train_cfg = dict(max_epochs=40)
 param_scheduler = []
@@ -28,13 +29,9 @@ custom_hooks = [
     dict(
         type="TrainingStageHook",
         stages=[
-            dict(
-                name="warmup", epochs=16, recognizer_lr=1e-3, selector_lr=3e-3, schedule="cosine"
-            ),
+            dict(name="warmup", epochs=16, recognizer_lr=1e-3, selector_lr=3e-3, schedule="cosine"),
             dict(name="selection", epochs=12, selector_lr=1e-3),
-            dict(
-                name="joint", epochs=12, recognizer_lr=5e-4, selector_lr=1e-3, schedule="cosine"
-            ),
+            dict(name="joint", epochs=12, recognizer_lr=5e-4, selector_lr=1e-3, schedule="cosine"),
         ],
     ),
     dict(type="PolicyLogHook"),
@@ -44,7 +41,5 @@ val_evaluator = [
     dict(type="PolicyCostMetric", kinds=dict(static=[0, 1, 2], motion=[3, 4, 5, 6, 7])),
 ]
 test_evaluator = val_evaluator
-default_hooks = dict(
-    checkpoint=dict(save_best="policy/reward", rule="greater", interval=10)
-)
+default_hooks = dict(checkpoint=dict(save_best="policy/reward", rule="greater", interval=10))
 work_dir = "work_dirs/ceiling_actions/ada3d"

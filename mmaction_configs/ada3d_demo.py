@@ -5,6 +5,7 @@ _base_ = [
     "_base_/schedules/ada3d_small.py",
     "_base_/default_runtime.py",
 ]
+class_file = "{data_root}/classes.txt"
 model = dict(
     _delete_=True,
     type="Ada3DRecognizer",
@@ -17,7 +18,7 @@ model = dict(
         input_size=32,
         pretrain=True,
     ),
-    objective=dict(gamma=1.0, samples=4),
+    objective=dict(gamma=6.0, samples=4, entropy=0.05),
 )
 val_evaluator = [
     dict(type="AccMetric", metric_list=("top_k_accuracy", "mean_class_accuracy")),
