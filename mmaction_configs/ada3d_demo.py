@@ -11,7 +11,7 @@ model = dict(
     type="Ada3DRecognizer",
     recognizer=_base_.model,
     recognizer_checkpoint="work_dirs/demo/stage0/epoch_10.pth",
-    clip_shape=(3, 8, 64, 64),
+    clip_shape=(3, 8, 48, 56),
     selector=dict(
         type="SelectionNetwork",
         backbone=dict(type="SmallConvNet", channels=(8, 16, 32)),
