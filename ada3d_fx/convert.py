@@ -1,4 +1,5 @@
-"""convert: a 3D recognizer -> AdaptiveNetwork, which computes what a policy keeps; specialize: one fixed policy."""
+"""convert: a 3D recognizer -> AdaptiveNetwork, which computes what a policy keeps; specialize: one
+fixed policy."""
 
 from __future__ import annotations
 
@@ -11,11 +12,12 @@ from torch import Tensor, fx, nn
 
 from .errors import Ada3DError
 from .fold import Folded
+from .layouts import Analysis, analyse
 from .ops import plain_module
 from .policy import Policy
 from .rewrite import rewrite
 from .rules import fit_window, ungateable
-from .stages import Analysis, Grouping, StagePlan, analyse, make_plan
+from .stages import Grouping, StagePlan, make_plan
 from .trace import scores_module, shadow_of, trace
 
 
@@ -24,16 +26,20 @@ def convert(
     clip_shape: Sequence[int] = (3, 8, 224, 224),
     stages: Grouping = "stage",
 ) -> AdaptiveNetwork:
-    """Rewrite a 3D recognizer so that each clip computes only the frames and stages that its policy keeps.
+    """Rewrite a 3D recognizer so that each clip computes only the frames and stages that its policy
+    keeps.
 
     Args:
-        model: a built MMAction2 ``Recognizer3D`` (any module with ``backbone``, ``cls_head``, optionally ``neck``), or
-            a plain module from clips [N, C, T, H, W] to scores [N, classes]. It is copied, not changed.
+        model: a built MMAction2 ``Recognizer3D`` (any module with ``backbone``, ``cls_head``,
+            optionally ``neck``), or a plain module from clips [N, C, T, H, W] to scores [N,
+            classes]. It is copied, not changed.
         clip_shape: (C, T, H, W) of the clips for which the plan and the prices are made.
-        stages: what one decision governs: 'stage' (the paper's), 'block', 'layer', or {regex of module path: name}.
+        stages: what one decision governs: 'stage' (the paper's), 'block', 'layer', or {regex of
+            module path: name}.
 
     Raises:
-        UnsupportedModel: nothing can be decided, or the model cannot run on such clips; with all reasons.
+        UnsupportedModel: nothing can be decided, or the model cannot run on such clips; with all
+            reasons.
         Ada3DError: not a model, a part missing, a bad shape or grouping.
     """
     if len(clip_shape) != 4 or any(not isinstance(n, int) or n < 1 for n in clip_shape):
@@ -46,9 +52,11 @@ def convert(
 
 
 class AdaptiveNetwork(nn.Module):
-    """A recognizer under policy control. Its children and its state_dict are those of the model it was made of.
+    """A recognizer under policy control. Its children and its state_dict are those of the model it
+    was made of.
 
-    plan: what can be decided; graph_module: the rewritten program, ``print(net.graph_module.code)``.
+    plan: what can be decided; graph_module: the rewritten program,
+        ``print(net.graph_module.code)``.
     Made by ``convert``.
     """
 
@@ -82,17 +90,20 @@ class AdaptiveNetwork(nn.Module):
         self._non_persistent_buffers_set = root._non_persistent_buffers_set
 
     def _keep(self, **values: Any) -> None:
-        """Hold what is no child of this module: the same modules must not appear under two names."""
+        """Hold what is no child of this module: the same modules must not appear under two
+        names."""
         self.__dict__.update(values)
 
     def forward(self, clips: Tensor, policy: Policy | None = None) -> Tensor:
         """Scores of ``clips`` under ``policy`` (None: the full one, which is the original model).
 
-        clips: floating [N, C, T, H, W], normalised as the recognizer wants them; policy: of N clips, T frames, K stages.
+        clips: floating [N, C, T, H, W], normalised as the recognizer wants them; policy: of N
+            clips, T frames, K stages.
         Returns [N, classes], rows in the order of ``clips``.
 
         Raises:
-            Ada3DError: clips or policy of another shape than the plan's, or frames not in whole units.
+            Ada3DError: clips or policy of another shape than the plan's, or frames not in whole
+                units.
         """
         self._check_clips(clips)
         policy = Policy.full(self.plan, len(clips)) if policy is None else policy
@@ -109,7 +120,8 @@ class AdaptiveNetwork(nn.Module):
         return self
 
     def plain(self) -> nn.Module:
-        """A copy of the model as it was before conversion, with the weights of now: clips -> scores."""
+        """A copy of the model as it was before conversion, with the weights of now: clips ->
+        scores."""
         return copy.deepcopy(_without_twins(self.root))
 
     def _check_clips(self, clips: Tensor) -> None:
@@ -158,7 +170,8 @@ class AdaptiveNetwork(nn.Module):
             )
 
     def __reduce_ex__(self, protocol):
-        """Copies and pickles are made by converting the plain model again: a graph's own pickle would trace its code."""
+        """Copies and pickles are made by converting the plain model again: a graph's own pickle
+        would trace its code."""
         return _rebuild, (_without_twins(self.root), *self.options)
 
     def __getstate__(self):  # an nn.Module's own state would hold twins
@@ -168,9 +181,11 @@ class AdaptiveNetwork(nn.Module):
 def specialize(
     adaptive: AdaptiveNetwork, num_frames: int, stages: Sequence[int | bool]
 ) -> nn.Module:
-    """One fixed policy as a plain network: stages that are off have sliced weights, and no gate is left.
+    """One fixed policy as a plain network: stages that are off have sliced weights, and no gate is
+    left.
 
-    num_frames: kept frames; stages: K decisions. Returns a module from clips [N, C, num_frames, H, W] to scores; its
+    num_frames: kept frames; stages: K decisions. Returns a module from clips [N, C, num_frames, H,
+        W] to scores; its
     weights are copies.
 
     Raises:
@@ -208,7 +223,8 @@ def _centre_slice(conv: nn.Conv3d) -> nn.Conv3d:
 
 
 def _channels_last(root: nn.Module) -> None:
-    """Lay the weights of 3D convolutions out as the pack is (I3D-R50, 2 cores, all stages 2D: 1.93 s instead of 2.85 s)."""
+    """Lay the weights of 3D convolutions out as the pack is (I3D-R50, 2 cores, all stages 2D: 1.93
+    s instead of 2.85 s)."""
     for parameter in root.parameters():
         if parameter.ndim == 5:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)

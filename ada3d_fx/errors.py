@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Iterable, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
 
 class Ada3DError(Exception):
@@ -20,7 +21,8 @@ class Reason(NamedTuple):
 
 
 class UnsupportedModel(Ada3DError):
-    """A model that cannot be converted. ``reasons`` holds every reason, each with its module path."""
+    """A model that cannot be converted. ``reasons`` holds every reason, each with its module
+    path."""
 
     def __init__(self, model_name: str, reasons: Iterable[Reason]):
         self.model_name = model_name

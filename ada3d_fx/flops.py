@@ -1,7 +1,7 @@
 """What a policy costs: multiply-adds per clip, counted by fvcore.
 
-One multiply-add counts 1. A price is additive in the stage decisions for a given number of kept frames, so one count by
-module per number of frames holds the price of every stage combination.
+One multiply-add counts 1. A price is additive in the stage decisions for a given number of kept
+frames, so one count by module per number of frames holds the price of every stage combination.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from .policy import Policy
 
 
 class Prices(NamedTuple):
-    """Multiply-adds of a clip with a given number of frames: ``base`` with all stages 2D, ``stages[k]`` more if k is on."""
+    """Multiply-adds of a clip with a given number of frames: ``base`` with all stages 2D,
+    ``stages[k]`` more if k is on."""
 
     base: int
     stages: tuple[int, ...]
@@ -29,8 +30,9 @@ class Prices(NamedTuple):
 def price(adaptive: AdaptiveNetwork, policy: Policy) -> Tensor:
     """int64 [N], on the CPU: multiply-adds of each clip under its policy; the recognizer's alone.
 
-    Equals fvcore's total for the network that ``specialize`` makes of the policy, at the plan's clip size. Counts are made when
-    a number of frames is first asked for (one fvcore trace each) and kept.
+    Equals fvcore's total for the network that ``specialize`` makes of the policy, at the plan's
+    clip size. Counts are made when a number of frames is first asked for (one fvcore trace each)
+    and kept.
     """
     adaptive._check_policy(policy, len(policy))
     rows = [price_of_length(adaptive, length) for length in policy.num_frames.tolist()]
@@ -61,7 +63,8 @@ def _count_length(adaptive: AdaptiveNetwork, num_frames: int) -> Prices:
 
 
 def count_by_module(module: nn.Module, input_shape: tuple[int, ...]) -> Counter[str]:
-    """fvcore's multiply-adds of ``module`` by module path ('' is the total), for one input of zeros."""
+    """fvcore's multiply-adds of ``module`` by module path ('' is the total), for one input of
+    zeros."""
     training = [m for m in module.modules() if m.training]
     tensor = next((t for t in module.parameters()), torch.zeros(()))
     module.eval()

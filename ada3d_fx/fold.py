@@ -1,6 +1,8 @@
-"""The same program for inference: BatchNorm folded into the convolution before it, residual sums in place.
+"""The same program for inference: BatchNorm folded into the convolution before it, residual sums in
+place.
 
-Used without gradients and while BatchNorm is in evaluation mode; weights are folded anew whenever they have changed.
+Used without gradients and while BatchNorm is in evaluation mode; weights are folded anew whenever
+they have changed.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ _CONVOLUTIONS = (nn.Conv3d, PackedConv3d)
 
 
 class Folded:
-    """A graph with folded convolutions. ``ready()`` says whether it stands for the original now, and refreshes it."""
+    """A graph with folded convolutions. ``ready()`` says whether it stands for the original now,
+    and refreshes it."""
 
     def __init__(self, graph_module: fx.GraphModule):
         self.pairs: list[tuple[nn.Conv3d, nn.BatchNorm3d, nn.Conv3d]] = []
@@ -108,6 +111,6 @@ def _sum_in_place(graph: fx.Graph) -> None:
         if node.op != "call_function" or node.target is not operator.add or len(node.args) != 2:
             continue
         left = node.args[0]
-        if isinstance(left, fx.Node) and left.op == "call_module" and len(left.users) == 1:
-            if str(left.target).startswith("folded."):
-                node.target = operator.iadd
+        only_here = isinstance(left, fx.Node) and len(left.users) == 1
+        if only_here and left.op == "call_module" and str(left.target).startswith("folded."):
+            node.target = operator.iadd

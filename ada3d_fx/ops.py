@@ -1,4 +1,5 @@
-"""The packed twins: modules that mix time, on packs. A twin is the original module, weights and all, under a new class."""
+"""The packed twins: modules that mix time, on packs. A twin is the original module, weights and
+all, under a new class."""
 
 from __future__ import annotations
 
@@ -19,10 +20,12 @@ def stage_gate(packing: Packing, stage: int) -> tuple[bool, ...]:
 
 
 class PackedConv3d(nn.Conv3d):
-    """A temporal convolution on a pack; where ``gate`` is off, its centre slice w[:, :, kt // 2] (paper, sec. 3.2).
+    """A temporal convolution on a pack; where ``gate`` is off, its centre slice w[:, :, kt // 2]
+    (paper, sec. 3.2).
 
-    Each run of clips is a dense convolution with the taps that can reach a frame at all: a clip of one frame, or one whose
-    gate is off, has its own frame only. So the cost follows the policy, and 2D needs no code of its own.
+    Each run of clips is a dense convolution with the taps that can reach a frame at all: a clip of
+    one frame, or one whose gate is off, has its own frame only. So the cost follows the policy, and
+    2D needs no code of its own.
     """
 
     def forward(
@@ -68,7 +71,8 @@ class PackedConv3d(nn.Conv3d):
 
 
 class _RunWise(nn.Module):
-    """A pool on a pack: the original on the clips of each run, its window fitted to clips shorter than it."""
+    """A pool on a pack: the original on the clips of each run, its window fitted to clips shorter
+    than it."""
 
     def forward(self, rows: Tensor, segments: Segments) -> Tensor:
         """rows [F, C, 1, H, W] -> [F', C, 1, H', W']."""
@@ -123,9 +127,11 @@ def plain_module(twin: nn.Module) -> nn.Module:
 
 
 class DenseRegion(nn.Module):
-    """Operations that no packed form is known for (DESIGN: a leaf per length): they run densely on the clips of each run.
+    """Operations that no packed form is known for (DESIGN: a leaf per length): they run densely on
+    the clips of each run.
 
-    ``body``: the operations, from dense inputs to a tuple of outputs; ``inputs``, ``outputs``: 'frames' or 'clips' of each.
+    ``body``: the operations, from dense inputs to a tuple of outputs; ``inputs``, ``outputs``:
+    'frames' or 'clips' of each.
     """
 
     def __init__(self, body: fx.GraphModule, inputs: Sequence[str], outputs: Sequence[str]):

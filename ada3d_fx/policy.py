@@ -18,14 +18,16 @@ if (
 
 
 class Policy:
-    """Decisions for N clips: ``frames`` bool [N, T] (u of eq. 2), ``stages`` bool [N, K] (v of eq. 3).
+    """Decisions for N clips: ``frames`` bool [N, T] (u of eq. 2), ``stages`` bool [N, K] (v of eq.
+    3).
 
     >>> policy = Policy(torch.tensor([[True, False, True]]), torch.tensor([[True, False]]))
     >>> policy.num_frames, policy.num_stages
     (tensor([2]), tensor([1]))
 
     Raises:
-        Ada3DError: not bool, not two-dimensional, different numbers of clips or devices, or a clip without a frame.
+        Ada3DError: not bool, not two-dimensional, different numbers of clips or devices, or a clip
+            without a frame.
     """
 
     __slots__ = ("frames", "stages")
@@ -72,11 +74,13 @@ class Policy:
         stages: float | Tensor = 0.4,
         generator: torch.Generator | None = None,
     ) -> Policy:
-        """Policies that use these fractions of the frames and stages on average, which ones being uniform at random.
+        """Policies that use these fractions of the frames and stages on average, which ones being
+        uniform at random.
 
-        The number kept by a clip is the fraction of the total, rounded up or down at random so that its mean is
-        exact (where it is at least one unit); whole units of ``plan.frame_unit`` frames are kept.
-        ``frames`` and ``stages``: fractions in [0, 1], for all clips or [N]. Drawn on the CPU.
+        The number kept by a clip is the fraction of the total, rounded up or down at random so that
+        its mean is exact (where it is at least one unit); whole units of ``plan.frame_unit`` frames
+        are kept. ``frames`` and ``stages``: fractions in [0, 1], for all clips or [N]. Drawn on the
+        CPU.
         """
         unit = plan.frame_unit or plan.num_frames
         units = _random_subsets("frames", n, plan.num_frames // unit, frames, 1, generator)
@@ -153,11 +157,13 @@ def _random_subsets(
 class PolicyDistribution:
     """Independent Bernoulli decisions of N clips (eq. 1-3): one per frame unit and one per stage.
 
-    ``frame_logits`` [N, T/g], ``stage_logits`` [N, K]; m and n of eq. 1 are their sigmoids. Where frames cannot be
-    dropped (``frame_unit=None``), ``frame_logits`` is [N, 0], ``num_frames`` says how many there are, and all are kept.
+    ``frame_logits`` [N, T/g], ``stage_logits`` [N, K]; m and n of eq. 1 are their sigmoids. Where
+    frames cannot be dropped (``frame_unit=None``), ``frame_logits`` is [N, 0], ``num_frames`` says
+    how many there are, and all are kept.
 
-    At least one unit is kept: a draw that drops all keeps its most probable one. ``log_prob`` is that of the policy
-    as it is executed, so the probabilities of all executable policies sum to one.
+    At least one unit is kept: a draw that drops all keeps its most probable one. ``log_prob`` is
+    that of the policy as it is executed, so the probabilities of all executable policies sum to
+    one.
     """
 
     def __init__(

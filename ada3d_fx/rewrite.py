@@ -1,4 +1,5 @@
-"""The fx pass: frame-selection hook at the input, one gate per stage, twins under their own names."""
+"""The fx pass: frame-selection hook at the input, one gate per stage, twins under their own
+names."""
 
 from __future__ import annotations
 
@@ -6,13 +7,15 @@ from typing import Any
 
 from torch import fx, nn
 
+from .layouts import Analysis
 from .ops import DenseRegion, make_twin, stage_gate
 from .segments import Packing, Segments, pack_frames, restore_order
-from .stages import Analysis, StagePlan
+from .stages import StagePlan
 
 
 def rewrite(root: nn.Module, source: fx.Graph, found: Analysis, plan: StagePlan) -> fx.GraphModule:
-    """``source`` (clips -> scores) as a graph (clips, policy) -> scores that computes what the policy keeps.
+    """``source`` (clips -> scores) as a graph (clips, policy) -> scores that computes what the
+    policy keeps.
 
     ``root``'s modules that mix time are replaced by their twins, in place, under their own names.
     """
@@ -38,7 +41,7 @@ class _Rewrite:
             self._call(f"gate_{stage.name}", stage_gate, self.packing, k)
             for k, stage in enumerate(plan.stages)
         ]
-        self.tables = {tuple([None, *range(1, plan.num_frames + 1)]): self.segments}
+        self.tables = {(None, *range(1, plan.num_frames + 1)): self.segments}
 
     def run(self) -> fx.GraphModule:
         for node in self.source.nodes:
@@ -177,7 +180,8 @@ class _Regions:
                     self.of[other] = region if number in near else number
 
     def parts(self, region: int) -> tuple[list[fx.Node], list[fx.Node], list[fx.Node]]:
-        """Nodes of a region in order (hosts included), its inputs, and those whose values are used outside."""
+        """Nodes of a region in order (hosts included), its inputs, and those whose values are used
+        outside."""
         members = {node for node, number in self.of.items() if number == region}
         needed = set(members)
         for node in reversed(self.source.nodes):

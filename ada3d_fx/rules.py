@@ -1,7 +1,7 @@
 """What single operations do to time: tables, one row per kind of operation.
 
-A rule gives ROWWISE (runs on packed rows unchanged), MIXES (needs a twin), or None: not known, so it runs densely on
-the clips of each run, which is always right.
+A rule gives ROWWISE (runs on packed rows unchanged), MIXES (needs a twin), or None: not known, so
+it runs densely on the clips of each run, which is always right.
 """
 
 from __future__ import annotations
@@ -59,18 +59,9 @@ MODULE_RULES: tuple[tuple[tuple[type, ...], Callable[[Any], str | None]], ...] =
     ((nn.Identity, nn.Dropout), _rowwise),
     (
         (
-            nn.ReLU,
-            nn.ReLU6,
-            nn.LeakyReLU,
-            nn.ELU,
-            nn.SELU,
-            nn.GELU,
-            nn.SiLU,
-            nn.Mish,
-            nn.Sigmoid,
-            nn.Tanh,
-        )
-        + (nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh, nn.Softplus),
+            *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish),
+            *(nn.Sigmoid, nn.Tanh, nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh, nn.Softplus),
+        ),
         _rowwise,
     ),
 )
@@ -89,7 +80,8 @@ CONCATENATION = {torch.cat, torch.concat, torch.concatenate}
 
 
 def fit_window(module: nn.Module, length: int) -> nn.Module:
-    """A pooling module whose window over time is no longer than the clip: a short clip still gives one frame."""
+    """A pooling module whose window over time is no longer than the clip: a short clip still gives
+    one frame."""
     kernel = _window(module, "kernel_size")
     reach = length + 2 * _window(module, "padding")
     if not isinstance(module, (nn.MaxPool3d, nn.AvgPool3d)) or kernel <= reach:

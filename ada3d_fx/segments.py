@@ -14,7 +14,8 @@ from .policy import Policy
 
 
 class Run(NamedTuple):
-    """Consecutive clips ``first .. first + count - 1`` of one length which share every decision that matters."""
+    """Consecutive clips ``first .. first + count - 1`` of one length which share every decision
+    that matters."""
 
     first: int
     count: int
@@ -26,9 +27,10 @@ class Run(NamedTuple):
 class Segments:
     """The clip table of a pack: clip i owns ``lengths[i]`` consecutive rows.
 
-    A pack holds F = sum(lengths) frames as ``[F, C, 1, H, W]``: every frame is a one-frame clip, so whatever does not
-    mix time runs on it unchanged. What mixes time needs neighbours; it runs on *runs*: consecutive clips of equal length
-    are, in channels-last memory, a dense batch ``[n, C, L, H, W]`` already. No row is copied for that.
+    A pack holds F = sum(lengths) frames as ``[F, C, 1, H, W]``: every frame is a one-frame clip, so
+    whatever does not mix time runs on it unchanged. What mixes time needs neighbours; it runs on
+    *runs*: consecutive clips of equal length are, in channels-last memory, a dense batch ``[n, C,
+    L, H, W]`` already. No row is copied for that.
 
     >>> table = Segments((2, 2, 3))
     >>> table.runs()
@@ -45,11 +47,13 @@ class Segments:
         return sum(self.lengths)
 
     def resized(self, frames: Sequence[int | None]) -> Segments:
-        """The table where a clip of L frames has ``frames[L]``: after temporal strides and pools."""
+        """The table where a clip of L frames has ``frames[L]``: after temporal strides and
+        pools."""
         return Segments(tuple(frames[n] or 0 for n in self.lengths))
 
     def alone(self, gate: Sequence[bool]) -> tuple[Segments, tuple[bool, ...]]:
-        """Clips without neighbours (gate off) as so many clips of one frame, with the gate of each clip of the result."""
+        """Clips without neighbours (gate off) as so many clips of one frame, with the gate of each
+        clip of the result."""
         lengths = [(n,) if on else (1,) * n for n, on in zip(self.lengths, gate)]
         gates = [(on,) * len(new) for on, new in zip(gate, lengths)]
         return Segments(tuple(chain(*lengths))), tuple(chain(*gates))
@@ -66,7 +70,8 @@ class Segments:
         return runs
 
     def split(self, rows: Tensor, runs: Sequence[Run]) -> list[Tensor]:
-        """A pack [F, C, 1, H, W] as one dense [n, C, L, H, W] per run; views in channels-last memory.
+        """A pack [F, C, 1, H, W] as one dense [n, C, L, H, W] per run; views in channels-last
+        memory.
 
         ``runs`` may be those of the table from which this one derives: L is always this table's.
         """
@@ -81,17 +86,20 @@ class Segments:
 
     @staticmethod
     def join(parts: Sequence[Tensor]) -> Tensor:
-        """The inverse of ``split``: dense [n, C, L, H, W] parts, in order, as one pack [F, C, 1, H, W]."""
+        """The inverse of ``split``: dense [n, C, L, H, W] parts, in order, as one pack [F, C, 1, H,
+        W]."""
         packs = [part.transpose(1, 2).flatten(0, 1).unsqueeze(2) for part in parts]
         return torch.cat(packs) if len(packs) > 1 else packs[0]
 
 
 @dataclass(frozen=True)
 class Packing:
-    """How one batch is laid out under its policy. Clips are sorted by length and stage decisions so that runs are long.
+    """How one batch is laid out under its policy. Clips are sorted by length and stage decisions so
+    that runs are long.
 
     order: clip of the batch at each place of the pack; segments: the kept frames, in that order;
-    gates: for each stage, the decision of each clip in that order; rows: (clip, time) of each row, None for all in order.
+    gates: for each stage, the decision of each clip in that order; rows: (clip, time) of each row,
+        None for all in order.
     """
 
     order: tuple[int, ...]

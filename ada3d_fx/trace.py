@@ -1,4 +1,5 @@
-"""Model -> fx graph from clips to scores, whose nodes keep their module paths; the table of leaves, each with its reason."""
+"""Model -> fx graph from clips to scores, whose nodes keep their module paths; the table of leaves,
+each with its reason."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ _TRACE_FAILURES = (
 
 
 class Scores(nn.Module):
-    """The part of a recognizer that turns clips into scores: backbone, optional neck, head, under their own names."""
+    """The part of a recognizer that turns clips into scores: backbone, optional neck, head, under
+    their own names."""
 
     def __init__(self, backbone: nn.Module, cls_head: nn.Module, neck: nn.Module | None = None):
         super().__init__()
@@ -51,7 +53,8 @@ class Scores(nn.Module):
 def scores_module(model: nn.Module) -> nn.Module:
     """A copy of ``model`` as a module from clips [N, C, T, H, W] to scores [N, classes].
 
-    A recognizer is told by its ``backbone`` and ``cls_head``; any other module is taken to be one already.
+    A recognizer is told by its ``backbone`` and ``cls_head``; any other module is taken to be one
+    already.
 
     Raises:
         Ada3DError: not a module, or a recognizer with a part missing.
@@ -76,8 +79,8 @@ def scores_module(model: nn.Module) -> nn.Module:
 
 
 class _Proxy(fx.Proxy):
-    """A traced value whose rank is known, and which does not require gradients: checkpointing is a matter of memory,
-    not of values."""
+    """A traced value whose rank is known, and which does not require gradients: checkpointing is a
+    matter of memory, not of values."""
 
     def __getattr__(self, name: str) -> Any:
         return False if name == "requires_grad" else super().__getattr__(name)
@@ -94,7 +97,8 @@ class _Proxy(fx.Proxy):
 
 
 class _Tracer(fx.Tracer):
-    """fx's tracer, with leaves from the table, and modules that cannot be traced as leaves with their reason."""
+    """fx's tracer, with leaves from the table, and modules that cannot be traced as leaves with
+    their reason."""
 
     def __init__(self, shadow: nn.Module, clip_shape: Sequence[int]) -> None:
         super().__init__()
@@ -169,8 +173,8 @@ def trace(
     ``shadow``: ``root`` on the meta device, for the shapes of clips [2, *clip_shape].
 
     Raises:
-        UnsupportedModel: the root itself cannot be traced, or computes something else in training than in evaluation
-            outside of torch.nn modules (a graph would hold only one of the two).
+        UnsupportedModel: the root itself cannot be traced, or computes something else in training
+            than in evaluation outside of torch.nn modules (a graph would hold only one of the two).
     """
     name = type(root).__name__
     modes = {path: module.training for path, module in root.named_modules()}

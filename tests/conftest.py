@@ -1,4 +1,4 @@
-"""What every test file needs: MMAction2 importable, its registry as the default, and the same random numbers each time."""
+"""What every test needs: MMAction2 importable, its registry the default, the same random numbers."""
 
 import warnings
 
@@ -9,10 +9,10 @@ from ada3d_fx.mm import compat
 
 compat.apply()
 with warnings.catch_warnings():
-    warnings.simplefilter(
-        "ignore"
-    )  # mmcv-lite says at import that it has no compiled ops; none is needed
-from mmengine.registry import init_default_scope
+    # mmcv-lite says at import that it has no compiled operators; none is needed
+    warnings.simplefilter("ignore")
+    import mmaction.models  # noqa: F401
+from mmengine.registry import init_default_scope  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

@@ -39,7 +39,8 @@ RESNETS = {
 
 
 def resnet3d(name="i3d", *, num_classes=5, seed=0, **overrides):
-    """A recognizer with random weights and random BatchNorm statistics, in evaluation mode, float64."""
+    """A recognizer with random weights and random BatchNorm statistics, in evaluation mode,
+    float64."""
     torch.manual_seed(seed)
     backbone = dict(
         type="ResNet3d",
@@ -76,7 +77,7 @@ def build(backbone, in_channels, num_classes):
                 spatial_type="avg",
                 dropout_ratio=0.5,
                 average_clips="prob",
-            ),  # fmt: skip
+            ),
             data_preprocessor=dict(
                 type="ActionDataPreprocessor", mean=[0.0] * 3, std=[1.0] * 3, format_shape="NCTHW"
             ),

@@ -1,4 +1,5 @@
-"""Slow twins of everything fast. Not fast, will not be made fast: equality with them is the definition of correct.
+"""Slow twins of everything fast. Not fast, will not be made fast: equality with them is the
+definition of correct.
 
 Nothing here uses ada3d_fx's own execution: only the original model, its module paths, and torch.
 """
@@ -43,6 +44,10 @@ class _WholeClipIfShort(nn.Module):
         return short(x)
 
 
+def _window(pool):
+    return pool.kernel_size[0] if isinstance(pool.kernel_size, tuple) else pool.kernel_size
+
+
 def sliced(model, plan, stages):
     """A copy of the original model with the stages that are off made 2D."""
     model = copy.deepcopy(model)
@@ -51,9 +56,8 @@ def sliced(model, plan, stages):
         parent, _, name = path.rpartition(".")
         if path in off:
             setattr(model.get_submodule(parent), name, _CentreSlice(module))
-        elif isinstance(module, nn.MaxPool3d) and isinstance(module.kernel_size, tuple):
-            if module.kernel_size[0] > 1:
-                setattr(model.get_submodule(parent), name, _WholeClipIfShort(module))
+        elif isinstance(module, nn.MaxPool3d) and _window(module) > 1:
+            setattr(model.get_submodule(parent), name, _WholeClipIfShort(module))
     return model
 
 

@@ -11,7 +11,23 @@ import ada3d_fx
 
 PACKAGE = Path(ada3d_fx.__file__).parent
 # File order is data order: a module may import only from those before it.
-ORDER = ["errors", "policy", "segments", "trace", "rules", "stages", "ops", "rewrite", "fold", "convert", "flops", "selection", "reinforce", "report"]
+ORDER = [
+    "errors",
+    "policy",
+    "segments",
+    "trace",
+    "rules",
+    "layouts",
+    "stages",
+    "ops",
+    "rewrite",
+    "fold",
+    "convert",
+    "flops",
+    "selection",
+    "reinforce",
+    "report",
+]
 
 PROBE = """
 import sys

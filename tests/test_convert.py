@@ -1,4 +1,5 @@
-"""Laws 1-3, 5, 7, 8 of the design on real MMAction2 ResNet3d recognizers, against the slow oracle."""
+"""Laws 1-3, 5, 7, 8 of the design on real MMAction2 ResNet3d recognizers, against the slow
+oracle."""
 
 import copy
 import itertools
@@ -417,9 +418,12 @@ def test_a_module_that_no_rule_was_written_for():
 
     torch.manual_seed(3)
     network = nn.Sequential(
-        nn.Conv3d(3, 8, 3, padding=1, stride=(1, 4, 4)), nn.ReLU(), Attention(8), Excite(8),
-        nn.Conv3d(8, 8, (3, 1, 1), padding=(1, 0, 0)), Attention(8), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(8, 4),
-    ).double().eval()  # fmt: skip
+        nn.Conv3d(3, 8, 3, padding=1, stride=(1, 4, 4)),
+        *(nn.ReLU(), Attention(8), Excite(8)),
+        nn.Conv3d(8, 8, (3, 1, 1), padding=(1, 0, 0)),
+        *(Attention(8), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(8, 4)),
+    )
+    network = network.double().eval()
     adaptive = ada3d_fx.convert(network, CLIP)
     assert adaptive.plan.frame_unit == 1
     policy, x = every_length(adaptive.plan), clips(8)

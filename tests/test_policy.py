@@ -1,4 +1,5 @@
-"""Policies and their distribution (eq. 1-3): shapes, exact probabilities, and errors that name the thing."""
+"""Policies and their distribution (eq. 1-3): shapes, exact probabilities, and errors that name the
+thing."""
 
 import itertools
 from types import SimpleNamespace

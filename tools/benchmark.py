@@ -33,7 +33,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("config", help="Ada3D config, or a plain recognizer's")
     parser.add_argument("--clips", type=int, default=4, help="clips in a batch")
     parser.add_argument(
-        "--shape", type=int, nargs=4, metavar=("C", "T", "H", "W"), help="default: the config's, at 224 x 224"
+        "--shape",
+        type=int,
+        nargs=4,
+        metavar=("C", "T", "H", "W"),
+        help="default: the config's, at 224 x 224",
     )
     parser.add_argument(
         "--budget",
@@ -46,7 +50,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--device", help="default: a GPU if there is one")
     parser.add_argument("--seed", type=int, default=0, help="of weights, clips and policies")
     parser.add_argument("--json", metavar="FILE", help="write the figures there too")
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, help="config entries, as key=value")
+    parser.add_argument(
+        "--cfg-options", nargs="+", action=DictAction, help="config entries, as key=value"
+    )
     return parser.parse_args()
 
 
@@ -77,12 +83,15 @@ def parse_budget(text: str) -> tuple[float, float]:
     try:
         frames, stages = (float(Fraction(part)) for part in match.groups()) if match else ()
     except (ValueError, ZeroDivisionError):
-        raise Ada3DError(f"--budget {text}: expected FRAMES:STAGES, such as 0.7:0.4 or 23/32:9/20") from None
+        raise Ada3DError(
+            f"--budget {text}: expected FRAMES:STAGES, such as 0.7:0.4 or 23/32:9/20"
+        ) from None
     return frames, stages
 
 
 def budget_policy(plan, clips: int, frames: float, stages: float, generator) -> Policy:
-    """Random policies whose totals over the batch are the budget's, to the nearest whole decision."""
+    """Random policies whose totals over the batch are the budget's, to the nearest whole
+    decision."""
     unit = plan.frame_unit or plan.num_frames
     kept = spread(round(frames * clips * plan.num_frames / unit), clips, plan.num_frames // unit, 1)
     on = spread(round(stages * clips * plan.num_stages), clips, plan.num_stages, 0)
@@ -146,9 +155,14 @@ def measure(args: argparse.Namespace) -> dict:
     for frames, stages in budgets:
         policy = budget_policy(plan, n, frames, stages, generator)
         kept, on = int(policy.num_frames.sum()), int(policy.num_stages.sum())
-        name = f"packed, {kept} of {n * plan.num_frames} frames, {on} of {n * plan.num_stages} stages"
+        name = (
+            f"packed, {kept} of {n * plan.num_frames} frames, {on} of {n * plan.num_stages} stages"
+        )
         policies[name] = policy
-    runs = {"dense, eager": lambda: eager(clips), "dense, channels_last_3d": lambda: last(clips_last)}
+    runs = {
+        "dense, eager": lambda: eager(clips),
+        "dense, channels_last_3d": lambda: last(clips_last),
+    }
     runs |= {name: lambda p=policy: adaptive(clips, p) for name, policy in policies.items()}
     with torch.inference_mode():
         difference = float((adaptive(clips) - eager(clips)).abs().max() / eager(clips).abs().max())

@@ -1,0 +1,213 @@
+"""How every value of a graph holds time, and which numbers of frames a model can take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from .errors import Reason, UnsupportedModel
+from .rules import CONCATENATION, ELEMENTWISE, MIXES, MODULE_RULES, ROWWISE, fit_window
+from .trace import dtype_of, module_path, shadow_call
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a value holds time. kind: 'const' (no clip in it), 'clips' (one row per clip), 'frames'
+    (a pack: clip axis 0 and time axis 2 become rows; ``lengths[L]`` frames of a clip of L), 'dense'
+    (only made for one run at a time)."""
+
+    kind: str
+    lengths: tuple[int | None, ...] = ()
+
+
+@dataclass
+class Analysis:
+    """What the analysis of a graph found; ``mixing`` nodes get twins, ``dense``
+    nodes run on one run of clips at a time, ``tensors`` have a shape, ``invalid`` says why some
+    numbers of frames cannot be."""
+
+    layouts: dict[fx.Node, Layout] = field(default_factory=dict)
+    mixing: list[fx.Node] = field(default_factory=list)
+    dense: list[fx.Node] = field(default_factory=list)
+    tensors: set[fx.Node] = field(default_factory=set)
+    invalid: dict[int, Reason] = field(default_factory=dict)
+    reasons: list[Reason] = field(default_factory=list)
+
+
+class _Shapes(fx.Interpreter):
+    """Runs a graph on clips of the meta device, windows fitted to short ones, and keeps every
+    value's shape."""
+
+    def __init__(self, shadow: nn.Module, graph: fx.Graph):
+        super().__init__(shadow, graph=graph)
+        self.shapes: dict[fx.Node, Any] = {}
+        self.at: fx.Node | None = None
+
+    def run_node(self, n: fx.Node) -> Any:
+        self.at = n
+        value = super().run_node(n)
+        self.shapes[n] = tuple(value.shape) if isinstance(value, Tensor) else None
+        return value
+
+    def call_module(self, target, args, kwargs):
+        module = self.fetch_attr(target)
+        if args and isinstance(args[0], Tensor) and args[0].ndim == 5:
+            module = fit_window(module, args[0].shape[2])
+        return shadow_call(module, args, kwargs)
+
+
+_SHAPE_FAILURES = (
+    *(RuntimeError, ValueError, TypeError, AssertionError),
+    *(IndexError, AttributeError, KeyError, NotImplementedError),
+)
+
+
+def _shapes(
+    shadow: nn.Module, graph: fx.Graph, clip_shape: Sequence[int], clips: int, length: int
+) -> dict[fx.Node, Any] | Reason:
+    interpreter = _Shapes(shadow, graph)
+    channels, _, *size = clip_shape
+    with torch.device("meta"), torch.no_grad():
+        try:
+            interpreter.run(torch.empty(clips, channels, length, *size, dtype=dtype_of(shadow)))
+        except _SHAPE_FAILURES as error:
+            where = module_path(interpreter.at) if interpreter.at is not None else "input"
+            message = str(error).strip().split("\n")[0]
+            shape = f"[N, {channels}, {length}, {', '.join(map(str, size))}]"
+            return Reason(where, f"fails on clips {shape}: {message}")
+    return interpreter.shapes
+
+
+def analyse(graph: fx.GraphModule, shadow: nn.Module, clip_shape: Sequence[int]) -> Analysis:
+    """The layout of every value of ``graph`` for clips of every length up to ``clip_shape[1]``.
+    ``shadow``: the model on the meta device.
+
+    Raises:
+        UnsupportedModel: the model does not run on such clips, or its scores still have a time
+            axis.
+    """
+    num_frames = clip_shape[1]
+    by_length: dict[int, Any] = {
+        n: _shapes(shadow, graph.graph, clip_shape, 2, n) for n in range(1, num_frames + 1)
+    }
+    three = _shapes(shadow, graph.graph, clip_shape, 3, num_frames)
+    if isinstance(by_length[num_frames], Reason):
+        raise UnsupportedModel(type(graph).__name__, [_explain(graph, by_length[num_frames])])
+    found = Analysis(invalid={n: r for n, r in by_length.items() if isinstance(r, Reason)})
+    shapes = {n: r for n, r in by_length.items() if not isinstance(r, Reason)}
+
+    def lengths_of(node: fx.Node) -> tuple[int | None, ...]:
+        return (
+            None,
+            *(shapes[n][node][2] if n in shapes else None for n in range(1, num_frames + 1)),
+        )
+
+    for node in graph.graph.nodes:
+        if three[node] is not None:
+            found.tensors.add(node)
+        found.layouts[node] = _layout(node, graph, found, shapes, three, lengths_of)
+    if found.reasons:
+        raise UnsupportedModel(type(graph).__name__, found.reasons)
+    return found
+
+
+def _explain(graph: nn.Module, reason: Reason) -> Reason:
+    flat = [path for path, m in graph.named_modules() if isinstance(m, nn.Conv2d)]
+    if flat and not any(isinstance(m, nn.Conv3d) for m in graph.modules()):
+        return Reason(
+            reason.where,
+            f"{reason.why}. It has 2D convolutions only (Conv2d at {flat[0]!r}): is it a 2D recognizer?",
+        )
+    return reason
+
+
+def _layout(node, graph, found, shapes, three, lengths_of) -> Layout:
+    if node.op == "placeholder":
+        return Layout("frames", lengths_of(node))
+    inputs = [found.layouts[n] for n in node.all_input_nodes]
+    kinds = {layout.kind for layout in inputs}
+    if node.op == "output":
+        for source in node.all_input_nodes:
+            if found.layouts[source].kind in ("frames", "dense"):
+                found.reasons.append(
+                    Reason(module_path(source), "the output still has a time axis")
+                )
+        return Layout("const")
+    if not kinds - {"const"}:
+        return Layout("const")
+    if not kinds - {"const", "clips"}:
+        return Layout("clips")
+    rule = None if "dense" in kinds or "clips" in kinds else _rule(node, graph, found, shapes)
+    if rule is not None:
+        _check_joins(node, inputs, found)
+        if rule == MIXES:
+            found.mixing.append(node)
+        lengths = lengths_of(node)
+        return Layout("clips") if set(lengths) <= {None, 1} and rule == MIXES and _collapses(node, graph) else Layout(
+            "frames", lengths
+        )  # fmt: skip
+    found.dense.append(node)
+    return _dense_layout(node, found, shapes, three, lengths_of)
+
+
+def _collapses(node: fx.Node, graph: fx.GraphModule) -> bool:
+    return node.op == "call_module" and isinstance(
+        graph.get_submodule(node.target), (nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool3d)
+    )
+
+
+def _rule(node: fx.Node, graph: fx.GraphModule, found: Analysis, shapes: dict) -> str | None:
+    """ROWWISE, MIXES or None for a node all of whose clip-dependent inputs are packed."""
+    some = next(iter(shapes.values()))
+    packed = [n for n in node.all_input_nodes if found.layouts[n].kind == "frames"]
+    if any(len(some[n]) != 5 for n in packed):
+        return None
+    if node.op == "call_module":
+        module = graph.get_submodule(node.target)
+        rule = next((rule for types, rule in MODULE_RULES if isinstance(module, types)), None)
+        simple = len(node.args) == 1 and not node.kwargs and len(packed) == 1
+        return rule(module) if rule is not None and simple else None
+    if node.target in CONCATENATION:
+        dim = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
+        return ROWWISE if dim in (1, -4) and len(packed) == len(node.all_input_nodes) else None
+    if node.target in ELEMENTWISE and not _touches_time_by_constant(node, found, some):
+        return ROWWISE
+    return None
+
+
+def _touches_time_by_constant(node: fx.Node, found: Analysis, some: dict) -> bool:
+    constants = [some[n] for n in node.all_input_nodes if found.layouts[n].kind == "const"]
+    return any(
+        s is not None and ((len(s) >= 3 and s[-3] != 1) or (len(s) == 5 and s[0] != 1))
+        for s in constants
+    )
+
+
+def _check_joins(node: fx.Node, inputs: Sequence[Layout], found: Analysis) -> None:
+    packed = [layout.lengths for layout in inputs if layout.kind == "frames"]
+    for length, values in enumerate(zip(*packed)):
+        if length not in found.invalid and len(set(values)) > 1:
+            joined = " and ".join(str(v) for v in values)
+            found.invalid[length] = Reason(
+                module_path(node), f"of {length} frames, {joined} frames meet here"
+            )
+
+
+def _dense_layout(node, found, shapes, three, lengths_of) -> Layout:
+    """A value of unknown structure goes back into a pack as soon as its shape shows clips on axis 0
+    and time on axis 2, or clips on axis 0 and nothing that depends on time."""
+    by_length = {n: s[node] for n, s in shapes.items()}
+    last, wide = by_length[max(by_length)], three[node]
+    if last is None or wide is None or not last or last[0] != 2 or wide != (3, *last[1:]):
+        return Layout("dense")
+    known = {layout.lengths for layout in found.layouts.values() if layout.kind == "frames"}
+    others = {(s[:2], s[3:]) for s in by_length.values()}
+    if len(last) == 5 and len(others) == 1 and lengths_of(node) in known:
+        return Layout("frames", lengths_of(node))
+    if len(set(by_length.values())) == 1:
+        return Layout("clips")
+    return Layout("dense")
