@@ -16,5 +16,5 @@ echo "== stage 0: the recognizer alone"
     --cfg-options data_root="$DATA"
 echo "== Ada3D, and what it is compared with"
 "$PYTHON" tools/compare.py mmaction_configs/ada3d_demo.py --work-dir work_dirs/demo \
-    --recognizer "$STAGE0/epoch_10.pth" --pictures 8 --cfg-options data_root="$DATA"
+    --recognizer "$(cat "$STAGE0/last_checkpoint")" --pictures 8 --cfg-options data_root="$DATA"
 echo "== done: work_dirs/demo/report.json, report.txt, policies.png"

@@ -62,8 +62,8 @@ SPLITS = ("train", "val")
 # Window of a motion clip as fractions of its frames, and change per frame in cycles at 16 frames.
 # Of every second frame, 4 to 6 of 8 show the object, 0.05 to 0.24 cycles apart.
 WINDOW = (0.5, 0.75)
-SPEED = {"place": (0.025, 0.05), "angle": (0.028, 0.056), "pupil": (0.06, 0.11)}
-FORMAT_VERSION = 1
+SPEED = {"place": (0.025, 0.05), "angle": (0.028, 0.056), "pupil": (0.07, 0.12)}
+FORMAT_VERSION = 2
 
 
 def render_clip(
@@ -155,13 +155,13 @@ def _sweep(dx: np.ndarray, dy: np.ndarray, phase: np.ndarray, radius: float) -> 
     turn apart show the angle. Half a turn is one cycle of `phase`."""
     turns = np.arctan2(dy, dx) / np.pi - phase[:, None, None]
     distance = np.hypot(dx, dy)
-    ring = np.maximum(distance - radius, 0.55 * radius - distance)
+    ring = np.maximum(distance - radius, 0.6 * radius - distance)
     return _inside(ring) * (turns % 1)
 
 
 def _pupil(dx: np.ndarray, dy: np.ndarray, phase: np.ndarray, radius: float) -> np.ndarray:
     """A disc in the middle that grows from phase 0 to phase 1, and starts again."""
-    return _inside(np.hypot(dx, dy) - (0.05 + 0.45 * phase[:, None, None]) * radius)
+    return _inside(np.hypot(dx, dy) - (0.05 + 0.52 * phase[:, None, None]) * radius)
 
 
 def _shape(
