@@ -28,7 +28,7 @@ FRAMEWORK = [
     # releases of setuptools no longer have.
     "setuptools>=77,<81",
 ]
-DEV = ["pytest>=8", "ruff>=0.8", "mypy>=1.11"]
+DEV = ["pytest>=8", "ruff>=0.8"]
 EXPORT = ["onnx>=1.16", "onnxscript>=0.1", "onnxruntime>=1.18", "openvino>=2024.3"]
 
 setup(
