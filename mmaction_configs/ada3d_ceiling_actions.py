@@ -15,7 +15,7 @@ model = dict(
         input_size=64,
         pretrain=True,
     ),
-    objective=dict(gamma=6.0, samples=4, entropy=0.05),
+    objective=dict(gamma=6.0, samples=4, entropy=0.3),
 )
 train_cfg = dict(max_epochs=40)
 param_scheduler = []

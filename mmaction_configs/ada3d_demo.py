@@ -18,7 +18,7 @@ model = dict(
         input_size=32,
         pretrain=True,
     ),
-    objective=dict(gamma=6.0, samples=4, entropy=0.05),
+    objective=dict(gamma=6.0, samples=4, entropy=0.3),
 )
 val_evaluator = [
     dict(type="AccMetric", metric_list=("top_k_accuracy", "mean_class_accuracy")),

@@ -1,7 +1,7 @@
 # Ada3D on a small recognizer from scratch, in one run: a warm-up of the recognizer with random
 # policies beside the pre-training of the selection network's backbone, then stages 1 and 2 of the
 # paper's Algorithm 1.
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=12, val_interval=6)
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=14, val_interval=7)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 param_scheduler = []  # TrainingStageHook sets the learning rates
@@ -23,7 +23,7 @@ custom_hooks = [
                 rise=0.1,
             ),
             dict(name="selection", epochs=2, selector_lr=5e-4),
-            dict(name="joint", epochs=4, recognizer_lr=2e-3, selector_lr=5e-4, schedule="cosine"),
+            dict(name="joint", epochs=6, recognizer_lr=2e-3, selector_lr=5e-4, schedule="cosine"),
         ],
     ),
     dict(type="PolicyLogHook"),
