@@ -146,10 +146,8 @@ def _layout(node, graph, found, shapes, three, lengths_of) -> Layout:
         _check_joins(node, inputs, found)
         if rule == MIXES:
             found.mixing.append(node)
-        lengths = lengths_of(node)
-        return Layout("clips") if set(lengths) <= {None, 1} and rule == MIXES and _collapses(node, graph) else Layout(
-            "frames", lengths
-        )  # fmt: skip
+        collapsed = rule == MIXES and _collapses(node, graph)
+        return Layout("clips") if collapsed else Layout("frames", lengths_of(node))
     found.dense.append(node)
     return _dense_layout(node, found, shapes, three, lengths_of)
 

@@ -104,6 +104,11 @@ class Policy:
         """int64 [N]: stages with temporal extent, ||v||_0 of eq. 4."""
         return self.stages.sum(1)
 
+    @property
+    def num_distinct(self) -> int:
+        """How many different policies there are among those of the clips."""
+        return len(torch.cat([self.frames, self.stages], dim=1).unique(dim=0))
+
     def to(self, device: torch.device | str) -> Policy:
         return Policy(self.frames.to(device), self.stages.to(device))
 

@@ -19,8 +19,7 @@ def rewrite(root: nn.Module, source: fx.Graph, found: Analysis, plan: StagePlan)
 
     ``root``'s modules that mix time are replaced by their twins, in place, under their own names.
     """
-    pass_ = _Rewrite(root, source, found, plan)
-    return pass_.run()
+    return _Rewrite(root, source, found, plan).run()
 
 
 class _Rewrite:
@@ -184,18 +183,13 @@ class _Regions:
         outside."""
         members = {node for node, number in self.of.items() if number == region}
         needed = set(members)
-        for node in reversed(self.source.nodes):
+        for node in reversed(self.source.nodes):  # hosts and constants are made inside
             if node in needed:
-                needed.update(n for n in node.all_input_nodes if n in self.hosts)
-        nodes = [node for node in self.source.nodes if node in needed]
-        consts = {
-            n
-            for n in self.source.nodes
-            if self.found.layouts[n].kind == "const" and n.op != "output"
-        }
-        for node in reversed(self.source.nodes):
-            if node in needed:
-                needed.update(n for n in node.all_input_nodes if n in consts)
+                needed.update(
+                    n
+                    for n in node.all_input_nodes
+                    if n in self.hosts or self.found.layouts[n].kind == "const"
+                )
         nodes = [node for node in self.source.nodes if node in needed]
         inputs = [
             node

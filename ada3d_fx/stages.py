@@ -88,7 +88,7 @@ def make_plan(
 ) -> StagePlan:
     """Group the temporal convolutions and find the frame unit (DESIGN: the smallest g whose
     multiples all join)."""
-    reasons = list(found.reasons)
+    reasons: list[Reason] = []
     sites = []
     for node in found.mixing:
         module = graph.get_submodule(node.target)

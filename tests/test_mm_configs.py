@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 import ada3d_fx.mm  # noqa: F401
 from ada3d_fx.flops import count_by_module
 from ada3d_fx.mm.build import build_recognizer, recognizer_config
 from ada3d_fx.mm.hooks import TrainingStageHook
 from ada3d_fx.mm.launch import load_config
+from ada3d_fx.trace import scores_module
 
 CONFIGS = sorted(Path(__file__).parents[1].glob("mmaction_configs/*.py"))
 
@@ -30,15 +30,6 @@ def test_config_loads_and_names_are_filled(path):
         assert [p["clip_len"] for p in sampling] == [t]
 
 
-class Scores(nn.Module):
-    def __init__(self, recognizer):
-        super().__init__()
-        self.backbone, self.cls_head = recognizer.backbone, recognizer.cls_head
-
-    def forward(self, clips):
-        return self.cls_head(self.backbone(clips))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name, giga", [("i3d_r50", 58.88), ("slowonly_r50", 54.75)])
 def test_paper_prices(name, giga):
@@ -47,7 +38,7 @@ def test_paper_prices(name, giga):
     config = load_config(CONFIGS[0].parent / f"{name}_stage0.py")
     config.model.backbone.pretrained = None
     config.model.cls_head.num_classes = 200 if name == "i3d_r50" else 239
-    model = Scores(build_recognizer(config.model)).eval()
+    model = scores_module(build_recognizer(config.model)).eval()
     with torch.no_grad():
         count = count_by_module(model, (1, 3, 8, 256, 256))[""]
     assert round(count / 1e9, 2) == giga

@@ -20,12 +20,13 @@ from pathlib import Path
 
 import torch
 from mmengine.config import DictAction
-from torch import nn
 
 import ada3d_fx.mm  # noqa: F401  registers what configs name
 from ada3d_fx import Ada3DError, Policy, convert, price
+from ada3d_fx.convert import channels_last
 from ada3d_fx.mm.build import build_recognizer, recognizer_config
 from ada3d_fx.mm.launch import load_config, user_errors
+from ada3d_fx.trace import scores_module
 
 
 def parse_args() -> argparse.Namespace:
@@ -54,28 +55,6 @@ def parse_args() -> argparse.Namespace:
         "--cfg-options", nargs="+", action=DictAction, help="config entries, as key=value"
     )
     return parser.parse_args()
-
-
-class Dense(nn.Module):
-    """The recognizer as it is: clips -> scores."""
-
-    def __init__(self, recognizer: nn.Module):
-        super().__init__()
-        self.backbone, self.cls_head = recognizer.backbone, recognizer.cls_head
-        self.neck = recognizer.neck if recognizer.with_neck else None
-
-    def forward(self, clips):
-        features = self.backbone(clips)
-        if self.neck is not None:
-            features, _ = self.neck(features)
-        return self.cls_head(features)
-
-
-def channels_last(module: nn.Module) -> nn.Module:
-    for parameter in module.parameters():
-        if parameter.ndim == 5:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
-    return module
 
 
 def parse_budget(text: str) -> tuple[float, float]:
@@ -143,7 +122,7 @@ def measure(args: argparse.Namespace) -> dict:
     recognizer = build_recognizer(recognizer_config(inner)).eval()
     adaptive = convert(recognizer, clip_shape=shape).to(device)
     plan, n = adaptive.plan, args.clips
-    eager = Dense(recognizer).to(device)
+    eager = scores_module(recognizer).to(device)
     last = channels_last(adaptive.plain()).to(device)
     clips = torch.randn(n, *shape, device=device)
     clips_last = clips.contiguous(memory_format=torch.channels_last_3d)

@@ -21,6 +21,7 @@ from mmengine.registry import (
 from torch import nn
 
 from ..errors import Ada3DError
+from ..policy import Policy
 from .recognizer import TRAINING_STAGES, Ada3DRecognizer
 
 GROUPS = ("recognizer", "selector")
@@ -200,7 +201,7 @@ class PolicyLogHook(Hook):
     def _summary(self) -> str:
         frames, stages = torch.cat(self._frames), torch.cat(self._stages)
         kept, active = frames.float().sum(1).mean(), stages.float().sum(1).mean()
-        patterns = len(torch.cat([frames, stages], 1).unique(dim=0))
+        patterns = Policy(frames, stages).num_distinct
         return (
             f"{kept:.2f} of {frames.shape[1]} frames, {active:.2f} of {stages.shape[1]} stages, "
             f"{patterns} distinct policies of {len(frames)} clips"
@@ -219,7 +220,7 @@ class PolicyLogHook(Hook):
 def collapse(frames: torch.Tensor, stages: torch.Tensor) -> list[str]:
     """What is wrong with these greedy policies (bool [N, T], [N, K]) as a whole."""
     found = []
-    if len(frames) > 1 and len(torch.cat([frames, stages], 1).unique(dim=0)) == 1:
+    if len(frames) > 1 and Policy(frames, stages).num_distinct == 1:
         found.append("collapsed to one pattern for all clips; nothing depends on the clip")
     if frames.all() and stages.all():
         found.append("everything is kept for every clip; nothing is saved (is gamma too high?)")

@@ -101,7 +101,7 @@ def load_weights(model: nn.Module, checkpoint: str | Path) -> None:
 
 
 def build_runner(config: Config) -> Runner:
-    """A Runner; what MMEngine's builders wrap around our errors is taken off again."""
+    """MMEngine's Runner of this config."""
     return Runner.from_cfg(config)
 
 

@@ -9,6 +9,7 @@ from mmaction.registry import METRICS
 from mmengine.evaluator import BaseMetric
 
 from ..errors import Ada3DError
+from ..policy import Policy
 
 
 @METRICS.register_module()
@@ -69,8 +70,7 @@ class PolicyCostMetric(BaseMetric):
         metrics["gmacs_selector"] = selector
         metrics["stages"] = stages.sum(1).double().mean().item()
         metrics["frames"] = frames.sum(1).double().mean().item()
-        patterns = torch.cat([frames, stages], 1).unique(dim=0)
-        metrics["distinct_policies"] = float(len(patterns))
+        metrics["distinct_policies"] = float(Policy(frames, stages).num_distinct)
         metrics["reward"] = sum(r["reward"] for r in results) / len(results)
         for kind, labels in self.kinds.items():
             mine = [r for r in results if r["label"] in labels]

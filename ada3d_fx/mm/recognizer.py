@@ -263,7 +263,7 @@ class Ada3DRecognizer(BaseModel):
             "correct": correct[:many].mean(),
             "entropy_frames": frames.detach().mean(),
             "entropy_stages": stages.detach().mean(),
-            "distinct_policies": clips.new_tensor(float(distinct(greedy))),
+            "distinct_policies": clips.new_tensor(float(greedy.num_distinct)),
         }
         return {**losses, **log, **self._usage_log(drawn, self.selector_macs)}
 
@@ -292,11 +292,6 @@ class Ada3DRecognizer(BaseModel):
     def price(self, policy: Policy) -> Tensor:
         """int64 [N]: multiply-adds of the recognizer for each policy, at ``clip_shape``."""
         return price(self.recognizer, policy).to(policy.frames.device)
-
-
-def distinct(policy: Policy) -> int:
-    """How many different policies there are among these."""
-    return len(torch.cat([policy.frames, policy.stages], 1).unique(dim=0))
 
 
 def _labels(data_samples: list, device) -> Tensor:
