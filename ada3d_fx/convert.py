@@ -12,11 +12,11 @@ from torch import Tensor, fx, nn
 
 from .errors import Ada3DError
 from .fold import Folded
-from .layouts import Analysis, analyse
-from .ops import plain_module
+from .layouts import analyse
+from .ops import centre_slice, plain_module
 from .policy import Policy
-from .rewrite import rewrite
-from .rules import fit_window, ungateable
+from .rewrite import rewrite, swap_twins
+from .rules import fit_window
 from .stages import Grouping, StagePlan, make_plan
 from .trace import scores_module, shadow_of, trace
 
@@ -67,15 +67,19 @@ class AdaptiveNetwork(nn.Module):
         super().__init__()
         channels_last(root)
         shadow = shadow_of(root)
-        source, leaves = trace(root, shadow, clip_shape)
-        holder = fx.GraphModule(root, copy.copy(source), class_name=type(root).__name__)
-        found = analyse(holder, shadow, clip_shape)
-        plan = make_plan(holder, found, clip_shape, stages, leaves)
+        programs = list(dict.fromkeys(trace(root, shadow, clip_shape)))
+        holders = [
+            fx.GraphModule(root, copy.copy(p.graph), class_name=type(root).__name__)
+            for p in programs
+        ]
+        found = [analyse(holder, shadow, clip_shape) for holder in holders]
+        found[0].invalid.update(found[-1].invalid)
+        plan = make_plan(holders[0], found[0], clip_shape, stages, programs[0].untraceable)
+        swap_twins(root, {str(node.target) for analysis in found for node in analysis.mixing})
+        graphs = [rewrite(root, h.graph, f, plan) for h, f in zip(holders, found)]
         self.training = root.training
-        self._keep(options=(clip_shape, stages), plan=plan, root=root, source=source)
-        self._keep(
-            graph_module=rewrite(root, holder.graph, found, plan), lengths=_site_lengths(found)
-        )
+        self._keep(options=(clip_shape, stages), plan=plan, root=root, source=programs[0].graph)
+        self._keep(graph_module=graphs[0], training_module=graphs[-1], windows=found[0].windows)
         self._keep(folded=Folded(self.graph_module))
         for name in (*root._modules, *root._parameters, *root._buffers):
             if hasattr(self, name):
@@ -108,6 +112,8 @@ class AdaptiveNetwork(nn.Module):
         self._check_clips(clips)
         policy = Policy.full(self.plan, len(clips)) if policy is None else policy
         self._check_policy(policy, len(clips))
+        if self.training and self.training_module is not self.graph_module:
+            return self.training_module(clips, policy)
         if torch.is_grad_enabled() or not self.folded.ready():
             return self.graph_module(clips, policy)
         return self.folded.graph_module(clips, policy)
@@ -196,27 +202,14 @@ def specialize(
     if len(stages) != plan.num_stages:
         raise Ada3DError(f"specialize: {len(stages)} stage decisions, expected {plan.num_stages}")
     root = adaptive.plain()
-    for path, lengths in adaptive.lengths.items():
+    for path, lengths in adaptive.windows.items():
         _replace(root, path, fit_window(root.get_submodule(path), lengths[num_frames] or 1))
     for stage, on in zip(plan.stages, stages):
         for site in stage.sites if not on else ():
-            _replace(root, site, _centre_slice(root.get_submodule(site)))
+            flat = centre_slice(root.get_submodule(site))
+            flat.weight = nn.Parameter(flat.__dict__.pop("weight").detach().clone())
+            _replace(root, site, flat)
     return fx.GraphModule(root, copy.deepcopy(adaptive.source), class_name="Specialized")
-
-
-def _centre_slice(conv: nn.Conv3d) -> nn.Conv3d:
-    assert ungateable(conv) is None
-    flat = copy.copy(conv)
-    flat._parameters = dict(conv._parameters)
-    centre = conv.kernel_size[0] // 2
-    flat.weight = nn.Parameter(
-        conv.weight.detach()[:, :, centre : centre + 1].clone(),
-        requires_grad=conv.weight.requires_grad,
-    )
-    flat.kernel_size = (1, *conv.kernel_size[1:])
-    if not isinstance(conv.padding, str):
-        flat.padding = (0, *conv.padding[1:])
-    return flat
 
 
 def channels_last(module: nn.Module) -> nn.Module:
@@ -233,14 +226,9 @@ def _replace(root: nn.Module, path: str, module: nn.Module) -> None:
     setattr(root.get_submodule(parent), name, module)
 
 
-def _site_lengths(found: Analysis) -> dict[str, tuple[int | None, ...]]:
-    """For each module that mixes time, the length of its input for a clip of L frames."""
-    return {str(node.target): found.layouts[node.args[0]].lengths for node in found.mixing}
-
-
 def _without_twins(module: nn.Module) -> nn.Module:
     """A shallow copy of a module tree with twins turned back; parameters are shared."""
-    copied = plain_module(module) if "plain_class" in module.__dict__ else copy.copy(module)
+    copied = copy.copy(plain_module(module))
     copied._modules = {
         name: child if child is None else _without_twins(child)
         for name, child in module._modules.items()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,8 +11,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from .errors import Reason, UnsupportedModel
-from .rules import CONCATENATION, ELEMENTWISE, MIXES, MODULE_RULES, ROWWISE, fit_window
-from .trace import dtype_of, module_path, shadow_call
+from .rules import CONCATENATION, ELEMENTWISE, MIXES, MODULE_RULES, POOLS, ROWWISE, fit_window
+from .trace import dtype_of, is_known, module_path, shadow_call
 
 
 @dataclass(frozen=True)
@@ -26,14 +27,22 @@ class Layout:
 
 @dataclass
 class Analysis:
-    """What the analysis of a graph found; ``mixing`` nodes get twins, ``dense``
-    nodes run on one run of clips at a time, ``tensors`` have a shape, ``invalid`` says why some
-    numbers of frames cannot be."""
+    """What the analysis of a graph found.
+
+    mixing: nodes that get twins; dense: nodes that run on one run of clips at a time; spread: nodes
+    that join a value per clip to frames; tensors: nodes that have a shape; convolutions: paths of
+    those with temporal extent; resolutions: the (H, W) that they make; windows: input lengths of each pool; invalid: why some numbers of
+    frames cannot be.
+    """
 
     layouts: dict[fx.Node, Layout] = field(default_factory=dict)
     mixing: list[fx.Node] = field(default_factory=list)
     dense: list[fx.Node] = field(default_factory=list)
+    spread: list[fx.Node] = field(default_factory=list)
     tensors: set[fx.Node] = field(default_factory=set)
+    convolutions: list[str] = field(default_factory=list)
+    resolutions: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    windows: dict[str, tuple[int | None, ...]] = field(default_factory=dict)
     invalid: dict[int, Reason] = field(default_factory=dict)
     reasons: list[Reason] = field(default_factory=list)
 
@@ -44,7 +53,7 @@ class _Shapes(fx.Interpreter):
 
     def __init__(self, shadow: nn.Module, graph: fx.Graph):
         super().__init__(shadow, graph=graph)
-        self.shapes: dict[fx.Node, Any] = {}
+        self.shapes: dict[Any, Any] = {}  # of nodes; of the inputs of pools by path
         self.at: fx.Node | None = None
 
     def run_node(self, n: fx.Node) -> Any:
@@ -56,6 +65,7 @@ class _Shapes(fx.Interpreter):
     def call_module(self, target, args, kwargs):
         module = self.fetch_attr(target)
         if args and isinstance(args[0], Tensor) and args[0].ndim == 5:
+            self.shapes[target] = tuple(args[0].shape)
             module = fit_window(module, args[0].shape[2])
         return shadow_call(module, args, kwargs)
 
@@ -94,25 +104,74 @@ def analyse(graph: fx.GraphModule, shadow: nn.Module, clip_shape: Sequence[int])
     by_length: dict[int, Any] = {
         n: _shapes(shadow, graph.graph, clip_shape, 2, n) for n in range(1, num_frames + 1)
     }
-    three = _shapes(shadow, graph.graph, clip_shape, 3, num_frames)
-    if isinstance(by_length[num_frames], Reason):
-        raise UnsupportedModel(type(graph).__name__, [_explain(graph, by_length[num_frames])])
-    found = Analysis(invalid={n: r for n, r in by_length.items() if isinstance(r, Reason)})
+    with _resolutions(shadow) as resolutions:
+        three = _shapes(shadow, graph.graph, clip_shape, 3, num_frames)
+    for full in (by_length[num_frames], three):
+        if isinstance(full, Reason):
+            raise UnsupportedModel(type(graph).__name__, [_explain(graph, full)])
+    _compare_outputs(graph.graph, by_length)
+    found = Analysis(resolutions=resolutions)
+    found.invalid = {n: r for n, r in by_length.items() if isinstance(r, Reason)}
     shapes = {n: r for n, r in by_length.items() if not isinstance(r, Reason)}
 
-    def lengths_of(node: fx.Node) -> tuple[int | None, ...]:
+    def lengths_of(key: fx.Node | str) -> tuple[int | None, ...]:
         return (
             None,
-            *(shapes[n][node][2] if n in shapes else None for n in range(1, num_frames + 1)),
+            *(shapes[n][key][2] if n in shapes else None for n in range(1, num_frames + 1)),
         )
 
     for node in graph.graph.nodes:
         if three[node] is not None:
             found.tensors.add(node)
         found.layouts[node] = _layout(node, graph, found, shapes, three, lengths_of)
+        if node.op == "call_module":
+            module = graph.get_submodule(node.target)
+            if isinstance(module, POOLS) and node.target in three:
+                found.windows[node.target] = lengths_of(node.target)
+            if node in found.mixing or node in found.dense:
+                found.convolutions += _temporal_convolutions(node.target, module)
+    found.convolutions = list(dict.fromkeys(found.convolutions))
     if found.reasons:
         raise UnsupportedModel(type(graph).__name__, found.reasons)
     return found
+
+
+@contextmanager
+def _resolutions(shadow: nn.Module) -> Iterator[dict[str, tuple[int, ...]]]:
+    """Collects (H, W) of what each 3D convolution makes, inside modules kept whole too."""
+    sizes: dict[str, tuple[int, ...]] = {}
+    hooks = [
+        part.register_forward_hook(
+            lambda _, __, out, path=path: sizes.update({path: out.shape[3:]})
+        )
+        for path, part in shadow.named_modules()
+        if isinstance(part, nn.Conv3d)
+    ]
+    yield sizes
+    for hook in hooks:
+        hook.remove()
+
+
+def _compare_outputs(graph: fx.Graph, by_length: dict[int, Any]) -> None:
+    """Lengths at which the model runs but gives other than one score per clip and class (as where a
+    fixed number of frames is cut out of the batch) become reasons."""
+    full = by_length[max(by_length)]
+    (output,) = (node for node in graph.nodes if node.op == "output")
+    for length, shapes in by_length.items():
+        for node in output.all_input_nodes if not isinstance(shapes, Reason) else ():
+            if shapes[node] != full[node]:
+                why = f"of {length} frames, 2 clips give scores {list(shapes[node] or ())} instead of {list(full[node] or ())}"
+                by_length[length] = Reason(module_path(node), why)
+                break
+
+
+def _temporal_convolutions(path: str, module: nn.Module) -> list[str]:
+    """Paths of the convolutions with temporal extent in a module."""
+    return [
+        f"{path}.{name}" if name else path
+        for name, part in module.named_modules()
+        if isinstance(part, nn.Conv3d) and part.kernel_size[0] > 1
+    ]
 
 
 def _explain(graph: nn.Module, reason: Reason) -> Reason:
@@ -139,9 +198,13 @@ def _layout(node, graph, found, shapes, three, lengths_of) -> Layout:
         return Layout("const")
     if not kinds - {"const"}:
         return Layout("const")
-    if not kinds - {"const", "clips"}:
+    if not kinds - {"const", "clips"} and not _has_stages(node, graph):
         return Layout("clips")
-    rule = None if "dense" in kinds or "clips" in kinds else _rule(node, graph, found, shapes)
+    spreads = "clips" in kinds and _spreads(node, found, shapes)
+    if spreads:
+        found.spread.append(node)
+    known = "frames" in kinds and "dense" not in kinds and ("clips" not in kinds or spreads)
+    rule = _rule(node, graph, found, shapes) if known else None
     if rule is not None:
         _check_joins(node, inputs, found)
         if rule == MIXES:
@@ -158,6 +221,23 @@ def _collapses(node: fx.Node, graph: fx.GraphModule) -> bool:
     )
 
 
+def _has_stages(node: fx.Node, graph: fx.GraphModule) -> bool:
+    """Whether a node must run per run of clips, for the gates of the convolutions in it."""
+    return node.op == "call_module" and bool(
+        _temporal_convolutions(node.target, graph.get_submodule(node.target))
+    )
+
+
+def _spreads(node: fx.Node, found: Analysis, shapes: dict) -> bool:
+    """Whether each per-clip input has one frame for all of the clip's, as in squeeze-and-excitation."""
+    per_clip = [n for n in node.all_input_nodes if found.layouts[n].kind == "clips"]
+    return node.target in ELEMENTWISE and all(
+        s[n] is not None and len(s[n]) == 5 and s[n][2] == 1
+        for s in shapes.values()
+        for n in per_clip
+    )
+
+
 def _rule(node: fx.Node, graph: fx.GraphModule, found: Analysis, shapes: dict) -> str | None:
     """ROWWISE, MIXES or None for a node all of whose clip-dependent inputs are packed."""
     some = next(iter(shapes.values()))
@@ -168,6 +248,7 @@ def _rule(node: fx.Node, graph: fx.GraphModule, found: Analysis, shapes: dict) -
         module = graph.get_submodule(node.target)
         rule = next((rule for types, rule in MODULE_RULES if isinstance(module, types)), None)
         simple = len(node.args) == 1 and not node.kwargs and len(packed) == 1
+        simple &= is_known(module) and not hasattr(module, "parametrizations")
         return rule(module) if rule is not None and simple else None
     if node.target in CONCATENATION:
         dim = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
@@ -204,7 +285,8 @@ def _dense_layout(node, found, shapes, three, lengths_of) -> Layout:
         return Layout("dense")
     known = {layout.lengths for layout in found.layouts.values() if layout.kind == "frames"}
     others = {(s[:2], s[3:]) for s in by_length.values()}
-    if len(last) == 5 and len(others) == 1 and lengths_of(node) in known:
+    lengths = lengths_of(node) if len(last) == 5 else ()
+    if len(last) == 5 and len(others) == 1 and (lengths in known or len(set(lengths)) > 2):
         return Layout("frames", lengths_of(node))
     if len(set(by_length.values())) == 1:
         return Layout("clips")

@@ -4,14 +4,15 @@ all, under a new class."""
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from .rules import fit_window, ungateable
-from .segments import Packing, Segments
+from .segments import Packing, Run, Segments
 
 
 def stage_gate(packing: Packing, stage: int) -> tuple[bool, ...]:
@@ -120,43 +121,150 @@ def make_twin(module: nn.Module) -> nn.Module:
 
 
 def plain_module(twin: nn.Module) -> nn.Module:
-    """The inverse of ``make_twin``; shares the parameters."""
+    """The inverse of ``make_twin``; shares the parameters. A module that is no twin is itself."""
+    if "plain_class" not in twin.__dict__:
+        return twin
     module = copy.copy(twin)
     module.__class__ = module.__dict__.pop("plain_class")
     return module
 
 
-class DenseRegion(nn.Module):
-    """Operations that no packed form is known for (DESIGN: a leaf per length): they run densely on
-    the clips of each run.
+def centre_slice(conv: nn.Conv3d) -> nn.Conv3d:
+    """``conv`` with w[:, :, kt // 2] only; its weight is a view, so gradients reach the original."""
+    assert ungateable(conv) is None
+    flat = copy.copy(plain_module(conv))
+    flat._parameters = {k: v for k, v in conv._parameters.items() if k != "weight"}
+    centre = conv.kernel_size[0] // 2
+    flat.weight = conv.weight[:, :, centre : centre + 1]
+    flat.kernel_size = (1, *conv.kernel_size[1:])
+    if not isinstance(conv.padding, str):
+        flat.padding = (0, *conv.padding[1:])
+    return flat
 
-    ``body``: the operations, from dense inputs to a tuple of outputs; ``inputs``, ``outputs``:
-    'frames' or 'clips' of each.
+
+def with_modules(root: nn.Module, replaced: Mapping[str, nn.Module]) -> nn.Module:
+    """``root`` with other modules at some paths. Only the modules above them are copied (shallowly):
+    everything else, all parameters and all buffers are shared."""
+    if not replaced:
+        return root
+    top = copy.copy(root)
+    top._modules = dict(root._modules)
+    below: dict[str, dict[str, nn.Module]] = {}
+    for path, module in replaced.items():
+        name, _, rest = path.partition(".")
+        if rest:
+            below.setdefault(name, {})[rest] = module
+        else:
+            top._modules[name] = module
+    for name, inner in below.items():
+        top._modules[name] = with_modules(root._modules[name], inner)
+    return top
+
+
+class Part(nn.Module):
+    """A part of a program, on the modules of the whole: it has none of its own, so that replaced,
+    frozen or moved modules are seen. ``holder`` is where its paths start."""
+
+    def __init__(self, holder: nn.Module, graph: fx.Graph):
+        super().__init__()
+        self.__dict__["holder"] = holder
+        program = fx.GraphModule(holder, graph, class_name=type(self).__name__)
+        self.code, self.program = program.code, type(program).forward
+
+
+class Checkpointed(Part):
+    """Operations that a model's own code runs under torch.utils.checkpoint: made anew in backward."""
+
+    def forward(self, *values):
+        if not torch.is_grad_enabled():
+            return self.program(self.holder, *values)
+        return checkpoint(self.program, self.holder, *values, use_reentrant=False)
+
+
+class DenseRegion(Part):
+    """Operations that no packed form is known for (DESIGN: a leaf per length): they run densely on
+    the clips of each run, equal in length and in the decisions of the stages inside.
+
+    Args:
+        graph: the operations, from dense inputs to a tuple of outputs.
+        inputs, outputs: 'frames', 'clips', or 'dense' (one value per run) of each.
+        stages: the stages that have convolutions here, inside modules kept whole too; all stages
+            where an input or output is dense, so that both ends have the same runs.
+        sites: path of a convolution -> its place in ``stages``.
+        windows: path of a pool -> its input's length for a clip of L frames.
     """
 
-    def __init__(self, body: fx.GraphModule, inputs: Sequence[str], outputs: Sequence[str]):
-        super().__init__()
-        self.body = body
-        self.inputs, self.outputs = tuple(inputs), tuple(outputs)
+    def __init__(
+        self,
+        holder: nn.Module,
+        graph: fx.Graph,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        stages: Sequence[int],
+        sites: Mapping[str, int],
+        windows: Mapping[str, Sequence[int | None]],
+    ):
+        super().__init__(holder, graph)
+        self.inputs, self.outputs, self.stages = tuple(inputs), tuple(outputs), tuple(stages)
+        self.sites, self.windows = dict(sites), dict(windows)
+        self.mixing = time_mixing(holder, graph)
 
     def forward(
-        self, segments: Segments, values: Sequence[Tensor], tables: Sequence[Segments]
+        self,
+        segments: Segments,
+        values: Sequence[Tensor],
+        tables: Sequence[Segments],
+        gates: Sequence[Sequence[bool]],
     ) -> tuple[Tensor, ...]:
-        """segments: of the kept frames; values and their own tables (ignored for 'clips')."""
-        runs = segments.runs()
+        """segments: of the kept frames; values and their own tables (ignored for 'clips'); gates:
+        per stage inside, one decision per clip."""
+        runs = segments.runs(list(zip(*gates)) if gates else None)
         counts = [run.count for run in runs]
         parts = [
             # a model's own view() expects the memory order that dense clips have
             [part.contiguous() for part in table.split(value, runs)]
             if kind == "frames"
             else value.split(counts)
+            if kind == "clips"
+            else value
             for kind, value, table in zip(self.inputs, values, tables)
         ]
-        results = zip(*(self.body(*run) for run in zip(*parts)))
+        results = zip(
+            *(self.program(self._variant(run), *part) for run, part in zip(runs, zip(*parts)))
+        )
         return tuple(
-            Segments.join(result) if kind == "frames" else _cat(result)
+            Segments.join(result)
+            if kind == "frames"
+            else _cat(result)
+            if kind == "clips"
+            else result
             for kind, result in zip(self.outputs, results)
         )
+
+    def _variant(self, run: Run) -> nn.Module:
+        """The modules as this run needs them: stages that are off sliced, windows fitted."""
+        replaced = {}
+        for path in self.mixing:
+            module = self.holder.get_submodule(path)
+            wanted = plain_module(module)
+            if path in self.sites and not run.on[self.sites[path]]:
+                wanted = centre_slice(module)
+            elif path in self.windows:
+                wanted = fit_window(wanted, self.windows[path][run.length] or 1)
+            if wanted is not module:
+                replaced[path] = wanted
+        return with_modules(self.holder, replaced)
+
+
+def time_mixing(holder: nn.Module, graph: fx.Graph) -> list[str]:
+    """Paths of the modules in a part that have twins, inside modules kept whole too."""
+    paths: dict[str, None] = {}
+    for node in graph.nodes:
+        if node.op == "call_module":
+            for name, module in holder.get_submodule(node.target).named_modules():
+                if isinstance(module, tuple(TWINS)):
+                    paths[f"{node.target}.{name}" if name else node.target] = None
+    return list(paths)
 
 
 def _cat(parts: Sequence[Tensor]) -> Tensor:

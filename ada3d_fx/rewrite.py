@@ -3,23 +3,31 @@ names."""
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Iterable
 from typing import Any
 
 from torch import fx, nn
 
 from .layouts import Analysis
-from .ops import DenseRegion, make_twin, stage_gate
+from .ops import Checkpointed, DenseRegion, Part, make_twin, stage_gate, time_mixing
 from .segments import Packing, Segments, pack_frames, restore_order
 from .stages import StagePlan
 
 
 def rewrite(root: nn.Module, source: fx.Graph, found: Analysis, plan: StagePlan) -> fx.GraphModule:
     """``source`` (clips -> scores) as a graph (clips, policy) -> scores that computes what the
-    policy keeps.
-
-    ``root``'s modules that mix time are replaced by their twins, in place, under their own names.
-    """
+    policy keeps. ``swap_twins`` has been called on ``root``."""
     return _Rewrite(root, source, found, plan).run()
+
+
+def swap_twins(root: nn.Module, paths: Iterable[str]) -> None:
+    """Put twins in place of modules that mix time, under their own names."""
+    originals = {path: root.get_submodule(path) for path in paths}
+    twins = {id(module): make_twin(module) for module in originals.values()}
+    for path, module in originals.items():  # a module may have several names
+        parent, _, name = path.rpartition(".")
+        setattr(root.get_submodule(parent), name, twins[id(module)])
 
 
 class _Rewrite:
@@ -29,7 +37,7 @@ class _Rewrite:
         self.graph = fx.Graph()
         self.new: dict[fx.Node, Any] = {}
         self.regions = _Regions(source, found)
-        self.region_modules: dict[str, DenseRegion] = {}
+        self.parts: dict[str, Part] = {}
         self.emitted: set[int] = set()
         clips = self.graph.placeholder("clips")
         policy = self.graph.placeholder("policy")
@@ -45,22 +53,14 @@ class _Rewrite:
     def run(self) -> fx.GraphModule:
         for node in self.source.nodes:
             self._emit(node)
-        self._swap_twins()
-        module = fx.GraphModule(
-            _Holder(self.root, self.region_modules), self.graph, class_name="AdaptiveGraph"
-        )
+        holder = _Holder(self.root, self.parts)
+        self.parts.update(_checkpointed(holder, self.graph))
+        holder._modules.update(self.parts)
+        module = fx.GraphModule(holder, self.graph, class_name="AdaptiveGraph")
         # The containers are the model's own: names, train() overrides and frozen stages stay what they were.
-        module._modules = {**self.root._modules, **self.region_modules}
+        module._modules = {**self.root._modules, **self.parts}
         module.graph.lint()
         return module
-
-    def _swap_twins(self) -> None:
-        paths = {str(node.target) for node in self.found.mixing}
-        originals = {path: self.root.get_submodule(path) for path in paths}
-        twins = {id(module): make_twin(module) for module in originals.values()}
-        for path, module in originals.items():  # a module may have several names
-            parent, _, name = path.rpartition(".")
-            setattr(self.root.get_submodule(parent), name, twins[id(module)])
 
     def _call(self, name: str, function, *args, **kwargs) -> fx.Node:
         return self.graph.create_node("call_function", function, args, kwargs, name=name)
@@ -95,13 +95,25 @@ class _Rewrite:
             extra = () if gate is None else (self.gates[gate],)
             self.new[node] = self._copy(node, self._emit(source), self._table(source), *extra)
         else:
-            for source in node.all_input_nodes:
-                self._emit(source)
-            self.new[node] = self.graph.node_copy(node, self.new.__getitem__)
+            values = {source: self._emit(source) for source in node.all_input_nodes}
+            if node in self.found.spread:
+                values.update(
+                    {s: self._spread(s, node) for s in values if self._kind(s) == "clips"}
+                )
+            self.new[node] = self.graph.node_copy(node, values.__getitem__)
         return self.new.get(node)
 
+    def _kind(self, node: fx.Node) -> str:
+        return self.found.layouts[node].kind
+
+    def _spread(self, source: fx.Node, node: fx.Node) -> fx.Node:
+        table = self._table(next(n for n in node.all_input_nodes if self._kind(n) == "frames"))
+        spread = self._call(f"{source.name}_spread", Segments.spread, table, self.new[source])
+        return _tagged(spread, node)
+
     def _copy(self, node: fx.Node, *args) -> fx.Node:
-        return self.graph.create_node(node.op, node.target, args, {}, node.name, node.type)
+        copied = self.graph.create_node(node.op, node.target, args, {}, node.name, node.type)
+        return _tagged(copied, node)
 
     def _restored(self, node: fx.Node) -> fx.Node:
         value = self._emit(node)
@@ -122,31 +134,88 @@ class _Rewrite:
         for node in nodes:
             inside[node] = body.node_copy(node, inside.__getitem__)
         body.output(tuple(inside[node] for node in outputs))
-        name = f"dense_region_{len(self.region_modules)}"
-        self.region_modules[name] = DenseRegion(
-            fx.GraphModule(self.root, body),
-            kinds,
-            [self.found.layouts[node].kind for node in outputs],
+        name = f"dense_region_{len(self.parts)}"
+        region_paths = time_mixing(self.root, body)
+        stages = sorted({self.site_stage[path] for path in region_paths if path in self.site_stage})
+        made = [self._kind(node) for node in outputs]
+        if "dense" in (*kinds, *made):
+            stages = list(range(len(self.gates)))
+        self.parts[name] = DenseRegion(
+            self.root,
+            body,
+            inputs=kinds,
+            outputs=made,
+            stages=stages,
+            sites={
+                path: stages.index(self.site_stage[path])
+                for path in region_paths
+                if path in self.site_stage
+            },
+            windows=self.found.windows,
         )
+        gates = tuple(self.gates[k] for k in stages)
         result = self.graph.create_node(
-            "call_module", name, (self.segments, tuple(values), tuple(tables)), {}, name
+            "call_module", name, (self.segments, tuple(values), tuple(tables), gates), {}, name
         )
+        _tagged(result, *nodes)
         for index, node in enumerate(outputs):
-            self.new[node] = self.graph.call_function(_item, (result, index))
+            item = self.graph.call_function(operator.getitem, (result, index))
+            self.new[node] = _tagged(item, *nodes)
 
 
-def _item(values: tuple, index: int):
-    return values[index]
+def _tagged(new: fx.Node, *sources: fx.Node) -> fx.Node:
+    """Mark ``new`` as checkpointed if all that it stands for is, together."""
+    tags = {source.meta.get("checkpoint") for source in sources}
+    if len(tags) == 1:
+        new.meta["checkpoint"] = tags.pop()
+    return new
+
+
+def _checkpointed(holder: nn.Module, graph: fx.Graph) -> dict[str, Checkpointed]:
+    """Turn the nodes of each checkpoint of the model's own code into one call."""
+    groups: dict[int, list[fx.Node]] = {}
+    for node in graph.nodes:
+        if node.meta.get("checkpoint") is not None:
+            groups.setdefault(node.meta["checkpoint"], []).append(node)
+    made = {}
+    for nodes in groups.values():
+        before = set()
+        for node in graph.nodes:
+            if node is nodes[0]:
+                break
+            before.add(node)
+        members = set(nodes)
+        inputs = list(
+            dict.fromkeys(n for m in nodes for n in m.all_input_nodes if n not in members)
+        )
+        if not before.issuperset(inputs):
+            continue  # woven into what is outside: it costs memory, not correctness
+        outputs = [node for node in nodes if any(user not in members for user in node.users)]
+        name = f"checkpoint_{len(made)}"
+        inner = fx.Graph()
+        inside = {node: inner.placeholder(node.name) for node in inputs}
+        for node in nodes:
+            inside[node] = inner.node_copy(node, inside.__getitem__)
+        inner.output(tuple(inside[node] for node in outputs))
+        made[name] = Checkpointed(holder, inner)
+        with graph.inserting_before(nodes[0]):
+            result = graph.create_node("call_module", name, tuple(inputs), {}, name)
+            for index, node in enumerate(outputs):
+                item = graph.call_function(operator.getitem, (result, index))
+                node.replace_all_uses_with(item, delete_user_cb=lambda user: user not in members)
+        for node in reversed(nodes):
+            graph.erase_node(node)
+    return made
 
 
 class _Holder(nn.Module):
-    """The model's modules and the dense regions under one root, for fx to look names up in."""
+    """The model's modules and the parts of its program under one root, to look names up in."""
 
-    def __init__(self, root: nn.Module, regions: dict[str, DenseRegion]):
+    def __init__(self, root: nn.Module, parts: dict[str, Part]):
         super().__init__()
         self.__dict__.update({k: v for k, v in root.__dict__.items() if k not in self.__dict__})
         self._parameters, self._buffers = root._parameters, root._buffers
-        self._modules = {**root._modules, **regions}
+        self._modules = {**root._modules, **parts}
 
 
 class _Regions:

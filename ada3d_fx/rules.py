@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 ROWWISE, MIXES = "rowwise", "mixes"
+POOLS = (nn.MaxPool3d, nn.AvgPool3d)
 
 
 def _window(module: nn.Module, name: str) -> int:
@@ -47,14 +48,21 @@ def _adaptive_rule(pool: nn.Module) -> str | None:
     return ROWWISE if time is None else MIXES if time == 1 else None
 
 
+def _upsample_rule(up: nn.Upsample) -> str | None:
+    scale = up.scale_factor
+    still = isinstance(scale, tuple) and len(scale) == 3 and scale[0] == 1
+    return ROWWISE if still and up.mode == "nearest" else None
+
+
 def _rowwise(_: nn.Module) -> str:
     return ROWWISE
 
 
 MODULE_RULES: tuple[tuple[tuple[type, ...], Callable[[Any], str | None]], ...] = (
     ((nn.Conv3d,), _conv_rule),
-    ((nn.MaxPool3d, nn.AvgPool3d), _pool_rule),
+    (POOLS, _pool_rule),
     ((nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool3d), _adaptive_rule),
+    ((nn.Upsample,), _upsample_rule),
     ((nn.BatchNorm3d, nn.SyncBatchNorm), _rowwise),
     ((nn.Identity, nn.Dropout), _rowwise),
     (
@@ -84,7 +92,7 @@ def fit_window(module: nn.Module, length: int) -> nn.Module:
     one frame."""
     kernel = _window(module, "kernel_size")
     reach = length + 2 * _window(module, "padding")
-    if not isinstance(module, (nn.MaxPool3d, nn.AvgPool3d)) or kernel <= reach:
+    if not isinstance(module, POOLS) or kernel <= reach:
         return module
     fitted = copy.copy(module)
     size = module.kernel_size
@@ -97,6 +105,8 @@ def fit_window(module: nn.Module, length: int) -> nn.Module:
 def ungateable(conv: nn.Conv3d) -> str | None:
     """Why a temporal convolution cannot be reduced to its centre slice; None if it can."""
     reach = conv.dilation[0] * (conv.kernel_size[0] - 1)
+    if hasattr(conv, "parametrizations"):
+        return "its weight is computed (torch.nn.utils.parametrize); it stays on"
     if conv.kernel_size[0] == 1:
         return "its kernel has no temporal extent to turn off"
     if 2 * _conv_padding(conv) != reach:

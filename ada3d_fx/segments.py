@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,12 +15,12 @@ from .policy import Policy
 
 class Run(NamedTuple):
     """Consecutive clips ``first .. first + count - 1`` of one length which share every decision
-    that matters."""
+    that matters, ``on``: one, or a tuple of several."""
 
     first: int
     count: int
     length: int
-    on: bool
+    on: Any
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,14 @@ class Segments:
         gates = [(on,) * len(new) for on, new in zip(gate, lengths)]
         return Segments(tuple(chain(*lengths))), tuple(chain(*gates))
 
-    def runs(self, gate: Sequence[bool] | None = None) -> list[Run]:
+    def spread(self, values: Tensor) -> Tensor:
+        """Values per clip [N, ...] -> the same for each of the clip's frames [F, ...]."""
+        if len(set(self.lengths)) == 1:
+            return values.repeat_interleave(self.lengths[0], 0)
+        counts = torch.tensor(self.lengths).to(values.device, non_blocking=True)
+        return values.repeat_interleave(counts, 0, output_size=self.num_rows)
+
+    def runs(self, gate: Sequence[Any] | None = None) -> list[Run]:
         """Maximal runs of clips that agree in length and gate."""
         on = gate if gate is not None else (True,) * len(self.lengths)
         runs: list[Run] = []

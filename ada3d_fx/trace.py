@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import fx, nn
@@ -22,13 +24,18 @@ LEAF_PACKAGES = {
     "mmcv.cnn.bricks.activation": "element-wise activations",
 }
 
-# What fx and a model's own control flow raise when a traced value decides a branch or meets an unknown callable.
-_TRACE_FAILURES = (
-    fx.proxy.TraceError,
-    TypeError,
-    AttributeError,
-    NotImplementedError,
-    RuntimeError,
+# Tracing runs a model's own code on proxies; what that raises (TraceError, TypeError, NumPy's ValueError, failed
+# assertions ...) is up to that code. A real mistake shows when the same module runs on shapes, see layouts.py.
+_TRACE_FAILURES = (Exception,)
+
+
+_CHECKPOINT_OPTIONS = (
+    "use_reentrant",
+    "preserve_rng_state",
+    "context_fn",
+    "determinism_check",
+    "debug",
+    "early_stop",
 )
 
 
@@ -78,12 +85,20 @@ def scores_module(model: nn.Module) -> nn.Module:
     return copy.deepcopy(scores)
 
 
+def is_known(module: nn.Module) -> bool:
+    """Whether what ``module`` computes is what its torch.nn class does: a subclass of BatchNorm3d that
+    only checks its input is a BatchNorm3d, a Conv3d that standardises its weights is not."""
+    own = [type(module).forward, getattr(type(module), "_conv_forward", None)]
+    return all(f"{f.__module__}.".startswith(tuple(LEAF_PACKAGES)) for f in own if f is not None)
+
+
 class _Proxy(fx.Proxy):
-    """A traced value whose rank is known, and which does not require gradients: checkpointing is a
-    matter of memory, not of values."""
+    """A traced value whose rank is known, and which requires gradients if training is traced."""
 
     def __getattr__(self, name: str) -> Any:
-        return False if name == "requires_grad" else super().__getattr__(name)
+        if name == "requires_grad":
+            return self.tracer.training
+        return super().__getattr__(name)
 
     def __iter__(self):
         fake = self.node.meta.get("fake")
@@ -100,12 +115,15 @@ class _Tracer(fx.Tracer):
     """fx's tracer, with leaves from the table, and modules that cannot be traced as leaves with
     their reason."""
 
-    def __init__(self, shadow: nn.Module, clip_shape: Sequence[int]) -> None:
+    def __init__(self, shadow: nn.Module, clip_shape: Sequence[int], training: bool) -> None:
         super().__init__()
         self.untraceable: list[Reason] = []
         self.shadow = shadow
         self.clip_shape = clip_shape
+        self.training = training
         self._evaluating = False
+        self._checkpoints = 0
+        self._inside_checkpoint: int | None = None
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)
@@ -113,13 +131,14 @@ class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if isinstance(m, (nn.Sequential, nn.ModuleList, nn.ModuleDict)):
             return False
-        return f"{type(m).__module__}.".startswith(tuple(LEAF_PACKAGES))
+        return is_known(m)
 
     def create_proxy(self, kind, target, args, kwargs, *more, **named):
         proxy = super().create_proxy(kind, target, args, kwargs, *more, **named)
-        self._evaluating = (
-            True  # fx sees every module call and parameter while it traces, these too
-        )
+        if self._inside_checkpoint is not None:
+            proxy.node.meta["checkpoint"] = self._inside_checkpoint
+        # fx sees every module call and parameter while it traces, these too
+        self._evaluating = True
         with torch.device("meta"), torch.no_grad(), suppress(*_TRACE_FAILURES, LookupError):
             proxy.node.meta["fake"] = self._fake(proxy.node)
         self._evaluating = False
@@ -158,6 +177,18 @@ class _Tracer(fx.Tracer):
             self.module_stack.update(stack)
             return self.create_proxy("call_module", path, args, kwargs)
 
+    def checkpoint(self, function: Callable, *args: Any, **options: Any) -> Any:
+        """Stands in for torch.utils.checkpoint.checkpoint: runs through, and marks the nodes."""
+        options = {k: v for k, v in options.items() if k not in _CHECKPOINT_OPTIONS}
+        if self._inside_checkpoint is not None:
+            return function(*args, **options)
+        self._checkpoints += 1
+        self._inside_checkpoint = self._checkpoints
+        try:
+            return function(*args, **options)
+        finally:
+            self._inside_checkpoint = None
+
     def _erase_after(self, mark: fx.Node | None) -> None:
         nodes = list(self.graph.nodes)
         start = nodes.index(mark) + 1 if mark is not None else 0
@@ -165,50 +196,85 @@ class _Tracer(fx.Tracer):
             self.graph.erase_node(node)
 
 
-def trace(
-    root: nn.Module, shadow: nn.Module, clip_shape: Sequence[int]
-) -> tuple[fx.Graph, list[Reason]]:
-    """The graph of ``root`` and the modules kept as leaves because they could not be traced.
+@dataclass(frozen=True, eq=False)
+class Program:
+    """One traced forward: its graph, and the modules in it that could not be traced."""
+
+    graph: fx.Graph
+    untraceable: list[Reason]
+
+
+def trace(root: nn.Module, shadow: nn.Module, clip_shape: Sequence[int]) -> tuple[Program, Program]:
+    """``root``'s program in evaluation and in training; the same object where they do not differ.
 
     ``shadow``: ``root`` on the meta device, for the shapes of clips [2, *clip_shape].
 
     Raises:
-        UnsupportedModel: the root itself cannot be traced, or computes something else in training
-            than in evaluation outside of torch.nn modules (a graph would hold only one of the two).
+        UnsupportedModel: the root itself cannot be traced.
     """
-    name = type(root).__name__
-    modes = {path: module.training for path, module in root.named_modules()}
-    graphs = []
+    programs = []
+    for training in (False, True):
+        with _left_as_it_was(root):
+            _set_mode(root, training)
+            tracer = _Tracer(shadow, clip_shape, training)
+            with mock.patch("torch.utils.checkpoint.checkpoint", tracer.checkpoint):
+                try:
+                    graph = tracer.trace(root)
+                except _TRACE_FAILURES as error:
+                    name = type(root).__name__
+                    reason = Reason(name, f"cannot be traced by torch.fx: {error}")
+                    raise UnsupportedModel(name, [reason]) from error
+        _drop_unused(graph)
+        programs.append(Program(graph, tracer.untraceable))
+    evaluation, training = programs
+    return evaluation, evaluation if _agree(evaluation.graph, training.graph) else training
+
+
+def _agree(one: fx.Graph, other: fx.Graph) -> bool:
+    def lines(graph: fx.Graph) -> list:
+        return [(node.format_node(), node.meta.get("checkpoint")) for node in graph.nodes]
+
+    return lines(one) == lines(other)
+
+
+def _set_mode(root: nn.Module, training: bool) -> None:
+    """Evaluation everywhere, or training as the model's own train() leaves it (frozen stages)."""
+    for module in root.modules():
+        module.training = training
+    if training:
+        root.train()
+
+
+@contextmanager
+def _left_as_it_was(root: nn.Module) -> Iterator[None]:
+    """Undo what running the model's own code does to it: modes, gradients, modules made on the way."""
+    kept = [(m, dict(m.__dict__), dict(m._modules)) for m in root.modules()]
+    gradients = [(p, p.requires_grad) for p in root.parameters()]
     try:
-        for training in (True, False):
-            for module in root.modules():
-                module.training = training
-            tracer = _Tracer(shadow, clip_shape)
-            graphs.append(tracer.trace(root))
-            _drop_unused(graphs[-1])
-    except _TRACE_FAILURES as error:
-        raise UnsupportedModel(
-            name, [Reason(name, f"cannot be traced by torch.fx: {error}")]
-        ) from error
+        yield
     finally:
-        for path, module in root.named_modules():
-            module.training = modes[path]
-    differing = [
-        (a, b)
-        for a, b in zip(graphs[0].nodes, graphs[1].nodes)
-        if a.format_node() != b.format_node()
-    ]
-    if differing or len(graphs[0].nodes) != len(graphs[1].nodes):
-        where = module_path(differing[0][0]) if differing else name
-        why = "reads self.training in its own forward; use torch.nn modules (such as nn.Dropout) for that"
-        raise UnsupportedModel(name, [Reason(where, why)])
-    return graphs[1], tracer.untraceable
+        for module, attributes, children in kept:
+            constants = {k: v for k, v in module.__dict__.items() if k.startswith("_tensor_const")}
+            module.__dict__.clear()
+            module.__dict__.update(attributes, **(constants if module is root else {}))
+            module._modules.clear()
+            module._modules.update(children)
+        for parameter, required in gradients:
+            parameter.requires_grad_(required)
 
 
 def _drop_unused(graph: fx.Graph) -> None:
     for node in reversed(graph.nodes):
-        if not node.users and node.op not in ("placeholder", "output"):
+        if not node.users and node.op not in ("placeholder", "output") and not _in_place(node):
             graph.erase_node(node)
+
+
+def _in_place(node: fx.Node) -> bool:
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    method = node.op == "call_method" and name.endswith("_") and not name.endswith("__")
+    return method or (
+        node.op == "call_function" and name.startswith("i") and hasattr(operator, name)
+    )
 
 
 def module_path(node: fx.Node) -> str:

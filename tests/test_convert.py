@@ -343,7 +343,6 @@ def test_bad_input_is_named(make, words):
         (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()), ["Conv2d", "2D recognizer"]),
         (lambda: nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 32 * 32, 4)), ["nothing to decide"]),
         (lambda: nn.Sequential(nn.Conv3d(3, 4, 3, padding=1)), ["time axis"]),
-        (lambda: _DropsInTraining(), ["self.training"]),
     ],
 )
 def test_models_that_cannot_convert_say_why(model, words):
@@ -367,6 +366,14 @@ class _DropsInTraining(nn.Module):
     def forward(self, x):
         x = self.pool(self.conv(x)).flatten(1)
         return nn.functional.dropout(x, 0.5, self.training)
+
+
+def test_a_model_that_asks_for_its_mode_has_a_program_for_each():
+    adaptive = ada3d_fx.convert(_DropsInTraining().double(), clip_shape=(3, 4, 8, 8))
+    x = clips(2, (3, 4, 8, 8))
+    torch.testing.assert_close(adaptive.eval()(x), adaptive(x))
+    dropped = torch.stack([adaptive.train()(x) == 0 for _ in range(20)])
+    assert dropped.any() and not dropped.all()
 
 
 def test_a_2d_recognizer_is_told():
