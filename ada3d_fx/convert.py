@@ -109,14 +109,23 @@ class AdaptiveNetwork(nn.Module):
             Ada3DError: clips or policy of another shape than the plan's, or frames not in whole
                 units.
         """
+        return self.with_auxiliary(clips, policy)[0]
+
+    def with_auxiliary(
+        self, clips: Tensor, policy: Policy | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """As ``forward``, with the scores of the neck's auxiliary heads (TPN) by module path; there
+        are some in training mode only."""
         self._check_clips(clips)
         policy = Policy.full(self.plan, len(clips)) if policy is None else policy
         self._check_policy(policy, len(clips))
         if self.training and self.training_module is not self.graph_module:
-            return self.training_module(clips, policy)
-        if torch.is_grad_enabled() or not self.folded.ready():
-            return self.graph_module(clips, policy)
-        return self.folded.graph_module(clips, policy)
+            scores = self.training_module(clips, policy)
+        elif torch.is_grad_enabled() or not self.folded.ready():
+            scores = self.graph_module(clips, policy)
+        else:
+            scores = self.folded.graph_module(clips, policy)
+        return scores if isinstance(scores, tuple) else (scores, {})
 
     def train(self, mode: bool = True) -> AdaptiveNetwork:
         self.root.train(

@@ -30,9 +30,10 @@ class Analysis:
     """What the analysis of a graph found.
 
     mixing: nodes that get twins; dense: nodes that run on one run of clips at a time; spread: nodes
-    that join a value per clip to frames; tensors: nodes that have a shape; convolutions: paths of
-    those with temporal extent; resolutions: the (H, W) that they make; windows: input lengths of each pool; invalid: why some numbers of
-    frames cannot be.
+    that join a value per clip to frames; tensors: nodes that have a shape.
+    convolutions: paths of those with temporal extent; resolutions: the (H, W) that they make;
+    windows: input lengths of each pool.
+    invalid: why some numbers of frames cannot be.
     """
 
     layouts: dict[fx.Node, Layout] = field(default_factory=dict)
@@ -160,7 +161,8 @@ def _compare_outputs(graph: fx.Graph, by_length: dict[int, Any]) -> None:
     for length, shapes in by_length.items():
         for node in output.all_input_nodes if not isinstance(shapes, Reason) else ():
             if shapes[node] != full[node]:
-                why = f"of {length} frames, 2 clips give scores {list(shapes[node] or ())} instead of {list(full[node] or ())}"
+                got, wanted = list(shapes[node] or ()), list(full[node] or ())
+                why = f"of {length} frames, 2 clips give scores {got} instead of {wanted}"
                 by_length[length] = Reason(module_path(node), why)
                 break
 

@@ -202,7 +202,8 @@ def _checkpointed(holder: nn.Module, graph: fx.Graph) -> dict[str, Checkpointed]
             result = graph.create_node("call_module", name, tuple(inputs), {}, name)
             for index, node in enumerate(outputs):
                 item = graph.call_function(operator.getitem, (result, index))
-                node.replace_all_uses_with(item, delete_user_cb=lambda user: user not in members)
+                for user in [user for user in node.users if user not in members]:
+                    user.replace_input_with(node, item)
         for node in reversed(nodes):
             graph.erase_node(node)
     return made

@@ -56,6 +56,29 @@ class Scores(nn.Module):
             features, _ = self.neck(features)
         return self.cls_head(features)
 
+    def forward_in_training(self, clips):
+        """The scores, and those of the neck's auxiliary heads by path: ({path: [N, classes]})."""
+        features = self.backbone(clips)
+        auxiliary = {}
+        if hasattr(self, "neck"):
+            for path, head in self.neck.named_modules():
+                if path and callable(getattr(head, "loss", None)):
+                    head.loss = _Recorder(auxiliary, f"neck.{path}", head)
+            features, _ = self.neck(features, data_samples=_Recorder)  # anything but None
+        scores = self.cls_head(features)
+        return (scores, auxiliary) if auxiliary else scores
+
+
+class _Recorder:
+    """Stands in for an auxiliary head's ``loss(features, data_samples)``: notes the head's scores."""
+
+    def __init__(self, into: dict, path: str, head: nn.Module):
+        self.into, self.path, self.head = into, path, head
+
+    def __call__(self, features, data_samples) -> dict:
+        self.into[self.path] = self.head(features)
+        return {}
+
 
 def scores_module(model: nn.Module) -> nn.Module:
     """A copy of ``model`` as a module from clips [N, C, T, H, W] to scores [N, classes].
@@ -219,6 +242,8 @@ def trace(root: nn.Module, shadow: nn.Module, clip_shape: Sequence[int]) -> tupl
             tracer = _Tracer(shadow, clip_shape, training)
             with mock.patch("torch.utils.checkpoint.checkpoint", tracer.checkpoint):
                 try:
+                    if training and hasattr(root, "forward_in_training"):
+                        tracer.traced_func_name = "forward_in_training"
                     graph = tracer.trace(root)
                 except _TRACE_FAILURES as error:
                     name = type(root).__name__

@@ -215,7 +215,7 @@ class Ada3DRecognizer(BaseModel):
             some = Policy.random(self.plan, n - full, torch.rand(n - full), torch.rand(n - full))
             policy = Policy.cat([Policy.full(self.plan, full), some])
         policy = policy.to(clips.device)
-        losses = self._head[0].loss_by_feat(self.recognizer(clips, policy).float(), data_samples)
+        losses = self._recognizer_loss(*self.recognizer.with_auxiliary(clips, policy), data_samples)
         if self.training_stage == "warmup" and self.selector is not None:
             losses.update(self._frame_classifier_loss(clips, data_samples))
         return {**losses, **self._usage_log(policy)}
@@ -241,7 +241,8 @@ class Ada3DRecognizer(BaseModel):
         if goal.baseline == "greedy":  # behind the samples, in the same forward
             policy, which = Policy.cat([drawn, greedy]), torch.cat([which, which[:: goal.samples]])
         with torch.set_grad_enabled(joint):
-            scores = self.recognizer(clips[which], policy).float()
+            scores, auxiliary = self.recognizer.with_auxiliary(clips[which], policy)
+        scores = scores.float()
         labels = _labels(data_samples, clips.device)[which]
         correct = correctness(scores.detach(), labels, goal.multi_label)
         rewards, advantages = [], []
@@ -254,7 +255,8 @@ class Ada3DRecognizer(BaseModel):
         losses = {"loss_policy": policy_loss(distribution, drawn, *advantages, goal.entropy)}
         if joint:
             samples = [s for s in data_samples for _ in range(goal.samples)]
-            losses.update(self._head[0].loss_by_feat(scores[:many], samples))
+            auxiliary = {path: value[:many] for path, value in auxiliary.items()}
+            losses.update(self._recognizer_loss(scores[:many], auxiliary, samples))
         frames, stages = distribution.entropy()
         log = {
             "reward_frames": rewards[0].mean(),
@@ -266,6 +268,14 @@ class Ada3DRecognizer(BaseModel):
             "distinct_policies": clips.new_tensor(float(greedy.num_distinct)),
         }
         return {**losses, **log, **self._usage_log(drawn, self.selector_macs)}
+
+    def _recognizer_loss(self, scores: Tensor, auxiliary: dict, data_samples: list) -> dict:
+        """The head's loss, and those of auxiliary heads, each made by the head's own code."""
+        losses = self._head[0].loss_by_feat(scores.float(), data_samples)
+        for path, value in auxiliary.items():
+            head = _Scored(self.recognizer.get_submodule(path))
+            losses.update(type(head.module).loss(head, value.float(), data_samples))
+        return losses
 
     def _usage_log(self, policy: Policy, selector_macs: int = 0) -> dict[str, Tensor]:
         return {
@@ -292,6 +302,19 @@ class Ada3DRecognizer(BaseModel):
     def price(self, policy: Policy) -> Tensor:
         """int64 [N]: multiply-adds of the recognizer for each policy, at ``clip_shape``."""
         return price(self.recognizer, policy).to(policy.frames.device)
+
+
+class _Scored:
+    """An auxiliary head whose scores are there already: calling it gives back what it is given."""
+
+    def __init__(self, module: torch.nn.Module):
+        self.module = module
+
+    def __getattr__(self, name: str):
+        return getattr(self.module, name)
+
+    def __call__(self, scores: Tensor) -> Tensor:
+        return scores
 
 
 def _labels(data_samples: list, device) -> Tensor:
