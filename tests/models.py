@@ -83,13 +83,20 @@ def build(backbone, in_channels, num_classes):
             ),
         )
     )
+    return randomise(model)
+
+
+def randomise(model):
+    """Random BatchNorm statistics; evaluation mode, float64."""
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.running_mean.normal_(0, 0.3)
             module.running_var.uniform_(0.5, 2)
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, 0, 0.3)
-    return model.double().eval()
+            if module.affine:
+                nn.init.uniform_(module.weight, 0.5, 1.5)
+                nn.init.normal_(module.bias, 0, 0.3)
+    model.double().eval()
+    return model
 
 
 def dense_scores(model, clips):

@@ -45,7 +45,7 @@ class _WholeClipIfShort(nn.Module):
 
 
 def _window(pool):
-    return pool.kernel_size[0] if isinstance(pool.kernel_size, tuple) else pool.kernel_size
+    return pool.kernel_size if isinstance(pool.kernel_size, int) else pool.kernel_size[0]
 
 
 def sliced(model, plan, stages):
@@ -59,6 +59,15 @@ def sliced(model, plan, stages):
         elif isinstance(module, nn.MaxPool3d) and _window(module) > 1:
             setattr(model.get_submodule(parent), name, _WholeClipIfShort(module))
     return model
+
+
+def original_path(sliced_model, path):
+    """Where a parameter of ``sliced``'s result is in the original: a sliced convolution is one level
+    deeper."""
+    owner, _, name = path.rpartition(".")
+    outer = owner.rpartition(".")[0]
+    inside = isinstance(sliced_model.get_submodule(outer), _CentreSlice)
+    return f"{outer}.{name}" if inside else path
 
 
 def scores(model, plan, clips, policy, run=lambda model, x: model.cls_head(model.backbone(x))):

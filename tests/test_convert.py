@@ -465,3 +465,44 @@ def test_frames_that_cannot_be_dropped_stay_with_the_reason():
         torch.testing.assert_close(adaptive(x, policy), expected, **EXACT)
     with pytest.raises(Ada3DError, match="whole units of 8"):
         adaptive(x[:1], Policy(torch.arange(8)[None] < 4, policy.stages[:1]))
+
+
+def test_checkpointing_survives():
+    """with_cp: blocks are computed anew in backward, with the gradients that they have without."""
+    x = clips(3)
+    plain, saving = (
+        ada3d_fx.convert(resnet3d("i3d_r18", with_cp=cp), CLIP) for cp in (False, True)
+    )
+    assert saving.training_module is not saving.graph_module
+    blocks = [n for n in saving.training_module._modules if n.startswith("checkpoint_")]
+    assert len(blocks) == 8  # two for each of four stages
+    policy = Policy.random(plain.plan, 3, 0.6, 0.5, generator=torch.Generator().manual_seed(0))
+    kept = []
+    for adaptive in (plain, saving):
+        adaptive.train()
+        for module in adaptive.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+        saved = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t, saved=saved: (saved.append(t.numel()), t)[1], lambda t: t
+        ):
+            adaptive(x, policy).sum().backward()
+        kept.append(sum(saved))
+    assert kept[1] < kept[0] / 2
+    other = dict(saving.named_parameters())
+    for path, parameter in plain.named_parameters():
+        torch.testing.assert_close(other[path].grad, parameter.grad, rtol=1e-7, atol=1e-9)
+
+
+def test_sub_batchnorm_trains_as_the_original():
+    """MMAction2's SubBatchNorm3D: other statistics in training than in evaluation."""
+    model = resnet3d("i3d_r18", norm_cfg=dict(type="SubBatchNorm3D", num_splits=2))
+    adaptive, x = ada3d_fx.convert(model, CLIP), clips(4)
+    torch.testing.assert_close(adaptive(x), dense_scores(model, x), rtol=1e-9, atol=1e-9)
+    for network in (model, adaptive):
+        network.train()
+        for module in network.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+    torch.testing.assert_close(adaptive(x), dense_scores(model, x), rtol=1e-7, atol=1e-9)

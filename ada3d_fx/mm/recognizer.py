@@ -288,7 +288,8 @@ class Ada3DRecognizer(BaseModel):
         """R(u) + R(v) of eq. 4 for a predicted sample, by its averaged scores."""
         if "gt_label" not in sample:
             return float("nan")
-        scores = sample.pred_score[None].expand(len(policy), -1)
+        scores = sample.pred_score  # [classes], or a row per view where the head does not average
+        scores = scores.expand(len(policy), scores.shape[-1])
         labels = _labels([sample], scores.device)
         right = correctness(scores, labels.expand(len(policy), *labels.shape[1:]))
         both = costs(policy, self.objective, macs, self.full_macs)

@@ -1,0 +1,194 @@
+"""Every family of MMAction2's 3D recognizers, reduced, goes through ``convert`` unedited."""
+
+import pytest
+import torch
+from mmaction.registry import MODELS
+from mmaction.structures import ActionDataSample
+from torch import nn
+
+import ada3d_fx
+import oracle
+from ada3d_fx import Policy, UnsupportedModel
+from families import FAMILIES, REFUSED, config_of, dense, family
+from models import clips
+
+NAMES = sorted(FAMILIES)
+# name -> stages, frame unit
+PLANS = {
+    "slowfast": (["stem", "res2", "res3", "res4", "res5"], 4),
+    "r2plus1d": (["stem", "res2", "res3", "res4", "res5"], 1),
+    "csn_ir": (["stem", "res2", "res3", "res4", "res5"], 1),
+    "csn_ip": (["stem", "res2", "res3", "res4", "res5"], 1),
+    "x3d": (["stem", "res2", "res3", "res4", "res5"], 1),
+    "c3d": (["conv1", "conv2", "conv3", "conv4", "conv5"], 1),
+    "c3d_long": (["conv1", "conv2", "conv3", "conv4", "conv5"], None),
+    "tpn": (["res4", "res5", "neck"], 1),
+    "posec3d": (["res3", "res4"], 1),
+    "mvit": (["stem", "blocks.0", "blocks.1-2"], 1),
+    "uniformer": (["stem", "blocks1", "blocks2", "blocks3", "blocks4"], 1),
+    "uniformerv2": (["stem", "transformer.resblocks", "transformer.dpe"], None),
+    "swin": ([], 1),
+    "custom": (["stem", "inner", "last"], 1),
+}
+
+
+def converted(name, **options):
+    model = family(name, **options)
+    return model, ada3d_fx.convert(model, clip_shape=FAMILIES[name][2])
+
+
+def ragged(plan, n, seed=0):
+    torch.manual_seed(seed)
+    policy = Policy.random(plan, n, torch.rand(n), torch.rand(n))
+    return Policy.cat([policy, Policy.full(plan, 1)])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_family_equals_its_original_and_its_oracle(name):
+    model, adaptive = converted(name)
+    x = clips(4, FAMILIES[name][2])
+    names, unit = PLANS[name]
+    assert [stage.name for stage in adaptive.plan.stages] == names
+    assert adaptive.plan.frame_unit == unit
+    with torch.no_grad():
+        torch.testing.assert_close(adaptive(x), dense(model, x), rtol=1e-9, atol=1e-9)
+        policy = ragged(adaptive.plan, 3)
+        if unit is not None:
+            assert len(set(policy.num_frames.tolist())) > 1
+        got = adaptive(x, policy)
+        wanted = oracle.scores(model, adaptive.plan, x, policy, run=dense)
+    torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-9)
+    full = dense(model, x[:1].detach())
+    for k in range(adaptive.plan.num_stages):  # each gate does something
+        one = Policy.full(adaptive.plan, 1)
+        one.stages[0, k] = False
+        assert (adaptive(x[:1], one) - full).abs().max() > 1e-9, names[k]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_family_trains_as_its_original(name):
+    """Full packs in training mode: scores, gradients and BatchNorm statistics are the dense ones."""
+    model, adaptive = converted(name)
+    for network in (model, adaptive):
+        network.train()
+        for module in network.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+        _without_sync(network)
+    x = clips(2, FAMILIES[name][2])
+    torch.manual_seed(3)  # stochastic depth draws
+    wanted = dense(model, x)
+    torch.manual_seed(3)
+    got = adaptive(x)
+    torch.testing.assert_close(got, wanted, rtol=1e-7, atol=1e-9)
+    weights = clips(2, (5, 1, 1, 1)).flatten(1)
+    (wanted * weights).sum().backward()
+    (got * weights).sum().backward()
+    gradients = dict(adaptive.named_parameters())
+    for path, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            _close(gradients[path].grad, parameter.grad)
+    originals = dict(model.named_buffers())
+    for path, buffer in adaptive.named_buffers():
+        torch.testing.assert_close(buffer, originals[path], rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_familys_ragged_gradients_are_its_oracles(name):
+    model, adaptive = converted(name)
+    x, policy = clips(3, FAMILIES[name][2]), ragged(adaptive.plan, 2)
+    got = adaptive(x, policy)
+    weights = clips(3, (5, 1, 1, 1)).flatten(1)
+    (got * weights).sum().backward()
+    specialized = [
+        ada3d_fx.specialize(adaptive, int(f.sum()), s.tolist())(clip[None][:, :, f])
+        for clip, f, s in zip(x, policy.frames, policy.stages)
+    ]
+    torch.testing.assert_close(got, torch.cat(specialized), rtol=1e-9, atol=1e-9)
+    mine = {k: p.grad for k, p in adaptive.named_parameters()}
+    total = {k: torch.zeros_like(p) for k, p in model.named_parameters()}
+    for clip, frames, stages, weight in zip(x, policy.frames, policy.stages, weights):
+        sliced = oracle.sliced(model, adaptive.plan, stages.tolist())
+        (dense(sliced, clip[None][:, :, frames]) * weight).sum().backward()
+        for path, parameter in sliced.named_parameters():
+            if parameter.grad is not None:
+                total[oracle.original_path(sliced, path)] += parameter.grad
+    for path, gradient in mine.items():
+        if gradient is not None:
+            _close(gradient, total[path])
+
+
+def _close(gradient, wanted):
+    """To 1e-6 of the largest entry: BatchNorm over two clips of one pixel is badly conditioned."""
+    assert (gradient - wanted).abs().max() <= 1e-6 * wanted.abs().max() + 1e-12
+
+
+def _without_sync(network):
+    """SyncBatchNorm trains on GPUs only; MMEngine's runner turns it into BatchNorm the same way."""
+    for module in network.modules():
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.SyncBatchNorm):
+                plain = nn.BatchNorm3d(child.num_features, child.eps, child.momentum).to(
+                    child.weight
+                )
+                plain.load_state_dict(child.state_dict())
+                setattr(module, name, plain.train(child.training))
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED))
+def test_a_family_without_a_decision_is_refused_with_every_reason(name):
+    model = family(name)
+    with pytest.raises(UnsupportedModel) as error:
+        ada3d_fx.convert(model, clip_shape=REFUSED[name][2])
+    assert "nothing to decide" in str(error.value)
+    assert len(error.value.reasons) >= 2
+
+
+def test_what_keeps_its_frames_says_why():
+    for name, words in (("c3d_long", "fc6"), ("uniformerv2", "2 clips give scores")):
+        _, adaptive = converted(name)
+        assert any(words in str(reason) for reason in adaptive.plan.reasons), adaptive.plan.reasons
+
+
+def test_leaves_are_listed_with_their_reason():
+    _, adaptive = converted("custom")
+    leaves = {reason.where: reason.why for reason in adaptive.plan.leaves}
+    assert "cannot be traced" in leaves["backbone.inner"]
+    assert "softmax" in leaves["backbone"]
+    assert not converted("x3d")[1].plan.leaves
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_mmaction2s_way_of_use(name):
+    """As MMAction2's own recognizer tests do: train_step, then test_step of several views."""
+    shape = FAMILIES[name][2]
+    config = config_of(name)
+    config["data_preprocessor"].update(mean=[0.0] * shape[0], std=[1.0] * shape[0])
+    config["cls_head"]["average_clips"] = None
+    torch.manual_seed(0)
+    model = MODELS.build(
+        dict(
+            type="Ada3DRecognizer",
+            recognizer=config,
+            clip_shape=shape,
+            random_policy=dict(frames=0.5, stages=0.5),
+            test_policy="random",
+        )
+    )
+    _without_sync(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    from mmengine.optim import OptimWrapper
+
+    model.train()
+    sample = [ActionDataSample().set_gt_label(i) for i in (1, 2)]
+    inputs = [torch.randint(0, 256, (1, *shape), dtype=torch.uint8) for _ in sample]
+    log = model.train_step(dict(inputs=inputs, data_samples=sample), OptimWrapper(optimizer))
+    assert torch.isfinite(log["loss"])
+    assert ("loss_aux" in log) == (name == "tpn")
+    model.eval()
+    inputs = [torch.randint(0, 256, (3, *shape), dtype=torch.uint8) for _ in sample]
+    with torch.no_grad():
+        predicted = model.test_step(dict(inputs=inputs, data_samples=sample))
+    for one in predicted:
+        assert one.pred_score.shape == (3, 5)  # average_clips None: a row per view
+        assert one.policy_frames.shape == (3, shape[1])
