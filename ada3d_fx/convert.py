@@ -72,7 +72,8 @@ class AdaptiveNetwork(nn.Module):
             fx.GraphModule(root, copy.copy(p.graph), class_name=type(root).__name__)
             for p in programs
         ]
-        found = [analyse(holder, shadow, clip_shape) for holder in holders]
+        known: dict = {}
+        found = [analyse(holder, shadow, clip_shape, known) for holder in holders]
         found[0].invalid.update(found[-1].invalid)
         plan = make_plan(holders[0], found[0], clip_shape, stages, programs[0].untraceable)
         swap_twins(root, {str(node.target) for analysis in found for node in analysis.mixing})

@@ -14,9 +14,11 @@ from typing import NamedTuple
 import torch
 from fvcore.nn import FlopCountAnalysis
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from .convert import AdaptiveNetwork, specialize
 from .policy import Policy
+from .trace import dtype_of
 
 
 class Prices(NamedTuple):
@@ -60,6 +62,22 @@ def _count_length(adaptive: AdaptiveNetwork, num_frames: int) -> Prices:
         ]
         side_taps.append(sum(count - count // kernel for count, kernel in taps))
     return Prices(by_module[""] - sum(side_taps), tuple(side_taps))
+
+
+def stage_ceiling(adaptive: AdaptiveNetwork) -> float:
+    """The share of the full policy's multiply-adds that turning all stages off saves.
+
+    Counted by torch.utils.flop_counter on the meta device: shapes only, no arithmetic.
+    """
+    counts = []
+    for on in (True, False):
+        stages = [on] * adaptive.plan.num_stages
+        static = specialize(adaptive, adaptive.plan.num_frames, stages).to("meta")
+        clip = torch.empty(1, *adaptive.plan.clip_shape, device="meta", dtype=dtype_of(static))
+        with torch.no_grad(), torch.device("meta"), FlopCounterMode(display=False) as counter:
+            static.eval()(clip)
+        counts.append(counter.get_total_flops())
+    return 1 - counts[1] / counts[0]
 
 
 def count_by_module(module: nn.Module, input_shape: tuple[int, ...]) -> Counter[str]:

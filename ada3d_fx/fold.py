@@ -16,6 +16,7 @@ from .ops import PackedConv3d
 
 # Convolutions whose output nobody else sees, so that it may be overwritten.
 _CONVOLUTIONS = (nn.Conv3d, PackedConv3d)
+_NORMS = (nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 class Folded:
@@ -23,7 +24,8 @@ class Folded:
     and refreshes it."""
 
     def __init__(self, graph_module: fx.GraphModule):
-        self.pairs: list[tuple[nn.Conv3d, nn.BatchNorm3d, nn.Conv3d]] = []
+        self.source = graph_module
+        self.paths: list[tuple[str, str, nn.Conv3d]] = []
         self.stamp: tuple[tuple[int, int], ...] | None = None
         graph = fx.Graph()
         graph.output(graph.graph_copy(graph_module.graph, {}))
@@ -35,7 +37,7 @@ class Folded:
             source = node.args[0]
             name = str(source.target).replace(".", "_")
             folded[name] = _shell(conv)
-            self.pairs.append((conv, norm, folded[name]))
+            self.paths.append((str(source.target), str(node.target), folded[name]))
             source.target = f"folded.{name}"
             node.replace_all_uses_with(source)
             graph.erase_node(node)
@@ -48,15 +50,18 @@ class Folded:
         self.graph_module._modules = modules
 
     def ready(self) -> bool:
-        if any(_watched(conv) or _watched(norm) or norm.training for conv, norm, _ in self.pairs):
+        # looked up each time: MMEngine puts other normalisation modules in their place (SyncBatchNorm)
+        find = self.source.get_submodule
+        pairs = [(find(conv), find(norm), shell) for conv, norm, shell in self.paths]
+        if any(_watched(conv) or _watched(norm) or norm.training for conv, norm, _ in pairs):
             return False  # a hook must see its module, and batch statistics cannot be folded
         stamp = tuple(
             (tensor.data_ptr(), tensor._version)
-            for conv, norm, _ in self.pairs
+            for conv, norm, _ in pairs
             for tensor in (*conv.parameters(), *norm.parameters(), *norm.buffers())
         )
         if stamp != self.stamp:
-            for conv, norm, shell in self.pairs:
+            for conv, norm, shell in pairs:
                 _fold(conv, norm, shell)
             self.stamp = stamp
         return True
@@ -76,7 +81,7 @@ def _conv_and_norm(
         return None, None
     conv = graph_module.get_submodule(source.target)
     norm = graph_module.get_submodule(node.target)
-    plain = isinstance(conv, _CONVOLUTIONS) and isinstance(norm, nn.BatchNorm3d)
+    plain = isinstance(conv, _CONVOLUTIONS) and isinstance(norm, _NORMS)
     return (conv, norm) if plain and norm.running_mean is not None else (None, None)
 
 

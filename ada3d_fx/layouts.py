@@ -52,8 +52,9 @@ class _Shapes(fx.Interpreter):
     """Runs a graph on clips of the meta device, windows fitted to short ones, and keeps every
     value's shape."""
 
-    def __init__(self, shadow: nn.Module, graph: fx.Graph):
+    def __init__(self, shadow: nn.Module, graph: fx.Graph, known: dict):
         super().__init__(shadow, graph=graph)
+        self.known = known  # what modules give, by their path and the shapes they take
         self.shapes: dict[Any, Any] = {}  # of nodes; of the inputs of pools by path
         self.at: fx.Node | None = None
 
@@ -68,7 +69,18 @@ class _Shapes(fx.Interpreter):
         if args and isinstance(args[0], Tensor) and args[0].ndim == 5:
             self.shapes[target] = tuple(args[0].shape)
             module = fit_window(module, args[0].shape[2])
-        return shadow_call(module, args, kwargs)
+        key = (target, repr(_shapes_in((args, kwargs))))
+        if key not in self.known:
+            self.known[key] = shadow_call(module, args, kwargs)
+        return self.known[key]
+
+
+def _shapes_in(values: Any) -> Any:
+    if isinstance(values, Tensor):
+        return values.dtype, tuple(values.shape)
+    if isinstance(values, (tuple, list)):
+        return [_shapes_in(value) for value in values]
+    return {k: _shapes_in(v) for k, v in values.items()} if isinstance(values, dict) else values
 
 
 _SHAPE_FAILURES = (
@@ -78,9 +90,14 @@ _SHAPE_FAILURES = (
 
 
 def _shapes(
-    shadow: nn.Module, graph: fx.Graph, clip_shape: Sequence[int], clips: int, length: int
+    shadow: nn.Module,
+    graph: fx.Graph,
+    clip_shape: Sequence[int],
+    known: dict,
+    clips: int,
+    length: int,
 ) -> dict[fx.Node, Any] | Reason:
-    interpreter = _Shapes(shadow, graph)
+    interpreter = _Shapes(shadow, graph, known)
     channels, _, *size = clip_shape
     with torch.device("meta"), torch.no_grad():
         try:
@@ -93,9 +110,11 @@ def _shapes(
     return interpreter.shapes
 
 
-def analyse(graph: fx.GraphModule, shadow: nn.Module, clip_shape: Sequence[int]) -> Analysis:
+def analyse(
+    graph: fx.GraphModule, shadow: nn.Module, clip_shape: Sequence[int], known: dict
+) -> Analysis:
     """The layout of every value of ``graph`` for clips of every length up to ``clip_shape[1]``.
-    ``shadow``: the model on the meta device.
+    ``shadow``: the model on the meta device; ``known``: a dict to keep its modules' shapes in.
 
     Raises:
         UnsupportedModel: the model does not run on such clips, or its scores still have a time
@@ -103,10 +122,10 @@ def analyse(graph: fx.GraphModule, shadow: nn.Module, clip_shape: Sequence[int])
     """
     num_frames = clip_shape[1]
     by_length: dict[int, Any] = {
-        n: _shapes(shadow, graph.graph, clip_shape, 2, n) for n in range(1, num_frames + 1)
+        n: _shapes(shadow, graph.graph, clip_shape, known, 2, n) for n in range(1, num_frames + 1)
     }
     with _resolutions(shadow) as resolutions:
-        three = _shapes(shadow, graph.graph, clip_shape, 3, num_frames)
+        three = _shapes(shadow, graph.graph, clip_shape, known, 3, num_frames)
     for full in (by_length[num_frames], three):
         if isinstance(full, Reason):
             raise UnsupportedModel(type(graph).__name__, [_explain(graph, full)])

@@ -24,6 +24,13 @@ STAGE_NAMES = (
 )
 
 
+# Functions and methods that multiply and add.
+_PRODUCTS = {
+    *("matmul", "mm", "bmm", "addmm", "baddbmm", "einsum", "linear", "tensordot"),
+    *("scaled_dot_product_attention", "conv1d", "conv2d", "conv3d"),
+}
+
+
 @dataclass(frozen=True)
 class Stage:
     """Temporal convolutions under one decision v_k; ``sites`` are their module paths."""
@@ -39,7 +46,8 @@ class StagePlan:
     num_frames: T; num_stages: K; frame_unit: g, frames are kept in whole units of g, or None where
         frames cannot be
     dropped; reasons: what cannot be decided, and why; clip_shape: (C, T, H, W) for which the plan
-    holds.
+    holds; leaves: what runs densely per length, and why; execution: 'packed' (all multiply-adds run
+    on packs), 'leaf' (none do) or 'partly leaf'.
     """
 
     clip_shape: tuple[int, int, int, int]
@@ -47,6 +55,7 @@ class StagePlan:
     frame_unit: int | None
     reasons: tuple[Reason, ...] = ()
     leaves: tuple[Reason, ...] = ()
+    execution: str = "packed"
 
     @property
     def num_frames(self) -> int:
@@ -111,7 +120,32 @@ def make_plan(
         )
         raise UnsupportedModel(type(graph).__name__, [*reasons, nothing])
     dense = [*leaves, *_densely(graph, found, {leaf.where for leaf in leaves})]
-    return StagePlan(tuple(clip_shape), stages, unit, tuple(dict.fromkeys(reasons)), tuple(dense))
+    return StagePlan(
+        tuple(clip_shape),
+        stages,
+        unit,
+        tuple(dict.fromkeys(reasons)),
+        tuple(dense),
+        _execution(graph, found),
+    )
+
+
+def _execution(graph: fx.GraphModule, found: Analysis) -> str:
+    """How the operations that multiply and add run, as long as there is a time axis."""
+    dense = set(found.dense)
+    kinds = {
+        node in dense
+        for node, layout in found.layouts.items()
+        if _multiplies(node, graph) and (node in dense or layout.kind == "frames" or node in found.mixing)
+    }
+    return {False: "packed", True: "leaf"}[kinds.pop()] if len(kinds) == 1 else "partly leaf"
+
+
+def _multiplies(node: fx.Node, graph: fx.GraphModule) -> bool:
+    if node.op == "call_module":
+        return any(True for _ in graph.get_submodule(node.target).parameters())
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    return node.op in ("call_function", "call_method") and name in _PRODUCTS
 
 
 def _densely(graph: fx.GraphModule, found: Analysis, known: set[str]) -> list[Reason]:

@@ -5,9 +5,8 @@ from einops import rearrange
 from mmaction.registry import MODELS
 from mmaction.structures import ActionDataSample
 from mmengine.model import BaseModule
-from torch import nn
-
 from models import randomise
+from torch import nn
 
 
 def _slowfast(**fusion):

@@ -1,16 +1,16 @@
 """Every family of MMAction2's 3D recognizers, reduced, goes through ``convert`` unedited."""
 
+import oracle
 import pytest
 import torch
+from families import FAMILIES, REFUSED, config_of, dense, family
 from mmaction.registry import MODELS
 from mmaction.structures import ActionDataSample
+from models import clips
 from torch import nn
 
 import ada3d_fx
-import oracle
 from ada3d_fx import Policy, UnsupportedModel
-from families import FAMILIES, REFUSED, config_of, dense, family
-from models import clips
 
 NAMES = sorted(FAMILIES)
 # name -> stages, frame unit

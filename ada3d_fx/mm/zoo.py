@@ -54,7 +54,8 @@ def clip_shape_of(config: Config) -> tuple[int, int, int, int]:
     Raises:
         Ada3DError: no pipeline that says how many frames a clip has and how large they are.
     """
-    backbone = config.model.get("backbone") or {}
+    model = config.model.get("recognizer") or config.model  # of an Ada3D config
+    backbone = model.get("backbone") or {}
     for loader in ("test_dataloader", "val_dataloader", "train_dataloader"):
         pipeline = _pipeline(config.get(loader) or {})
         frames = [_frames(t["clip_len"]) for t in pipeline if "clip_len" in t]

@@ -1,0 +1,23 @@
+# Ada3D with C2D-R50, 8 frames: no temporal convolution, so only frames are selected. Its trained weights are in
+# MMAction2's model zoo: --cfg-options model.recognizer_checkpoint=...
+_base_ = [
+    "mmaction::recognition/c2d/c2d_r50-in1k-pre_8xb32-8x8x1-100e_kinetics400-rgb.py",
+    "_base_/schedules/ada3d_zoo.py",
+]
+model = dict(
+    _delete_=True,
+    type="Ada3DRecognizer",
+    recognizer=_base_.model,
+    recognizer_checkpoint="checkpoints/c2d_r50.pth",
+    clip_shape=(3, 8, 224, 224),
+    selector=_base_.ada3d_selector,
+    objective=_base_.ada3d_objective,
+)
+train_cfg = _base_.ada3d_train_cfg
+optim_wrapper = _base_.ada3d_optim
+param_scheduler = []
+custom_hooks = _base_.ada3d_hooks
+val_evaluator = _base_.ada3d_evaluator
+test_evaluator = _base_.ada3d_evaluator
+default_hooks = dict(checkpoint=dict(save_best="policy/reward", rule="greater"))
+work_dir = "work_dirs/ada3d_c2d_r50"

@@ -1,0 +1,23 @@
+# Ada3D with MViTv2-S, 16 frames: gates on its pooling convolutions. Its trained weights are in
+# MMAction2's model zoo: --cfg-options model.recognizer_checkpoint=...
+_base_ = [
+    "mmaction::recognition/mvit/mvit-small-p244_32xb16-16x4x1-200e_kinetics400-rgb.py",
+    "_base_/schedules/ada3d_zoo.py",
+]
+model = dict(
+    _delete_=True,
+    type="Ada3DRecognizer",
+    recognizer=_base_.model,
+    recognizer_checkpoint="checkpoints/mvit_small.pth",
+    clip_shape=(3, 16, 224, 224),
+    selector=_base_.ada3d_selector,
+    objective=_base_.ada3d_objective,
+)
+train_cfg = _base_.ada3d_train_cfg
+optim_wrapper = _base_.ada3d_transformer_optim
+param_scheduler = []
+custom_hooks = _base_.ada3d_transformer_hooks
+val_evaluator = _base_.ada3d_evaluator
+test_evaluator = _base_.ada3d_evaluator
+default_hooks = dict(checkpoint=dict(save_best="policy/reward", rule="greater"))
+work_dir = "work_dirs/ada3d_mvit_small"

@@ -1,0 +1,69 @@
+# Ada3D with UniFormer-S, 16 frames. MMAction2 ships it for testing only, so the training data are here. Its trained weights are in
+# MMAction2's model zoo: --cfg-options model.recognizer_checkpoint=...
+_base_ = [
+    "mmaction::recognition/uniformer/uniformer-small_imagenet1k-pre_16x4x1_kinetics400-rgb.py",
+    "_base_/schedules/ada3d_zoo.py",
+]
+model = dict(
+    _delete_=True,
+    type="Ada3DRecognizer",
+    recognizer=_base_.model,
+    recognizer_checkpoint="checkpoints/uniformer_small.pth",
+    clip_shape=(3, 16, 224, 224),
+    selector=_base_.ada3d_selector,
+    objective=_base_.ada3d_objective,
+)
+train_pipeline = [
+    dict(type="DecordInit"),
+    dict(type="SampleFrames", clip_len=16, frame_interval=4, num_clips=1),
+    dict(type="DecordDecode"),
+    dict(type="Resize", scale=(-1, 256)),
+    dict(type="RandomResizedCrop"),
+    dict(type="Resize", scale=(224, 224), keep_ratio=False),
+    dict(type="Flip", flip_ratio=0.5),
+    dict(type="FormatShape", input_format="NCTHW"),
+    dict(type="PackActionInputs"),
+]
+val_pipeline = [
+    dict(type="DecordInit"),
+    dict(type="SampleFrames", clip_len=16, frame_interval=4, num_clips=1, test_mode=True),
+    dict(type="DecordDecode"),
+    dict(type="Resize", scale=(-1, 224)),
+    dict(type="CenterCrop", crop_size=224),
+    dict(type="FormatShape", input_format="NCTHW"),
+    dict(type="PackActionInputs"),
+]
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=8,
+    persistent_workers=True,
+    sampler=dict(type="DefaultSampler", shuffle=True),
+    dataset=dict(
+        type="VideoDataset",
+        ann_file="data/kinetics400/kinetics400_train_list_videos.txt",
+        data_prefix=dict(video="data/kinetics400/videos_train"),
+        pipeline=train_pipeline,
+    ),
+)
+val_dataloader = dict(
+    batch_size=8,
+    num_workers=8,
+    persistent_workers=True,
+    sampler=dict(type="DefaultSampler", shuffle=False),
+    dataset=dict(
+        type="VideoDataset",
+        ann_file="data/kinetics400/kinetics400_val_list_videos.txt",
+        data_prefix=dict(video="data/kinetics400/videos_val"),
+        pipeline=val_pipeline,
+        test_mode=True,
+    ),
+)
+val_cfg = dict(type="ValLoop")
+train_cfg = _base_.ada3d_train_cfg
+optim_wrapper = _base_.ada3d_transformer_optim
+param_scheduler = []
+custom_hooks = _base_.ada3d_transformer_hooks
+val_evaluator = _base_.ada3d_evaluator
+test_evaluator = _base_.ada3d_evaluator
+default_hooks = dict(checkpoint=dict(save_best="policy/reward", rule="greater"))
+work_dir = "work_dirs/ada3d_uniformer_small"
