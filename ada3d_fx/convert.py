@@ -18,7 +18,7 @@ from .policy import Policy
 from .rewrite import rewrite, swap_twins
 from .rules import fit_window
 from .stages import Grouping, StagePlan, make_plan
-from .trace import scores_module, shadow_of, trace
+from .trace import model_name, scores_module, shadow_of, trace
 
 
 def convert(
@@ -69,8 +69,7 @@ class AdaptiveNetwork(nn.Module):
         shadow = shadow_of(root)
         programs = list(dict.fromkeys(trace(root, shadow, clip_shape)))
         holders = [
-            fx.GraphModule(root, copy.copy(p.graph), class_name=type(root).__name__)
-            for p in programs
+            fx.GraphModule(root, copy.copy(p.graph), class_name=model_name(root)) for p in programs
         ]
         known: dict = {}
         found = [analyse(holder, shadow, clip_shape, known) for holder in holders]

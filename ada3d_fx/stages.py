@@ -136,7 +136,8 @@ def _execution(graph: fx.GraphModule, found: Analysis) -> str:
     kinds = {
         node in dense
         for node, layout in found.layouts.items()
-        if _multiplies(node, graph) and (node in dense or layout.kind == "frames" or node in found.mixing)
+        if _multiplies(node, graph)
+        and (node in dense or layout.kind == "frames" or node in found.mixing)
     }
     return {False: "packed", True: "leaf"}[kinds.pop()] if len(kinds) == 1 else "partly leaf"
 

@@ -69,6 +69,11 @@ class Scores(nn.Module):
         return (scores, auxiliary) if auxiliary else scores
 
 
+def model_name(root: nn.Module) -> str:
+    """How messages call a model: by its backbone's class where it has one."""
+    return type(root.backbone if isinstance(root, Scores) else root).__name__
+
+
 class _Recorder:
     """Stands in for an auxiliary head's ``loss(features, data_samples)``: notes the head's scores."""
 
@@ -246,7 +251,7 @@ def trace(root: nn.Module, shadow: nn.Module, clip_shape: Sequence[int]) -> tupl
                         tracer.traced_func_name = "forward_in_training"
                     graph = tracer.trace(root)
                 except _TRACE_FAILURES as error:
-                    name = type(root).__name__
+                    name = model_name(root)
                     reason = Reason(name, f"cannot be traced by torch.fx: {error}")
                     raise UnsupportedModel(name, [reason]) from error
         _drop_unused(graph)

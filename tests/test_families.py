@@ -141,6 +141,7 @@ def test_a_family_without_a_decision_is_refused_with_every_reason(name):
     with pytest.raises(UnsupportedModel) as error:
         ada3d_fx.convert(model, clip_shape=REFUSED[name][2])
     assert "nothing to decide" in str(error.value)
+    assert error.value.model_name == REFUSED[name][0]["type"]
     assert len(error.value.reasons) >= 2
 
 

@@ -122,7 +122,12 @@ def summarised(rows: list[dict]) -> list[dict]:
     """One row for the configs of a family whose table entries agree but for T and share."""
     groups: dict[tuple, list[dict]] = {}
     for row in rows:
-        key = (row["family"], str(list(row.get("stages", {}))), row.get("frame_unit"), row["execution"])
+        key = (
+            row["family"],
+            str(list(row.get("stages", {}))),
+            row.get("frame_unit"),
+            row["execution"],
+        )
         groups.setdefault(key, []).append(row)
     merged = []
     for alike in groups.values():
@@ -164,7 +169,9 @@ def main() -> None:
         columns = SUMMARY if args.summary else COLUMNS
         text = report.table(table, columns, args.format == "markdown") + "\n\n" + counts(rows)
     if args.config and args.format == "text":
-        text += "".join(f"\n  {reason}" for reason in rows[0]["reasons"] + rows[0].get("leaves", []))
+        text += "".join(
+            f"\n  {reason}" for reason in rows[0]["reasons"] + rows[0].get("leaves", [])
+        )
     print(text)
     if args.out:
         Path(args.out).write_text(text + "\n")
