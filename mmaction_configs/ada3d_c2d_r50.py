@@ -1,5 +1,5 @@
-# Ada3D with C2D-R50, 8 frames: no temporal convolution, so only frames are selected. Its trained weights are in
-# MMAction2's model zoo: --cfg-options model.recognizer_checkpoint=...
+# Ada3D with C2D-R50, 8 frames: no temporal convolution, so only frames are selected.
+# Its trained weights are in MMAction2's model zoo: --cfg-options model.recognizer_checkpoint=...
 _base_ = [
     "mmaction::recognition/c2d/c2d_r50-in1k-pre_8xb32-8x8x1-100e_kinetics400-rgb.py",
     "_base_/schedules/ada3d_zoo.py",

@@ -1,5 +1,5 @@
-# Ada3D with C3D, 16 frames, on UCF101, the one data set that MMAction2 ships it for. Its trained weights are in
-# MMAction2's model zoo: --cfg-options model.recognizer_checkpoint=...
+# Ada3D with C3D, 16 frames, on UCF101, the one data set that MMAction2 ships it for.
+# Its trained weights are in MMAction2's model zoo: --cfg-options model.recognizer_checkpoint=...
 _base_ = [
     "mmaction::recognition/c3d/c3d_sports1m-pretrained_8xb30-16x1x1-45e_ucf101-rgb.py",
     "_base_/schedules/ada3d_zoo.py",

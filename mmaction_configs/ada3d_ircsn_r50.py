@@ -1,5 +1,5 @@
-# Ada3D with ir-CSN-50, 32 frames: depthwise 3x3x3 convolutions, so stages weigh little and frames much. Its trained weights are in
-# MMAction2's model zoo: --cfg-options model.recognizer_checkpoint=...
+# Ada3D with ir-CSN-50, 32 frames: depthwise 3x3x3 convolutions, so stages weigh little and frames much.
+# Its trained weights are in MMAction2's model zoo: --cfg-options model.recognizer_checkpoint=...
 _base_ = [
     "mmaction::recognition/csn/ircsn_ig65m-pretrained-r50-bnfrozen_8xb12-32x2x1-58e_kinetics400-rgb.py",
     "_base_/schedules/ada3d_zoo.py",

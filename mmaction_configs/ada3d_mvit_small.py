@@ -1,5 +1,5 @@
-# Ada3D with MViTv2-S, 16 frames: gates on its pooling convolutions. Its trained weights are in
-# MMAction2's model zoo: --cfg-options model.recognizer_checkpoint=...
+# Ada3D with MViTv2-S, 16 frames: gates on its pooling convolutions.
+# Its trained weights are in MMAction2's model zoo: --cfg-options model.recognizer_checkpoint=...
 _base_ = [
     "mmaction::recognition/mvit/mvit-small-p244_32xb16-16x4x1-200e_kinetics400-rgb.py",
     "_base_/schedules/ada3d_zoo.py",

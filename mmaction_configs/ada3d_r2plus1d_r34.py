@@ -1,5 +1,5 @@
-# Ada3D with R(2+1)D-34, 8 frames: a gate turns the temporal halves of its factorised convolutions off. Its trained weights are in
-# MMAction2's model zoo: --cfg-options model.recognizer_checkpoint=...
+# Ada3D with R(2+1)D-34, 8 frames: a gate turns the temporal halves of its factorised convolutions off.
+# Its trained weights are in MMAction2's model zoo: --cfg-options model.recognizer_checkpoint=...
 _base_ = [
     "mmaction::recognition/r2plus1d/r2plus1d_r34_8xb8-8x8x1-180e_kinetics400-rgb.py",
     "_base_/schedules/ada3d_zoo.py",

@@ -1,5 +1,5 @@
-# Ada3D with SlowFast-R50, 32 frames: kept in units of 8, both pathways of a stage under one gate. Its trained weights are in
-# MMAction2's model zoo: --cfg-options model.recognizer_checkpoint=...
+# Ada3D with SlowFast-R50, 32 frames: kept in units of 8, both pathways of a stage under one gate.
+# Its trained weights are in MMAction2's model zoo: --cfg-options model.recognizer_checkpoint=...
 _base_ = [
     "mmaction::recognition/slowfast/slowfast_r50_8xb8-4x16x1-256e_kinetics400-rgb.py",
     "_base_/schedules/ada3d_zoo.py",

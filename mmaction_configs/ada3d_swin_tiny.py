@@ -1,5 +1,5 @@
-# Ada3D with Video Swin-T, 32 frames: no temporal convolution, so only frames are selected. Its trained weights are in
-# MMAction2's model zoo: --cfg-options model.recognizer_checkpoint=...
+# Ada3D with Video Swin-T, 32 frames: no temporal convolution, so only frames are selected.
+# Its trained weights are in MMAction2's model zoo: --cfg-options model.recognizer_checkpoint=...
 _base_ = [
     "mmaction::recognition/swin/swin-tiny-p244-w877_in1k-pre_8xb8-amp-32x2x1-30e_kinetics400-rgb.py",
     "_base_/schedules/ada3d_zoo.py",

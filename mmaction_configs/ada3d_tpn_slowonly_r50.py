@@ -1,5 +1,5 @@
-# Ada3D with TPN on SlowOnly-R50, 8 frames; its auxiliary loss stays. Its trained weights are in
-# MMAction2's model zoo: --cfg-options model.recognizer_checkpoint=...
+# Ada3D with TPN on SlowOnly-R50, 8 frames; its auxiliary loss stays.
+# Its trained weights are in MMAction2's model zoo: --cfg-options model.recognizer_checkpoint=...
 _base_ = [
     "mmaction::recognition/tpn/tpn-slowonly_r50_8xb8-8x8x1-150e_kinetics400-rgb.py",
     "_base_/schedules/ada3d_zoo.py",

@@ -1,5 +1,5 @@
-# Ada3D with UniFormer-S, 16 frames. MMAction2 ships it for testing only, so the training data are here. Its trained weights are in
-# MMAction2's model zoo: --cfg-options model.recognizer_checkpoint=...
+# Ada3D with UniFormer-S, 16 frames. MMAction2 ships it for testing only, so the training data are here.
+# Its trained weights are in MMAction2's model zoo: --cfg-options model.recognizer_checkpoint=...
 _base_ = [
     "mmaction::recognition/uniformer/uniformer-small_imagenet1k-pre_16x4x1_kinetics400-rgb.py",
     "_base_/schedules/ada3d_zoo.py",

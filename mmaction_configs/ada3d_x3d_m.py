@@ -1,6 +1,6 @@
 # Ada3D with X3D-M, 16 frames, with a small selection network: MobileNetV2 on every frame costs a third of it.
-# MMAction2 ships it for testing only, so the training data are here. Its trained weights are in
-# MMAction2's model zoo: --cfg-options model.recognizer_checkpoint=...
+# MMAction2 ships it for testing only, so the training data are here.
+# Its trained weights are in MMAction2's model zoo: --cfg-options model.recognizer_checkpoint=...
 _base_ = [
     "mmaction::recognition/x3d/x3d_m_16x5x1_facebook-kinetics400-rgb.py",
     "_base_/schedules/ada3d_zoo.py",

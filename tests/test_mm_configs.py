@@ -21,12 +21,16 @@ def test_config_loads_and_names_are_filled(path):
     config = load_config(path)
     assert config.train_dataloader.dataset.ann_file.endswith(".txt")
     assert "{" not in config.train_dataloader.dataset.ann_file
+    for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        assert config[loader].dataset.pipeline[-1].type == "PackActionInputs"
     build_recognizer(recognizer_config(config.model.get("recognizer") or config.model))
     hooks = {hook["type"]: hook for hook in config.get("custom_hooks") or []}
     if config.model.type == "Ada3DRecognizer":
         stages = TrainingStageHook(hooks["TrainingStageHook"]["stages"]).stages
         assert sum(stage["epochs"] for stage in stages) == config.train_cfg.max_epochs
         t = config.model.clip_shape[1]
+        if path.stem != "ada3d_demo":  # its clips are made in their size
+            assert tuple(config.model.clip_shape) == clip_shape_of(config)
         sampling = [p for p in config.train_dataloader.dataset.pipeline if "clip_len" in p]
         assert [p["clip_len"] for p in sampling] == [t]
 
