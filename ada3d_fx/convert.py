@@ -222,11 +222,12 @@ def specialize(
 
 
 def channels_last(module: nn.Module) -> nn.Module:
-    """Lay the weights of 3D convolutions out as the pack is, in place (I3D-R50, 2 cores, all stages
+    """Lay the weights of convolutions out as the pack is, in place (I3D-R50, 2 cores, all stages
     2D: 1.93 s instead of 2.85 s)."""
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
     for parameter in module.parameters():
-        if parameter.ndim == 5:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
+        if parameter.ndim in formats:
+            parameter.data = parameter.data.contiguous(memory_format=formats[parameter.ndim])
     return module
 
 

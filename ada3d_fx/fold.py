@@ -15,8 +15,8 @@ from torch import Tensor, fx, nn
 from .ops import PackedConv3d
 
 # Convolutions whose output nobody else sees, so that it may be overwritten.
-_CONVOLUTIONS = (nn.Conv3d, PackedConv3d)
-_NORMS = (nn.BatchNorm3d, nn.SyncBatchNorm)
+_CONVOLUTIONS = (nn.Conv3d, nn.Conv2d, PackedConv3d)
+_NORMS = (nn.BatchNorm3d, nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
 class Folded:
@@ -103,7 +103,7 @@ def _fold(conv: nn.Conv3d, norm: nn.BatchNorm3d, shell: nn.Conv3d) -> None:
     )
     shift = shift * scale + (0 if norm.bias is None else norm.bias.detach().double())
     weight: Tensor = conv.weight.detach()
-    shell.weight = weight * scale.to(weight.dtype).view(-1, 1, 1, 1, 1)
+    shell.weight = weight * scale.to(weight.dtype).view(-1, *(1,) * (weight.ndim - 1))
     shell.bias = shift.to(weight.dtype)
 
 

@@ -11,15 +11,29 @@ import torch
 from torch import Tensor, fx, nn
 
 from .errors import Reason, UnsupportedModel
-from .rules import CONCATENATION, ELEMENTWISE, MIXES, MODULE_RULES, POOLS, ROWWISE, fit_window
+from .rules import (
+    CONCATENATION,
+    ELEMENTWISE,
+    MIXES,
+    MODULE_RULES,
+    POOLS,
+    ROW_RULES,
+    ROWWISE,
+    fit_window,
+)
 from .trace import dtype_of, is_known, module_path, shadow_call
+
+PACKED = {"frames", "swapped", "rows"}  # kinds of layouts whose rows are frames
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a value holds time. kind: 'const' (no clip in it), 'clips' (one row per clip), 'frames'
-    (a pack: clip axis 0 and time axis 2 become rows; ``lengths[L]`` frames of a clip of L), 'dense'
-    (only made for one run at a time)."""
+    """How a value holds time, and what stands for it in a packed program.
+
+    kind: 'const' (no clip in it), 'clips' [N, ...] (one row per clip), 'frames' [N, C, T, H, W]
+    (packed as [F, C, 1, H, W]), 'swapped' [N, T, ...] (as [F, 1, ...]), 'rows' [N * T, ...] (as
+    [F, ...]), 'dense' (only made for one run at a time). lengths[L]: T of a clip of L frames.
+    """
 
     kind: str
     lengths: tuple[int | None, ...] = ()
@@ -30,7 +44,8 @@ class Analysis:
     """What the analysis of a graph found.
 
     mixing: nodes that get twins; dense: nodes that run on one run of clips at a time; spread: nodes
-    that join a value per clip to frames; tensors: nodes that have a shape.
+    that join a value per clip to frames; moves: nodes that only move the time axis, and how;
+    tensors: nodes that have a shape.
     convolutions: paths of those with temporal extent; resolutions: the (H, W) that they make;
     windows: input lengths of each pool.
     invalid: why some numbers of frames cannot be.
@@ -40,6 +55,7 @@ class Analysis:
     mixing: list[fx.Node] = field(default_factory=list)
     dense: list[fx.Node] = field(default_factory=list)
     spread: list[fx.Node] = field(default_factory=list)
+    moves: dict[fx.Node, str] = field(default_factory=dict)
     tensors: set[fx.Node] = field(default_factory=set)
     convolutions: list[str] = field(default_factory=list)
     resolutions: dict[str, tuple[int, ...]] = field(default_factory=dict)
@@ -212,24 +228,30 @@ def _layout(node, graph, found, shapes, three, lengths_of) -> Layout:
     kinds = {layout.kind for layout in inputs}
     if node.op == "output":
         for source in node.all_input_nodes:
-            if found.layouts[source].kind in ("frames", "dense"):
+            if found.layouts[source].kind in (*PACKED, "dense"):
                 found.reasons.append(
                     Reason(module_path(source), "the output still has a time axis")
                 )
         return Layout("const")
     if not kinds - {"const"}:
         return Layout("const")
+    moved = _moved(node, found, shapes, three)
+    if moved is not None:
+        return moved
     if not kinds - {"const", "clips"} and not _has_stages(node, graph):
         return Layout("clips")
     spreads = "clips" in kinds and _spreads(node, found, shapes)
     if spreads:
         found.spread.append(node)
-    known = "frames" in kinds and "dense" not in kinds and ("clips" not in kinds or spreads)
-    rule = _rule(node, graph, found, shapes) if known else None
+    packed = kinds & PACKED
+    known = len(packed) == 1 and "dense" not in kinds and ("clips" not in kinds or spreads)
+    rule = _rule(node, graph, found, shapes, *packed) if known else None
     if rule is not None:
         _check_joins(node, inputs, found)
         if rule == MIXES:
             found.mixing.append(node)
+        if packed == {"rows"}:
+            return next(layout for layout in inputs if layout.kind == "rows")
         collapsed = rule == MIXES and _collapses(node, graph)
         return Layout("clips") if collapsed else Layout("frames", lengths_of(node))
     found.dense.append(node)
@@ -259,36 +281,102 @@ def _spreads(node: fx.Node, found: Analysis, shapes: dict) -> bool:
     )
 
 
-def _rule(node: fx.Node, graph: fx.GraphModule, found: Analysis, shapes: dict) -> str | None:
-    """ROWWISE, MIXES or None for a node all of whose clip-dependent inputs are packed."""
+def _rule(
+    node: fx.Node, graph: fx.GraphModule, found: Analysis, shapes: dict, kind: str
+) -> str | None:
+    """ROWWISE, MIXES or None for a node all of whose clip-dependent inputs are packed alike."""
     some = next(iter(shapes.values()))
-    packed = [n for n in node.all_input_nodes if found.layouts[n].kind == "frames"]
-    if any(len(some[n]) != 5 for n in packed):
+    packed = [n for n in node.all_input_nodes if found.layouts[n].kind == kind]
+    if kind == "swapped" or (kind == "frames" and any(len(some[n]) != 5 for n in packed)):
         return None
     if node.op == "call_module":
         module = graph.get_submodule(node.target)
-        rule = next((rule for types, rule in MODULE_RULES if isinstance(module, types)), None)
+        table = MODULE_RULES if kind == "frames" else ROW_RULES
+        rule = next((rule for types, rule in table if isinstance(module, types)), None)
         simple = len(node.args) == 1 and not node.kwargs and len(packed) == 1
         simple &= is_known(module) and not hasattr(module, "parametrizations")
         return rule(module) if rule is not None and simple else None
+    ndim = len(some[packed[0]])
     if node.target in CONCATENATION:
         dim = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
-        return ROWWISE if dim in (1, -4) and len(packed) == len(node.all_input_nodes) else None
-    if node.target in ELEMENTWISE and not _touches_time_by_constant(node, found, some):
+        return (
+            ROWWISE if dim in (1, 1 - ndim) and len(packed) == len(node.all_input_nodes) else None
+        )
+    if node.target in ELEMENTWISE and not _touches_time_by_constant(node, found, some, kind, ndim):
         return ROWWISE
     return None
 
 
-def _touches_time_by_constant(node: fx.Node, found: Analysis, some: dict) -> bool:
+# Operations that may only move axes or merge them.
+_PERMUTES = ("permute", torch.permute)
+_TRANSPOSES = ("transpose", torch.transpose, "swapaxes", torch.swapaxes)
+_RESHAPES = (
+    "reshape",
+    "view",
+    "flatten",
+    "unflatten",
+    torch.reshape,
+    torch.flatten,
+    torch.unflatten,
+)
+
+
+def _moved(node: fx.Node, found: Analysis, shapes: dict, three: dict) -> Layout | None:
+    """The layout after an operation that moves the time axis, or folds it into the clips' and back,
+    as in running a 2D network on all frames."""
+    tensors = [n for n in node.all_input_nodes if n in found.tensors]
+    if len(tensors) != 1 or found.layouts[tensors[0]].kind not in PACKED or three[node] is None:
+        return None
+    (source,), layout = tensors, found.layouts[tensors[0]]
+    if node.target == "contiguous":
+        found.moves[node] = "same"
+        return layout
+    before, after = three[source], three[node]
+    order = _axis_order(node, len(before))
+    if order is not None and layout.kind != "rows" and order[0] == 0:
+        time = order.index(2 if layout.kind == "frames" else 1)
+        kind = {1: "swapped", 2: "frames"}.get(time)
+        if kind is not None and (kind == "swapped" or len(after) == 5):
+            found.moves[node] = "permute"
+            return Layout(kind, layout.lengths)
+    if node.target in _RESHAPES and layout.kind != "frames":
+        pairs = [(2, s[source], s[node]) for s in shapes.values()] + [(3, before, after)]
+        folds = all(a == (n * b[1], *b[2:]) for n, b, a in pairs if len(b) > 1)
+        unfolds = all(a == (n, b[0] // n, *b[1:]) for n, b, a in pairs)
+        if (layout.kind == "swapped" and folds) or (layout.kind == "rows" and unfolds):
+            found.moves[node] = "fold" if layout.kind == "swapped" else "unfold"
+            return Layout("rows" if layout.kind == "swapped" else "swapped", layout.lengths)
+    return None
+
+
+def _axis_order(node: fx.Node, ndim: int) -> list[int] | None:
+    """Which axis of the input each axis of the output is; None if the node is no permutation."""
+    dims = node.args[1:]
+    if len(dims) == 1 and isinstance(dims[0], (tuple, list)):
+        dims = tuple(dims[0])
+    if node.kwargs or not all(isinstance(d, int) for d in dims):
+        return None
+    dims = [d % ndim for d in dims]
+    if node.target in _PERMUTES:
+        return dims
+    if node.target in _TRANSPOSES:
+        order = list(range(ndim))
+        order[dims[0]], order[dims[1]] = dims[1], dims[0]
+        return order
+    return None
+
+
+def _touches_time_by_constant(
+    node: fx.Node, found: Analysis, some: dict, kind: str, ndim: int
+) -> bool:
+    """Whether a constant differs along an axis of the clips or of time."""
+    axes = (ndim, ndim - 2) if kind == "frames" else (ndim,)  # counted from the last
     constants = [some[n] for n in node.all_input_nodes if found.layouts[n].kind == "const"]
-    return any(
-        s is not None and ((len(s) >= 3 and s[-3] != 1) or (len(s) == 5 and s[0] != 1))
-        for s in constants
-    )
+    return any(s is not None and len(s) >= a and s[-a] != 1 for s in constants for a in axes)
 
 
 def _check_joins(node: fx.Node, inputs: Sequence[Layout], found: Analysis) -> None:
-    packed = [layout.lengths for layout in inputs if layout.kind == "frames"]
+    packed = [layout.lengths for layout in inputs if layout.kind in PACKED]
     for length, values in enumerate(zip(*packed)):
         if length not in found.invalid and len(set(values)) > 1:
             joined = " and ".join(str(v) for v in values)
@@ -304,7 +392,7 @@ def _dense_layout(node, found, shapes, three, lengths_of) -> Layout:
     last, wide = by_length[max(by_length)], three[node]
     if last is None or wide is None or not last or last[0] != 2 or wide != (3, *last[1:]):
         return Layout("dense")
-    known = {layout.lengths for layout in found.layouts.values() if layout.kind == "frames"}
+    known = {layout.lengths for layout in found.layouts.values() if layout.kind in PACKED}
     others = {(s[:2], s[3:]) for s in by_length.values()}
     lengths = lengths_of(node) if len(last) == 5 else ()
     if len(last) == 5 and len(others) == 1 and (lengths in known or len(set(lengths)) > 2):

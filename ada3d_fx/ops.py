@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -187,7 +188,7 @@ class DenseRegion(Part):
 
     Args:
         graph: the operations, from dense inputs to a tuple of outputs.
-        inputs, outputs: 'frames', 'clips', or 'dense' (one value per run) of each.
+        inputs, outputs: the kind of each (see layouts.Layout); a 'dense' one has a value per run.
         stages: the stages that have convolutions here, inside modules kept whole too; all stages
             where an input or output is dense, so that both ends have the same runs.
         sites: path of a convolution -> its place in ``stages``.
@@ -219,14 +220,8 @@ class DenseRegion(Part):
         """segments: of the kept frames; values and their own tables (ignored for 'clips'); gates:
         per stage inside, one decision per clip."""
         runs = segments.runs(list(zip(*gates)) if gates else None)
-        counts = [run.count for run in runs]
         parts = [
-            # a model's own view() expects the memory order that dense clips have
-            [part.contiguous() for part in table.split(value, runs)]
-            if kind == "frames"
-            else value.split(counts)
-            if kind == "clips"
-            else value
+            _of_runs(kind, value, table, runs)
             for kind, value, table in zip(self.inputs, values, tables)
         ]
         results = zip(
@@ -254,6 +249,25 @@ class DenseRegion(Part):
             if wanted is not module:
                 replaced[path] = wanted
         return with_modules(self.holder, replaced)
+
+
+def _of_runs(kind: str, value: Any, table: Segments, runs: Sequence[Run]) -> Sequence[Any]:
+    """A value of the packed program as what the model's own code takes, for each run; contiguous,
+    as its view() may expect."""
+    if kind == "dense":
+        return value
+    if kind == "clips":
+        return value.split([run.count for run in runs])
+    if kind == "frames":
+        return [part.contiguous() for part in table.split(value, runs)]
+    lengths = [table.lengths[run.first] for run in runs]
+    parts = value.contiguous().split([run.count * length for run, length in zip(runs, lengths)])
+    if kind == "rows":
+        return parts
+    return [
+        part.squeeze(1).unflatten(0, (run.count, length))
+        for part, run, length in zip(parts, runs, lengths)
+    ]
 
 
 def time_mixing(holder: nn.Module, graph: fx.Graph) -> list[str]:

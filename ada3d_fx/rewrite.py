@@ -7,9 +7,10 @@ import operator
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import fx, nn
 
-from .layouts import Analysis
+from .layouts import PACKED, Analysis
 from .ops import Checkpointed, DenseRegion, Part, make_twin, stage_gate, time_mixing
 from .segments import Packing, Segments, pack_frames, restore_order
 from .stages import StagePlan
@@ -89,6 +90,8 @@ class _Rewrite:
             return None
         elif node.op == "output":
             self.new[node] = self.graph.output(fx.map_arg(node.args[0], self._restored))
+        elif node in self.found.moves:
+            self.new[node] = _tagged(self._move(node), node)
         elif node in self.found.mixing:
             (source,) = node.args
             gate = self.site_stage.get(str(node.target))
@@ -102,6 +105,15 @@ class _Rewrite:
                 )
             self.new[node] = self.graph.node_copy(node, values.__getitem__)
         return self.new.get(node)
+
+    def _move(self, node: fx.Node) -> fx.Node:
+        (source,) = (n for n in node.all_input_nodes if n in self.found.tensors)
+        value, how = self._emit(source), self.found.moves[node]
+        if how == "permute":
+            return self.graph.node_copy(node, lambda _: value)
+        if how == "fold":
+            return self._call(node.name, torch.flatten, value, 0, 1)
+        return self._call(node.name, torch.unsqueeze, value, 1) if how == "unfold" else value
 
     def _kind(self, node: fx.Node) -> str:
         return self.found.layouts[node].kind
@@ -126,7 +138,7 @@ class _Rewrite:
         values = [self._emit(node) for node in inputs]
         kinds = [self.found.layouts[node].kind for node in inputs]
         tables = [
-            self._table(node) if kind == "frames" else self.segments
+            self._table(node) if kind in PACKED else self.segments
             for node, kind in zip(inputs, kinds)
         ]
         body = fx.Graph()

@@ -58,20 +58,23 @@ def _rowwise(_: nn.Module) -> str:
     return ROWWISE
 
 
+_EVERYWHERE = (
+    *(nn.Identity, nn.Dropout, nn.SyncBatchNorm),
+    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish),
+    *(nn.Sigmoid, nn.Tanh, nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh, nn.Softplus),
+)
+# on values [N, C, T, H, W]
 MODULE_RULES: tuple[tuple[tuple[type, ...], Callable[[Any], str | None]], ...] = (
     ((nn.Conv3d,), _conv_rule),
     (POOLS, _pool_rule),
     ((nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool3d), _adaptive_rule),
     ((nn.Upsample,), _upsample_rule),
-    ((nn.BatchNorm3d, nn.SyncBatchNorm), _rowwise),
-    ((nn.Identity, nn.Dropout), _rowwise),
-    (
-        (
-            *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish),
-            *(nn.Sigmoid, nn.Tanh, nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh, nn.Softplus),
-        ),
-        _rowwise,
-    ),
+    ((nn.BatchNorm3d, *_EVERYWHERE), _rowwise),
+)
+# on values [N * T, ...], such as the images of a 2D network
+ROW_RULES: tuple[tuple[tuple[type, ...], Callable[[Any], str | None]], ...] = (
+    ((nn.Conv2d, nn.BatchNorm2d, *_EVERYWHERE), _rowwise),
+    ((nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d), _rowwise),
 )
 
 # Element-wise functions and methods: they act on every row alone if all their tensors are packed alike.

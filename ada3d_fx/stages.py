@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import fx
 
 from .errors import Ada3DError, Reason, UnsupportedModel
-from .layouts import Analysis
+from .layouts import PACKED, Analysis
 from .rules import ungateable
 from .trace import module_path
 
@@ -137,9 +137,9 @@ def _execution(graph: fx.GraphModule, found: Analysis) -> str:
         node in dense
         for node, layout in found.layouts.items()
         if _multiplies(node, graph)
-        and (node in dense or layout.kind == "frames" or node in found.mixing)
+        and (node in dense or layout.kind in PACKED or node in found.mixing)
     }
-    return {False: "packed", True: "leaf"}[kinds.pop()] if len(kinds) == 1 else "partly leaf"
+    return {(True,): "leaf", (False, True): "partly leaf"}.get(tuple(sorted(kinds)), "packed")
 
 
 def _multiplies(node: fx.Node, graph: fx.GraphModule) -> bool:

@@ -90,6 +90,10 @@ def _i3d_head(channels):
 # name -> (backbone, head, clip shape, further parts of the model)
 FAMILIES = {
     "slowfast": (_slowfast(), dict(type="SlowFastHead", in_channels=80), (3, 16, 32, 32), {}),
+    "c2d": (
+        dict(type="C2D", depth=18, pretrained=None, norm_eval=False),
+        dict(type="I3DHead", in_channels=512), (3, 8, 32, 32), {},
+    ),
     "r2plus1d": (
         dict(type="ResNet2Plus1d", depth=18, pretrained=None, pretrained2d=False, norm_eval=False,
              conv_cfg=dict(type="Conv2plus1d"), norm_cfg=dict(type="SyncBN", requires_grad=True, eps=1e-3),

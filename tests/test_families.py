@@ -17,6 +17,7 @@ NAMES = sorted(FAMILIES)
 PLANS = {
     "slowfast": (["stem", "res2", "res3", "res4", "res5"], 4),
     "r2plus1d": (["stem", "res2", "res3", "res4", "res5"], 1),
+    "c2d": ([], 1),
     "csn_ir": (["stem", "res2", "res3", "res4", "res5"], 1),
     "csn_ip": (["stem", "res2", "res3", "res4", "res5"], 1),
     "x3d": (["stem", "res2", "res3", "res4", "res5"], 1),

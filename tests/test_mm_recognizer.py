@@ -144,8 +144,10 @@ def test_warmup_leaves_a_share_of_each_batch_full():
     model = build().train()
     model.set_training_stage("warmup")
     seen = []
-    forward = model.recognizer.forward
-    model.recognizer.forward = lambda clips, policy: seen.append(policy) or forward(clips, policy)
+    forward = model.recognizer.with_auxiliary
+    model.recognizer.with_auxiliary = lambda clips, policy: (
+        seen.append(policy) or forward(clips, policy)
+    )
     losses = model(*mm_parts.batch(9), mode="loss")
     full = seen[0].frames.all(1) & seen[0].stages.all(1)
     assert full[:3].all() and full.sum() < 9

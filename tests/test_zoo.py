@@ -17,7 +17,7 @@ from ada3d_fx.mm.zoo import clip_shape_of, shipped_recognizers
 
 # folder of configs -> how many, and how they run
 FAMILIES = {
-    "c2d": (2, {"leaf"}),
+    "c2d": (2, {"packed"}),
     "c3d": (1, {"packed"}),
     "csn": (8, {"packed"}),
     "i3d": (6, {"packed", "partly leaf"}),  # partly: non-local blocks
