@@ -11,7 +11,8 @@ import torch
 from torch import fx, nn
 
 from .layouts import PACKED, Analysis
-from .ops import Checkpointed, DenseRegion, Part, make_twin, stage_gate, time_mixing
+from .ops import make_twin, stage_gate
+from .parts import Checkpointed, DenseRegion, Part, time_mixing
 from .segments import Packing, Segments, pack_frames, restore_order
 from .stages import StagePlan
 
