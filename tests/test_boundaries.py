@@ -20,6 +20,7 @@ ORDER = [
     "layouts",
     "stages",
     "ops",
+    "parts",
     "rewrite",
     "fold",
     "convert",

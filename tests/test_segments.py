@@ -67,3 +67,9 @@ def test_equal_decisions_lie_side_by_side():
     policy = Policy(torch.ones(6, 4).bool(), torch.tensor([[1], [0], [1], [0], [1], [0]]).bool())
     packing = Packing.of(policy)
     assert len(packing.segments.runs(packing.gates[0])) == 2
+
+
+def test_values_of_clips_spread_to_their_frames():
+    values = torch.arange(3.0).view(3, 1)
+    assert Segments((2, 1, 3)).spread(values).flatten().tolist() == [0, 0, 1, 2, 2, 2]
+    assert Segments((2, 2, 2)).spread(values).flatten().tolist() == [0, 0, 1, 1, 2, 2]

@@ -4,6 +4,7 @@ Conversion at their own clips is in the slow tier (about five minutes); scores a
 """
 
 import gc
+import os
 
 import pytest
 import torch
@@ -94,6 +95,7 @@ def test_shipped_recognizers_convert_or_say_why(name):
 @pytest.mark.parametrize("name", [n for n, (_, kinds) in FAMILIES.items() if kinds != {"refused"}])
 def test_shipped_recognizers_keep_their_scores(name):
     """Full policy against the original, and a ragged batch against its specialised networks."""
+    torch.set_num_threads(os.cpu_count() or 1)
     for shipped in distinct(name):
         channels, frames, *size = clip_shape_of(shipped.config)
         shape = (channels, frames, *(size if name in ONE_SIZE else (64, 64)))

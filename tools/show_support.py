@@ -19,6 +19,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import ada3d_fx.mm  # noqa: F401  makes the published mmaction2 importable
@@ -74,6 +75,18 @@ def clip_shape(args: argparse.Namespace, shipped: Shipped) -> tuple[int, ...]:
     if len(shape) != 4:
         raise Ada3DError(f"--shape {args.shape}: expected C,T,H,W, such as 3,8,224,224")
     return shape
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without what recognizers' constructors log and warn of."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def support(shipped: Shipped, shape: tuple[int, ...]) -> dict:
@@ -150,14 +163,13 @@ def counts(rows: list[dict]) -> str:
 @user_errors
 def main() -> None:
     args = parse_args()
-    warnings.simplefilter("ignore")  # of the recognizers' own constructors
-    logging.disable(logging.WARNING)
     rows, known = [], {}
     for shipped in selected(args):
         shape = clip_shape(args, shipped)
         key = (str(shipped.config.model.to_dict()), shape)
         if key not in known:
-            known[key] = support(shipped, shape)
+            with quiet():
+                known[key] = support(shipped, shape)
             gc.collect()
         rows.append({**known[key], "config": shipped.name, "family": shipped.family})
         if not args.config:
