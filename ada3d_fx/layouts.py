@@ -287,7 +287,8 @@ def _rule(
     """ROWWISE, MIXES or None for a node all of whose clip-dependent inputs are packed alike."""
     some = next(iter(shapes.values()))
     packed = [n for n in node.all_input_nodes if found.layouts[n].kind == kind]
-    if kind == "swapped" or (kind == "frames" and any(len(some[n]) != 5 for n in packed)):
+    ranks = {len(some[n]) for n in packed}
+    if kind == "swapped" or len(ranks) > 1 or (kind == "frames" and ranks != {5}):
         return None
     if node.op == "call_module":
         module = graph.get_submodule(node.target)
@@ -296,7 +297,7 @@ def _rule(
         simple = len(node.args) == 1 and not node.kwargs and len(packed) == 1
         simple &= is_known(module) and not hasattr(module, "parametrizations")
         return rule(module) if rule is not None and simple else None
-    ndim = len(some[packed[0]])
+    (ndim,) = ranks
     if node.target in CONCATENATION:
         dim = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
         return (

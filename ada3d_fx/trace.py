@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
-from unittest import mock
 
 import torch
+import torch.utils.checkpoint
 from torch import fx, nn
 
 from .errors import Ada3DError, Reason, UnsupportedModel
@@ -23,11 +23,6 @@ LEAF_PACKAGES = {
     "mmcv.cnn.bricks.wrappers": "torch.nn modules with a guard for empty inputs under torch < 1.5",
     "mmcv.cnn.bricks.activation": "element-wise activations",
 }
-
-# Tracing runs a model's own code on proxies; what that raises (TraceError, TypeError, NumPy's ValueError, failed
-# assertions ...) is up to that code. A real mistake shows when the same module runs on shapes, see layouts.py.
-_TRACE_FAILURES = (Exception,)
-
 
 _CHECKPOINT_OPTIONS = (
     "use_reentrant",
@@ -61,10 +56,15 @@ class Scores(nn.Module):
         features = self.backbone(clips)
         auxiliary = {}
         if hasattr(self, "neck"):
-            for path, head in self.neck.named_modules():
-                if path and callable(getattr(head, "loss", None)):
-                    head.loss = _Recorder(auxiliary, f"neck.{path}", head)
-            features, _ = self.neck(features, data_samples=_Recorder)  # anything but None
+            heads = {
+                f"neck.{path}": part
+                for path, part in self.neck.named_modules()
+                if path and callable(getattr(type(part), "loss", None))
+            }
+            for path, head in heads.items():
+                head.loss = _Recorder(auxiliary, path, head)
+            samples = {"data_samples": _Recorder} if heads else {}  # anything but None
+            features, _ = self.neck(features, **samples)
         scores = self.cls_head(features)
         return (scores, auxiliary) if auxiliary else scores
 
@@ -167,7 +167,7 @@ class _Tracer(fx.Tracer):
             proxy.node.meta["checkpoint"] = self._inside_checkpoint
         # fx sees every module call and parameter while it traces, these too
         self._evaluating = True
-        with torch.device("meta"), torch.no_grad(), suppress(*_TRACE_FAILURES, LookupError):
+        with torch.device("meta"), torch.no_grad(), suppress(Exception):
             proxy.node.meta["fake"] = self._fake(proxy.node)
         self._evaluating = False
         return proxy
@@ -197,9 +197,11 @@ class _Tracer(fx.Tracer):
         mark = list(self.graph.nodes)[-1] if len(self.graph.nodes) else None
         try:
             return super().call_module(m, forward, args, kwargs)
-        except _TRACE_FAILURES as error:
-            path = self.path_of_module(m)
-            self.untraceable.append(Reason(path, f"{type(m).__name__} cannot be traced: {error}"))
+        # A model's own code runs on proxies here, and what that raises is up to that code. A real
+        # mistake shows when the same module runs on shapes, see layouts.py.
+        except Exception as error:  # noqa: BLE001
+            path, why = self.path_of_module(m), str(error).strip().split("\n")[0]
+            self.untraceable.append(Reason(path, f"{type(m).__name__} cannot be traced: {why}"))
             self._erase_after(mark)
             self.module_stack.clear()
             self.module_stack.update(stack)
@@ -245,12 +247,12 @@ def trace(root: nn.Module, shadow: nn.Module, clip_shape: Sequence[int]) -> tupl
         with _left_as_it_was(root):
             _set_mode(root, training)
             tracer = _Tracer(shadow, clip_shape, training)
-            with mock.patch("torch.utils.checkpoint.checkpoint", tracer.checkpoint):
+            with _checkpointing_by(tracer.checkpoint):
                 try:
                     if training and hasattr(root, "forward_in_training"):
                         tracer.traced_func_name = "forward_in_training"
                     graph = tracer.trace(root)
-                except _TRACE_FAILURES as error:
+                except Exception as error:
                     name = model_name(root)
                     reason = Reason(name, f"cannot be traced by torch.fx: {error}")
                     raise UnsupportedModel(name, [reason]) from error
@@ -258,6 +260,16 @@ def trace(root: nn.Module, shadow: nn.Module, clip_shape: Sequence[int]) -> tupl
         programs.append(Program(graph, tracer.untraceable))
     evaluation, training = programs
     return evaluation, evaluation if _agree(evaluation.graph, training.graph) else training
+
+
+@contextmanager
+def _checkpointing_by(function: Callable) -> Iterator[None]:
+    original = torch.utils.checkpoint.checkpoint
+    torch.utils.checkpoint.checkpoint = function
+    try:
+        yield
+    finally:
+        torch.utils.checkpoint.checkpoint = original
 
 
 def _agree(one: fx.Graph, other: fx.Graph) -> bool:
