@@ -38,7 +38,7 @@ COLUMNS = (
     ("ceiling", "in side taps", "{}"),
     ("reason", "why not", "{}"),
 )
-SUMMARY = (("family", "family", "{}"), *COLUMNS[1:6], ("count", "configs", "{}"))
+SUMMARY = (("family", "family", "{}"), *COLUMNS[1:6], ("count", "configs", "{}"), COLUMNS[6])
 
 
 def parse_args() -> argparse.Namespace:
