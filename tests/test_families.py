@@ -6,6 +6,7 @@ import torch
 from families import FAMILIES, REFUSED, config_of, dense, family
 from mmaction.registry import MODELS
 from mmaction.structures import ActionDataSample
+from mmengine.optim import OptimWrapper
 from models import clips
 from torch import nn
 
@@ -179,8 +180,6 @@ def test_mmaction2s_way_of_use(name):
     )
     _without_sync(model)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
-    from mmengine.optim import OptimWrapper
-
     model.train()
     sample = [ActionDataSample().set_gt_label(i) for i in (1, 2)]
     inputs = [torch.randint(0, 256, (1, *shape), dtype=torch.uint8) for _ in sample]
@@ -194,3 +193,44 @@ def test_mmaction2s_way_of_use(name):
     for one in predicted:
         assert one.pred_score.shape == (3, 5)  # average_clips None: a row per view
         assert one.policy_frames.shape == (3, shape[1])
+
+
+@pytest.mark.parametrize("name", ["slowfast", "uniformerv2", "swin", "x3d", "tpn"])
+def test_policies_are_learned_whatever_there_is_to_decide(name):
+    """Units of frames, frames that stay, no stages: every training stage takes steps."""
+    shape = FAMILIES[name][2]
+    model = MODELS.build(
+        dict(
+            type="Ada3DRecognizer",
+            recognizer=config_of(name),
+            clip_shape=shape,
+            selector=dict(
+                type="SelectionNetwork",
+                backbone=dict(type="SmallConvNet", channels=(8, 8)),
+                input_size=16,
+                pretrain=True,
+            ),
+            objective=dict(
+                gamma=2.0, samples=2, entropy=0.1
+            ),  # entropy: a gradient even if all are wrong
+        )
+    ).train()
+    sample = [ActionDataSample().set_gt_label(i) for i in (1, 2)]
+    inputs = [torch.randint(0, 256, (1, *shape), dtype=torch.uint8) for _ in sample]
+    optimizer = OptimWrapper(torch.optim.SGD(model.parameters(), lr=1e-2))
+    for stage in ("warmup", "selection", "joint"):
+        model.set_training_stage(stage)
+        before = {k: p.detach().clone() for k, p in model.named_parameters()}
+        log = model.train_step(dict(inputs=inputs, data_samples=sample), optimizer)
+        assert torch.isfinite(log["loss"])
+        moved = {
+            k.split(".")[0] for k, p in model.named_parameters() if not torch.equal(p, before[k])
+        }
+        assert moved == ({"selector"} if stage == "selection" else {"selector", "recognizer"})
+    with torch.no_grad():
+        predicted = model.eval().test_step(dict(inputs=inputs, data_samples=sample))
+    unit = model.plan.frame_unit
+    for one in predicted:
+        kept = int(one.policy_frames.sum())
+        assert kept == shape[1] if unit is None else kept % unit == 0
+        assert int(one.recognizer_macs[0]) <= model.full_macs

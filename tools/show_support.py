@@ -179,7 +179,8 @@ def main() -> None:
     else:
         table = summarised(rows) if args.summary else [cells(row) for row in rows]
         columns = SUMMARY if args.summary else COLUMNS
-        text = report.table(table, columns, args.format == "markdown") + "\n\n" + counts(rows)
+        text = report.table(table, columns, args.format == "markdown")
+        text += "" if args.config else f"\n\n{counts(rows)}"
     if args.config and args.format == "text":
         text += "".join(
             f"\n  {reason}" for reason in rows[0]["reasons"] + rows[0].get("leaves", [])
