@@ -14,7 +14,13 @@ model = dict(
     objective=_base_.ada3d_objective,
 )
 train_cfg = _base_.ada3d_train_cfg
-optim_wrapper = _base_.ada3d_optim
+optim_wrapper = dict(
+    _delete_=True,
+    type="OptimWrapper",
+    constructor="Ada3DOptimWrapperConstructor",
+    optimizer=_base_.ada3d_optimizer,
+    clip_grad=_base_.ada3d_clip_grad,
+)
 param_scheduler = []
 custom_hooks = _base_.ada3d_hooks
 val_evaluator = _base_.ada3d_evaluator

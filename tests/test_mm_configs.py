@@ -1,15 +1,17 @@
 """Every shipped config loads, its names fill in, and its models are what the paper prices."""
 
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+import train
 
 import ada3d_fx.mm  # noqa: F401
 from ada3d_fx.flops import count_by_module
 from ada3d_fx.mm.build import build_recognizer, recognizer_config
 from ada3d_fx.mm.hooks import TrainingStageHook
-from ada3d_fx.mm.launch import load_config
+from ada3d_fx.mm.launch import build_runner, load_config
 from ada3d_fx.mm.zoo import clip_shape_of
 from ada3d_fx.trace import scores_module
 
@@ -26,6 +28,9 @@ def test_config_loads_and_names_are_filled(path):
     build_recognizer(recognizer_config(config.model.get("recognizer") or config.model))
     hooks = {hook["type"]: hook for hook in config.get("custom_hooks") or []}
     if config.model.type == "Ada3DRecognizer":
+        assert "_delete_" not in str(config.to_dict())  # one that deleted nothing
+        assert config.optim_wrapper.constructor == "Ada3DOptimWrapperConstructor"
+        assert "paramwise_cfg" not in config.optim_wrapper
         stages = TrainingStageHook(hooks["TrainingStageHook"]["stages"]).stages
         assert sum(stage["epochs"] for stage in stages) == config.train_cfg.max_epochs
         t = config.model.clip_shape[1]
@@ -33,6 +38,18 @@ def test_config_loads_and_names_are_filled(path):
             assert tuple(config.model.clip_shape) == clip_shape_of(config)
         sampling = [p for p in config.train_dataloader.dataset.pipeline if "clip_len" in p]
         assert [p["clip_len"] for p in sampling] == [t]
+
+
+def test_a_zoo_config_makes_a_runner(monkeypatch, tmp_path):
+    """MMAction2's own runtime base has no random seed, and its test-only configs no optimizer."""
+    path = str(CONFIGS[0].parent / "ada3d_x3d_m.py")
+    options = ["--cfg-options", "model.recognizer_checkpoint=None"]
+    monkeypatch.setattr(sys, "argv", ["train.py", path, "--work-dir", str(tmp_path), *options])
+    config = train.make_config(train.parse_args())
+    runner = build_runner(config)
+    assert isinstance(runner.seed, int)
+    optimizer = runner.build_optim_wrapper(runner.optim_wrapper)
+    assert len(optimizer.optimizer.param_groups) >= 2  # recognizer and selection network
 
 
 @pytest.mark.slow

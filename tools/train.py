@@ -70,7 +70,7 @@ def make_config(args: argparse.Namespace) -> Config:
         config.load_from = None if args.resume == "auto" else args.resume
         if config.load_from and not Path(config.load_from).is_file():
             raise Ada3DError(f"--resume: no checkpoint at {config.load_from}")
-    randomness = dict(config.get("randomness") or {})
+    randomness = {"seed": None, **(config.get("randomness") or {})}  # None: drawn, and logged
     if args.seed is not None:
         randomness["seed"] = args.seed
     randomness["diff_rank_seed"] = args.diff_rank_seed

@@ -18,21 +18,11 @@ ada3d_small_selector = dict(
     pretrain=True,
 )
 ada3d_objective = dict(gamma=1.0, samples=4)
-ada3d_train_cfg = dict(_delete_=True, type="EpochBasedTrainLoop", max_epochs=30, val_interval=5)
-ada3d_optim = dict(
-    _delete_=True,
-    type="OptimWrapper",
-    constructor="Ada3DOptimWrapperConstructor",
-    optimizer=dict(type="SGD", lr=0.01, momentum=0.9, weight_decay=1e-4),
-    clip_grad=dict(max_norm=40.0),
-)
-ada3d_transformer_optim = dict(
-    _delete_=True,
-    type="OptimWrapper",
-    constructor="Ada3DOptimWrapperConstructor",
-    optimizer=dict(type="AdamW", lr=1e-4, weight_decay=0.05),
-    clip_grad=dict(max_norm=1.0),
-)
+ada3d_train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=30, val_interval=5)
+ada3d_optimizer = dict(type="SGD", lr=0.01, momentum=0.9, weight_decay=1e-4)
+ada3d_clip_grad = dict(max_norm=40.0)
+ada3d_transformer_optimizer = dict(type="AdamW", lr=1e-4, weight_decay=0.05)
+ada3d_transformer_clip_grad = dict(max_norm=1.0)
 ada3d_hooks = [
     dict(
         type="TrainingStageHook",
