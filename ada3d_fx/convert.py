@@ -215,8 +215,10 @@ def specialize(
         _replace(root, path, fit_window(root.get_submodule(path), lengths[num_frames] or 1))
     for stage, on in zip(plan.stages, stages):
         for site in stage.sites if not on else ():
-            flat = centre_slice(root.get_submodule(site))
-            flat.weight = nn.Parameter(flat.__dict__.pop("weight").detach().clone())
+            conv = root.get_submodule(site)
+            flat = centre_slice(conv)
+            weight = flat.__dict__.pop("weight").detach().clone()
+            flat.weight = nn.Parameter(weight, requires_grad=conv.weight.requires_grad)
             _replace(root, site, flat)
     return fx.GraphModule(root, copy.deepcopy(adaptive.source), class_name="Specialized")
 
