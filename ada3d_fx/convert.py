@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 from .errors import Ada3DError
 from .fold import Folded
 from .layouts import analyse
-from .ops import centre_slice, plain_module
+from .ops import centre_slice, plain_module, replace_module
 from .policy import Policy
 from .rewrite import rewrite, swap_twins
 from .rules import fit_window
@@ -212,14 +212,14 @@ def specialize(
         raise Ada3DError(f"specialize: {len(stages)} stage decisions, expected {plan.num_stages}")
     root = adaptive.plain()
     for path, lengths in adaptive.windows.items():
-        _replace(root, path, fit_window(root.get_submodule(path), lengths[num_frames] or 1))
+        replace_module(root, path, fit_window(root.get_submodule(path), lengths[num_frames] or 1))
     for stage, on in zip(plan.stages, stages):
         for site in stage.sites if not on else ():
             conv = root.get_submodule(site)
             flat = centre_slice(conv)
             weight = flat.__dict__.pop("weight").detach().clone()
             flat.weight = nn.Parameter(weight, requires_grad=conv.weight.requires_grad)
-            _replace(root, site, flat)
+            replace_module(root, site, flat)
     return fx.GraphModule(root, copy.deepcopy(adaptive.source), class_name="Specialized")
 
 
@@ -231,11 +231,6 @@ def channels_last(module: nn.Module) -> nn.Module:
         if parameter.ndim in formats:
             parameter.data = parameter.data.contiguous(memory_format=formats[parameter.ndim])
     return module
-
-
-def _replace(root: nn.Module, path: str, module: nn.Module) -> None:
-    parent, _, name = path.rpartition(".")
-    setattr(root.get_submodule(parent), name, module)
 
 
 def _without_twins(module: nn.Module) -> nn.Module:

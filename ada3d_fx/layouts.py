@@ -397,7 +397,7 @@ def _dense_layout(node, found, shapes, three, lengths_of) -> Layout:
     others = {(s[:2], s[3:]) for s in by_length.values()}
     lengths = lengths_of(node) if len(last) == 5 else ()
     if len(last) == 5 and len(others) == 1 and (lengths in known or len(set(lengths)) > 2):
-        return Layout("frames", lengths_of(node))
+        return Layout("frames", lengths)
     if len(set(by_length.values())) == 1:
         return Layout("clips")
     return Layout("dense")

@@ -139,3 +139,9 @@ def centre_slice(conv: nn.Conv3d) -> nn.Conv3d:
     if not isinstance(conv.padding, str):
         flat.padding = (0, *conv.padding[1:])
     return flat
+
+
+def replace_module(root: nn.Module, path: str, module: nn.Module) -> None:
+    """Put ``module`` at ``path`` below ``root``."""
+    parent, _, name = path.rpartition(".")
+    setattr(root.get_submodule(parent), name, module)

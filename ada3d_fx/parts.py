@@ -61,9 +61,8 @@ class DenseRegion(Part):
     Args:
         graph: the operations, from dense inputs to a tuple of outputs.
         inputs, outputs: the kind of each (see layouts.Layout); a 'dense' one has a value per run.
-        stages: the stages that have convolutions here, inside modules kept whole too; all stages
-            where an input or output is dense, so that both ends have the same runs.
-        sites: path of a convolution -> its place in ``stages``.
+        mixing: paths of the modules here that have twins, see `time_mixing`.
+        sites: path of a convolution among them -> the place of its stage's gate in ``forward``.
         windows: path of a pool -> its input's length for a clip of L frames.
     """
 
@@ -73,14 +72,13 @@ class DenseRegion(Part):
         graph: fx.Graph,
         inputs: Sequence[str],
         outputs: Sequence[str],
-        stages: Sequence[int],
+        mixing: Sequence[str],
         sites: Mapping[str, int],
         windows: Mapping[str, Sequence[int | None]],
     ):
         super().__init__(holder, graph)
-        self.inputs, self.outputs, self.stages = tuple(inputs), tuple(outputs), tuple(stages)
+        self.inputs, self.outputs, self.mixing = tuple(inputs), tuple(outputs), tuple(mixing)
         self.sites, self.windows = dict(sites), dict(windows)
-        self.mixing = time_mixing(holder, graph)
 
     def forward(
         self,
@@ -90,7 +88,8 @@ class DenseRegion(Part):
         gates: Sequence[Sequence[bool]],
     ) -> tuple[Tensor, ...]:
         """segments: of the kept frames; values and their own tables (ignored for 'clips'); gates:
-        per stage inside, one decision per clip."""
+        of the stages inside (of all, where an input or output is dense, so that both ends have the
+        same runs), one decision per clip."""
         runs = segments.runs(list(zip(*gates)) if gates else None)
         parts = [
             _of_runs(kind, value, table, runs)

@@ -4,14 +4,14 @@ names."""
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import fx, nn
 
 from .layouts import PACKED, Analysis
-from .ops import make_twin, stage_gate
+from .ops import make_twin, replace_module, stage_gate
 from .parts import Checkpointed, DenseRegion, Part, time_mixing
 from .segments import Packing, Segments, pack_frames, restore_order
 from .stages import StagePlan
@@ -28,8 +28,7 @@ def swap_twins(root: nn.Module, paths: Iterable[str]) -> None:
     originals = {path: root.get_submodule(path) for path in paths}
     twins = {id(module): make_twin(module) for module in originals.values()}
     for path, module in originals.items():  # a module may have several names
-        parent, _, name = path.rpartition(".")
-        setattr(root.get_submodule(parent), name, twins[id(module)])
+        replace_module(root, path, twins[id(module)])
 
 
 class _Rewrite:
@@ -142,11 +141,7 @@ class _Rewrite:
             self._table(node) if kind in PACKED else self.segments
             for node, kind in zip(inputs, kinds)
         ]
-        body = fx.Graph()
-        inside: dict[fx.Node, fx.Node] = {node: body.placeholder(node.name) for node in inputs}
-        for node in nodes:
-            inside[node] = body.node_copy(node, inside.__getitem__)
-        body.output(tuple(inside[node] for node in outputs))
+        body = _subgraph(nodes, inputs, outputs)
         name = f"dense_region_{len(self.parts)}"
         region_paths = time_mixing(self.root, body)
         stages = sorted({self.site_stage[path] for path in region_paths if path in self.site_stage})
@@ -158,7 +153,7 @@ class _Rewrite:
             body,
             inputs=kinds,
             outputs=made,
-            stages=stages,
+            mixing=region_paths,
             sites={
                 path: stages.index(self.site_stage[path])
                 for path in region_paths
@@ -174,6 +169,18 @@ class _Rewrite:
         for index, node in enumerate(outputs):
             item = self.graph.call_function(operator.getitem, (result, index))
             self.new[node] = _tagged(item, *nodes)
+
+
+def _subgraph(
+    nodes: Sequence[fx.Node], inputs: Sequence[fx.Node], outputs: Sequence[fx.Node]
+) -> fx.Graph:
+    """``nodes`` as a graph of their own, from ``inputs`` to a tuple of ``outputs``."""
+    graph = fx.Graph()
+    inside: dict[fx.Node, fx.Node] = {node: graph.placeholder(node.name) for node in inputs}
+    for node in nodes:
+        inside[node] = graph.node_copy(node, inside.__getitem__)
+    graph.output(tuple(inside[node] for node in outputs))
+    return graph
 
 
 def _tagged(new: fx.Node, *sources: fx.Node) -> fx.Node:
@@ -205,12 +212,7 @@ def _checkpointed(holder: nn.Module, graph: fx.Graph) -> dict[str, Checkpointed]
             continue  # woven into what is outside: it costs memory, not correctness
         outputs = [node for node in nodes if any(user not in members for user in node.users)]
         name = f"checkpoint_{len(made)}"
-        inner = fx.Graph()
-        inside = {node: inner.placeholder(node.name) for node in inputs}
-        for node in nodes:
-            inside[node] = inner.node_copy(node, inside.__getitem__)
-        inner.output(tuple(inside[node] for node in outputs))
-        made[name] = Checkpointed(holder, inner)
+        made[name] = Checkpointed(holder, _subgraph(nodes, inputs, outputs))
         with graph.inserting_before(nodes[0]):
             result = graph.create_node("call_module", name, tuple(inputs), {}, name)
             for index, node in enumerate(outputs):

@@ -281,6 +281,7 @@ def _agree(one: fx.Graph, other: fx.Graph) -> bool:
 
 def _set_mode(root: nn.Module, training: bool) -> None:
     """Evaluation everywhere, or training as the model's own train() leaves it (frozen stages)."""
+    # not eval(): some models' train() returns nothing, or sets flags back
     for module in root.modules():
         module.training = training
     if training:
@@ -331,10 +332,7 @@ def module_path(node: fx.Node) -> str:
 def shadow_of(module: nn.Module) -> nn.Module:
     """A copy of ``module`` on the meta device, in evaluation mode: shapes without arithmetic."""
     shadow = copy.deepcopy(module).to("meta")
-    for part in shadow.modules():
-        part.training = (
-            False  # not eval(): some models' train() returns nothing, or sets flags back
-        )
+    _set_mode(shadow, training=False)
     return shadow
 
 

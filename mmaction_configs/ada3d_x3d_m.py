@@ -3,6 +3,7 @@
 # Its trained weights are in MMAction2's model zoo: --cfg-options model.recognizer_checkpoint=...
 _base_ = [
     "mmaction::recognition/x3d/x3d_m_16x5x1_facebook-kinetics400-rgb.py",
+    "_base_/datasets/kinetics400_lists.py",
     "_base_/schedules/ada3d_zoo.py",
 ]
 model = dict(
@@ -34,32 +35,8 @@ val_pipeline = [
     dict(type="FormatShape", input_format="NCTHW"),
     dict(type="PackActionInputs"),
 ]
-train_dataloader = dict(
-    batch_size=8,
-    num_workers=8,
-    persistent_workers=True,
-    sampler=dict(type="DefaultSampler", shuffle=True),
-    dataset=dict(
-        type="VideoDataset",
-        ann_file="data/kinetics400/kinetics400_train_list_videos.txt",
-        data_prefix=dict(video="data/kinetics400/videos_train"),
-        pipeline=train_pipeline,
-    ),
-)
-val_dataloader = dict(
-    batch_size=8,
-    num_workers=8,
-    persistent_workers=True,
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(
-        type="VideoDataset",
-        ann_file="data/kinetics400/kinetics400_val_list_videos.txt",
-        data_prefix=dict(video="data/kinetics400/videos_val"),
-        pipeline=val_pipeline,
-        test_mode=True,
-    ),
-)
-val_cfg = dict(type="ValLoop")
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=val_pipeline))
 train_cfg = _base_.ada3d_train_cfg
 optim_wrapper = dict(
     type="OptimWrapper",

@@ -22,7 +22,7 @@ def check_config(config: Mapping, splits: tuple[str, ...], videos: int | None = 
     checked = set()
     for split in splits:
         loader = config.get(f"{split}_dataloader")
-        for dataset in _datasets(loader.get("dataset") if loader else None):
+        for dataset in inner_datasets(loader.get("dataset") if loader else None):
             ann_file = dataset.get("ann_file")
             key = (ann_file, str(dataset.get("data_prefix")))
             if key not in checked:
@@ -81,7 +81,7 @@ def check_video(video: Path, where: str) -> None:
         raise Ada3DError(f"{where}: the video {video} does not decode: {error}") from error
 
 
-def _datasets(dataset: Mapping | None) -> Iterator[Mapping]:
+def inner_datasets(dataset: Mapping | None) -> Iterator[Mapping]:
     """The datasets with lists of their own, within any wrappers."""
     if not dataset:
         return
@@ -89,4 +89,4 @@ def _datasets(dataset: Mapping | None) -> Iterator[Mapping]:
     if inner is None:
         yield dataset
     for one in inner if isinstance(inner, (list, tuple)) else [inner]:
-        yield from _datasets(one)
+        yield from inner_datasets(one)

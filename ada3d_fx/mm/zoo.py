@@ -10,6 +10,7 @@ import mmaction
 from mmengine.config import Config
 
 from ..errors import Ada3DError
+from .checks import inner_datasets
 
 
 class Shipped(NamedTuple):
@@ -72,9 +73,7 @@ def clip_shape_of(config: Config) -> tuple[int, int, int, int]:
 
 
 def _pipeline(loader: dict) -> list:
-    dataset = loader.get("dataset") or {}
-    while "pipeline" not in dataset and ("dataset" in dataset or "datasets" in dataset):
-        dataset = dataset.get("dataset") or dataset["datasets"][0]  # RepeatDataset, ConcatDataset
+    dataset = next(inner_datasets(loader.get("dataset")), {})
     return [t for t in dataset.get("pipeline") or [] if isinstance(t, dict)]
 
 
