@@ -2,7 +2,7 @@
 
 from .convert import AdaptiveNetwork, convert, specialize
 from .errors import Ada3DError, Reason, UnsupportedModel
-from .flops import price
+from .flops import price, price_table
 from .policy import Policy, PolicyDistribution
 from .segments import Segments
 from .stages import Stage, StagePlan
@@ -21,5 +21,6 @@ __all__ = [
     "UnsupportedModel",
     "convert",
     "price",
+    "price_table",
     "specialize",
 ]

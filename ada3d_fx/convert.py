@@ -191,14 +191,17 @@ class AdaptiveNetwork(nn.Module):
 
 
 def specialize(
-    adaptive: AdaptiveNetwork, num_frames: int, stages: Sequence[int | bool]
+    adaptive: AdaptiveNetwork,
+    num_frames: int,
+    stages: Sequence[int | bool],
+    copy_weights: bool = True,
 ) -> nn.Module:
     """One fixed policy as a plain network: stages that are off have sliced weights, and no gate is
     left.
 
-    num_frames: kept frames; stages: K decisions. Returns a module from clips [N, C, num_frames, H,
-        W] to scores; its
-    weights are copies.
+    num_frames: kept frames; stages: K decisions; copy_weights: False leaves the weights shared with
+        ``adaptive`` (its sliced ones are views). Returns a module from clips [N, C, num_frames, H,
+        W] to scores.
 
     Raises:
         Ada3DError: a number of frames that the plan does not allow, or not K decisions.
@@ -210,14 +213,15 @@ def specialize(
         raise Ada3DError(f"specialize: num_frames={num_frames}, expected {allowed}")
     if len(stages) != plan.num_stages:
         raise Ada3DError(f"specialize: {len(stages)} stage decisions, expected {plan.num_stages}")
-    root = adaptive.plain()
+    root = adaptive.plain() if copy_weights else _without_twins(adaptive.root)
     for path, lengths in adaptive.windows.items():
         replace_module(root, path, fit_window(root.get_submodule(path), lengths[num_frames] or 1))
     for stage, on in zip(plan.stages, stages):
         for site in stage.sites if not on else ():
             conv = root.get_submodule(site)
             flat = centre_slice(conv)
-            weight = flat.__dict__.pop("weight").detach().clone()
+            weight = flat.__dict__.pop("weight").detach()
+            weight = weight.clone() if copy_weights else weight
             flat.weight = nn.Parameter(weight, requires_grad=conv.weight.requires_grad)
             replace_module(root, site, flat)
     return fx.GraphModule(root, copy.deepcopy(adaptive.source), class_name="Specialized")

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import pickle
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .count import count
 from .errors import Ada3DError
 from .policy import PolicyDistribution
 
@@ -271,28 +271,21 @@ def load_backbone(backbone: nn.Module, path: str | Path) -> None:
     backbone.load_state_dict(found, strict=False)
 
 
-def selector_price(selector: SelectionNetwork, clip_shape: Sequence[int]) -> int:
+def selector_price(
+    selector: SelectionNetwork, clip_shape: Sequence[int], convention: str = "fvcore"
+) -> int:
     """Multiply-adds of the selection network for one clip (C, T, H, W): T frames through its
     backbone, and the heads.
 
-    By fvcore. The resizing of the frames and the classifier of the pre-training are not counted.
+    By fvcore; ``convention`` as in `count`. The resizing of the frames and the classifier of the
+    pre-training are not counted.
     """
-    from fvcore.nn import FlopCountAnalysis
-
     channels, t, height, width = clip_shape
-    # a copy, because the count must neither depend on a training state nor change it
-    selector = copy.deepcopy(selector).cpu().eval()
     side = selector.input_size
-
-    def count(module: nn.Module, inputs: Tensor) -> int:
-        analysis = FlopCountAnalysis(module, inputs).unsupported_ops_warnings(False)
-        return int(analysis.uncalled_modules_warnings(False).total())
-
     image = torch.zeros(1, channels, side or height, side or width)
-    with torch.no_grad():
-        features = _pooled(selector.backbone(image))
-    frames = features[:, None].expand(1, t, -1)
-    return t * count(selector.backbone, image) + count(selector.heads, frames)
+    features = torch.zeros(1, t, selector.norm.num_features)
+    backbone = count(selector.backbone, (image,), convention).total
+    return t * backbone + count(selector.heads, (features,), convention).total
 
 
 def _pooled(features: Tensor | Sequence[Tensor]) -> Tensor:

@@ -23,8 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import ada3d_fx.mm  # noqa: F401  makes the published mmaction2 importable
-from ada3d_fx import Ada3DError, UnsupportedModel, convert, report
-from ada3d_fx.flops import stage_ceiling
+from ada3d_fx import Ada3DError, UnsupportedModel, convert, price_table, report
 from ada3d_fx.mm.build import build_recognizer, recognizer_config
 from ada3d_fx.mm.launch import load_config, user_errors
 from ada3d_fx.mm.zoo import Shipped, clip_shape_of, shipped_recognizers
@@ -105,13 +104,13 @@ def support(shipped: Shipped, shape: tuple[int, ...]) -> dict:
         reasons = [str(reason) for reason in error.reasons]
         return {**row, "execution": "refused", "reasons": reasons}
     row["seconds"] = {"build": built - start, "convert": time.monotonic() - built}
-    plan = adaptive.plan
+    plan, table = adaptive.plan, price_table(adaptive)
     return {
         **row,
         "stages": {stage.name: len(stage.sites) for stage in plan.stages},
         "frame_unit": plan.frame_unit,
         "execution": plan.execution,
-        "side_tap_share": stage_ceiling(adaptive) if plan.stages else 0.0,
+        "side_tap_share": 1 - int(table.base[-1]) / table.full,
         "reasons": [str(reason) for reason in plan.reasons],
         "leaves": [str(reason) for reason in plan.leaves],
     }
