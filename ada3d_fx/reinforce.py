@@ -25,7 +25,10 @@ class Objective:
     those of the full one. ``baseline``: ``'leave_one_out'`` (the mean reward of the clip's other
     samples), ``'greedy'`` (the reward of its most probable policy) or ``'moving_average'``.
     ``entropy``: weight of an entropy bonus. ``multi_label``: how right a set of labels is
-    predicted, see `correctness`.
+    predicted, see `correctness`. ``soft``: a prediction is as right as the probability that it
+    gives to the label, instead of right or wrong; less noisy than the paper's rule. ``budget``:
+    GMACs per clip, selection network included, that greedy policies may cost on average; the weight
+    of the cost follows it with the rate ``budget_rate``, see `CostWeight`.
     """
 
     gamma: float = 1.0
@@ -37,6 +40,9 @@ class Objective:
     momentum: float = 0.9
     entropy: float = 0.0
     multi_label: str = "top1"
+    soft: bool = False
+    budget: float | None = None
+    budget_rate: float = 0.05
 
     def __post_init__(self):
         for name, allowed in (
@@ -51,15 +57,22 @@ class Objective:
             raise Ada3DError(
                 f"objective: {self.baseline!r} needs samples >= {least}, not {self.samples}"
             )
+        if self.budget is not None and self.budget <= 0:
+            raise Ada3DError(f"objective: budget={self.budget!r} GMACs; it must be positive")
 
 
-def correctness(scores: Tensor, labels: Tensor, multi_label: str = "top1") -> Tensor:
+def correctness(
+    scores: Tensor, labels: Tensor, multi_label: str = "top1", soft: bool = False
+) -> Tensor:
     """How right each prediction is, float [M] in [0, 1]. Scores [M, num_classes].
 
-    ``labels`` [M] (classes): 1 where the highest score is the label's. ``labels`` [M, num_classes]
+    ``labels`` [M] (classes): 1 where the highest score is the label's; where ``soft``, the softmax
+    of the scores at the label. ``labels`` [M, num_classes]
     (sets, as 0/1): ``'top1'``: 1 where the highest score is of the set; ``'average_precision'``:
     the average precision of the ranking.
     """
+    if labels.ndim == 1 and soft:
+        return scores.softmax(1).gather(1, labels[:, None])[:, 0]
     if labels.ndim == 1:
         return (scores.argmax(1) == labels).float()
     ranked = labels.gather(1, scores.argsort(1, descending=True)).float()
@@ -84,10 +97,32 @@ def costs(
     return frames, stages**objective.stage_exponent
 
 
-def reward(correct: Tensor, cost: Tensor, gamma: float) -> Tensor:
+def reward(
+    correct: Tensor, cost: Tensor, gamma: float, weight: float | Tensor = 1.0
+) -> Tensor:
     """Eq. 4: 1 - O(x) where the prediction is correct, else -gamma; in between for one that is
-    right in part."""
-    return correct * (1 - cost) - (1 - correct) * gamma
+    right in part. ``weight``: of O(x), 1 in the paper."""
+    return correct * (1 - weight * cost) - (1 - correct) * gamma
+
+
+class CostWeight(nn.Module):
+    """The weight of O(x) in eq. 4: 1, or with a budget whatever makes greedy policies cost it.
+
+    It grows while they cost more and shrinks while they cost less, and stays below 1 + gamma, where
+    a wrong prediction would be better than a dear right one.
+    """
+
+    def __init__(self, objective: Objective):
+        super().__init__()
+        self.budget, self.rate = objective.budget, objective.budget_rate
+        self.most = 1 + objective.gamma
+        self.register_buffer("value", torch.ones(()), persistent=self.budget is not None)
+
+    def update(self, gmacs: Tensor) -> None:
+        """Follow the mean cost of a batch's greedy policies."""
+        if self.budget is not None and self.training:
+            excess = (gmacs / self.budget - 1).clamp(-1, 1).to(self.value)
+            self.value.mul_((self.rate * excess).exp()).clamp_(1e-2, self.most)
 
 
 class Baseline(nn.Module):

@@ -15,7 +15,15 @@ from ..convert import convert
 from ..errors import Ada3DError
 from ..flops import price
 from ..policy import Policy, PolicyDistribution
-from ..reinforce import Baseline, Objective, correctness, costs, policy_loss, reward
+from ..reinforce import (
+    Baseline,
+    CostWeight,
+    Objective,
+    correctness,
+    costs,
+    policy_loss,
+    reward,
+)
 from ..selection import selector_price
 from .build import build_recognizer, build_selector, initial_weights, recognizer_config
 
@@ -92,6 +100,7 @@ class Ada3DRecognizer(BaseModel):
         self.objective = Objective(**dict(objective or {}))
         self.frame_baseline = Baseline(self.objective)
         self.stage_baseline = Baseline(self.objective)
+        self.cost_weight = CostWeight(self.objective)
         self.selector, self.selector_macs = None, 0
         if selector is not None:
             self.selector = build_selector(
@@ -244,14 +253,16 @@ class Ada3DRecognizer(BaseModel):
             scores, auxiliary = self.recognizer.with_auxiliary(clips[which], policy)
         scores = scores.float()
         labels = _labels(data_samples, clips.device)[which]
-        correct = correctness(scores.detach(), labels, goal.multi_label)
+        correct = correctness(scores.detach(), labels, goal.multi_label, goal.soft)
         rewards, advantages = [], []
         both = costs(policy, goal, self.price(policy), self.full_macs)
         baselines = (self.frame_baseline, self.stage_baseline)
         for baseline, cost in zip(baselines, both, strict=True):
-            value = reward(correct, cost, goal.gamma)
+            value = reward(correct, cost, goal.gamma, self.cost_weight.value)
             rewards.append(value[:many].unflatten(0, (n, goal.samples)))
             advantages.append(baseline.advantage(rewards[-1], value[many:]))
+        greedy_gmacs = (self.price(greedy).double().mean() + self.selector_macs).float() / 1e9
+        self.cost_weight.update(greedy_gmacs)
         losses = {"loss_policy": policy_loss(distribution, drawn, *advantages, goal.entropy)}
         if joint:
             samples = [s for s in data_samples for _ in range(goal.samples)]
@@ -266,6 +277,8 @@ class Ada3DRecognizer(BaseModel):
             "entropy_frames": frames.detach().mean(),
             "entropy_stages": stages.detach().mean(),
             "distinct_policies": clips.new_tensor(float(greedy.num_distinct)),
+            "gmacs_greedy": greedy_gmacs,
+            "cost_weight": self.cost_weight.value.clone(),
         }
         return {**losses, **log, **self._usage_log(drawn, self.selector_macs)}
 
