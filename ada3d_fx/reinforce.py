@@ -97,9 +97,7 @@ def costs(
     return frames, stages**objective.stage_exponent
 
 
-def reward(
-    correct: Tensor, cost: Tensor, gamma: float, weight: float | Tensor = 1.0
-) -> Tensor:
+def reward(correct: Tensor, cost: Tensor, gamma: float, weight: float | Tensor = 1.0) -> Tensor:
     """Eq. 4: 1 - O(x) where the prediction is correct, else -gamma; in between for one that is
     right in part. ``weight``: of O(x), 1 in the paper."""
     return correct * (1 - weight * cost) - (1 - correct) * gamma

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .errors import Ada3DError
+from .policy import Policy
 
 COLUMNS = (  # key, heading, format
     ("name", "policy", "{}"),
@@ -77,6 +80,115 @@ def write_json(path: str | Path, report: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
 
 
+POLICY_FIELDS = (
+    *("video", "view", "label", "predicted", "frames", "stages"),
+    *("num_frames", "num_stages", "macs", "selector_macs"),
+)
+
+
+def policy_words(frames: Tensor, stages: Tensor) -> dict[str, Any]:
+    """One clip's decisions, bool [T] and [K], as strings of 0 and 1 and as numbers."""
+    words = {
+        name: "".join("1" if bit else "0" for bit in bits.tolist())
+        for name, bits in (("frames", frames), ("stages", stages))
+    }
+    return {**words, "num_frames": int(frames.sum()), "num_stages": int(stages.sum())}
+
+
+def policy_file_kind(path: str | Path) -> str:
+    """'json' or 'csv', from the name of a file of policies.
+
+    Raises:
+        Ada3DError: another ending.
+    """
+    kind = Path(path).suffix.removeprefix(".")
+    if kind not in ("json", "csv"):
+        raise Ada3DError(f"{path}: policies are written to a .json or a .csv file")
+    return kind
+
+
+def write_policies(path: str | Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Write a row of `POLICY_FIELDS` for each clip, as .json or .csv.
+
+    Raises:
+        Ada3DError: another ending.
+    """
+    path, kind = Path(path), policy_file_kind(path)
+    if kind == "json":
+        return write_json(path, {"clips": list(records)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, POLICY_FIELDS)
+        writer.writeheader()
+        writer.writerows(records)
+    return None
+
+
+def read_clips(path: str | Path) -> list[dict[str, Any]]:
+    """The rows that `write_policies` wrote; numbers as numbers.
+
+    Raises:
+        Ada3DError: no such file, or none of its format.
+    """
+    path, kind = Path(path), policy_file_kind(path)
+    if not path.is_file():
+        raise Ada3DError(f"policies: no file at {path}")
+    try:
+        if kind == "json":
+            rows = json.loads(path.read_text())["clips"]
+        else:
+            with path.open(newline="") as file:
+                rows = list(csv.DictReader(file))
+        words = ("video", "frames", "stages")
+        return [
+            {
+                name: row[name] if name in words else _whole_number(row[name])
+                for name in POLICY_FIELDS
+            }
+            for row in rows
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise Ada3DError(f"policies: {path} was not written by tools/test.py: {error!r}") from error
+
+
+def _whole_number(value: Any) -> int | None:
+    return None if value in (None, "") else int(value)
+
+
+def policies_of(clips: Sequence[Mapping[str, Any]]) -> Policy:
+    """The policies of such rows.
+
+    Raises:
+        Ada3DError: no clips, or clips with different numbers of decisions.
+    """
+    bits = [[[bit == "1" for bit in clip[name]] for clip in clips] for name in ("frames", "stages")]
+    try:
+        frames, stages = (torch.tensor(rows, dtype=torch.bool) for rows in bits)
+    except ValueError as error:
+        raise Ada3DError(f"policies: the clips differ in their decisions: {error}") from error
+    return Policy(frames, stages.view(len(clips), -1) if stages.numel() else stages)
+
+
+def histogram(values: Sequence[float], bins: int = 10, width: int = 40, unit: str = "") -> str:
+    """How ``values`` are distributed, as lines of text; whole numbers of few kinds get a line
+    each."""
+    numbers = torch.as_tensor(values, dtype=torch.float64)
+    kinds = numbers.unique()
+    if len(kinds) <= bins:
+        counts = [int((numbers == kind).sum()) for kind in kinds]
+        names = [f"{kind:.4g}{unit}" for kind in kinds.tolist()]
+    else:
+        low, high = float(numbers.min()), float(numbers.max())
+        counts = [int(c) for c in torch.histc(numbers, bins, low, high)]
+        edges = torch.linspace(low, high, bins + 1).tolist()
+        names = [f"{a:.4g} to {b:.4g}{unit}" for a, b in itertools.pairwise(edges)]
+    longest, most = max(map(len, names)), max(counts)
+    return "\n".join(
+        f"{name:>{longest}} {'#' * round(width * count / most):<{width}} {count:6d}"
+        for name, count in zip(names, counts)
+    )
+
+
 def draw_policies(examples: Sequence[Example], path: str | Path) -> None:
     """One line a clip: its frames, dropped ones masked; its stage gates as boxes; what came of it.
 
@@ -85,14 +197,8 @@ def draw_policies(examples: Sequence[Example], path: str | Path) -> None:
     """
     if not examples:
         raise Ada3DError("draw_policies: no examples to draw")
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise Ada3DError("draw_policies: needs Matplotlib; try pip install matplotlib") from error
     length = max(len(example.clip) for example in examples)
-    figure = Figure(figsize=(1.0 * length + 4.5, 1.25 * len(examples)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _figure("draw_policies", 1.0 * length + 4.5, 1.25 * len(examples))
     grid = figure.subplots(
         len(examples), length + 1, squeeze=False, width_ratios=[1.0] * length + [3.6]
     )
@@ -106,6 +212,82 @@ def draw_policies(examples: Sequence[Example], path: str | Path) -> None:
                 ax.plot([0, 1], [0, 1], transform=ax.transAxes, color="0.5", linewidth=0.8)
         _draw_gates(line[-1], example)
     figure.savefig(path, dpi=110)
+
+
+class Line(NamedTuple):
+    """A curve with what lies between two values: ``low`` and ``high``, one each for every x."""
+
+    name: str
+    low: Sequence[float]
+    high: Sequence[float]
+
+
+def draw_prices(
+    frames: Sequence[int],
+    lines: Sequence[Line],
+    parts: Mapping[str, float],
+    path: str | Path,
+    title: str,
+    original: float,
+    selector: float = 0.0,
+) -> None:
+    """GMACs over kept frames, a band for each number of active stages (from the cheapest to the
+    dearest choice of them), beside the cost by stage at full length.
+
+    Raises:
+        Ada3DError: no Matplotlib.
+    """
+    figure = _figure("draw_prices", 11, 4.6)
+    left, right = figure.subplots(1, 2, width_ratios=[3, 2])
+    colours = _colours(len(lines))
+    for line, colour in zip(lines, colours):
+        left.fill_between(frames, line.low, line.high, color=colour, alpha=0.25, linewidth=0)
+        middle = [(low + high) / 2 for low, high in zip(line.low, line.high)]
+        left.plot(frames, middle, "o-", color=colour, markersize=3, label=line.name)
+    left.axhline(original, color="0.3", linewidth=0.9, linestyle="--")
+    left.annotate("original", (frames[0], original), (2, 3), textcoords="offset points", fontsize=8)
+    if selector:
+        left.axhline(original - selector, color="tab:red", linewidth=0.9, linestyle=":")
+        left.annotate(
+            "pays below (original less selection network)",
+            (frames[0], original - selector), (2, -10), textcoords="offset points", fontsize=8,
+            color="tab:red",
+        )  # fmt: skip
+    left.set_xlabel("kept frames")
+    left.set_ylabel("GMACs of the recognizer")
+    left.set_xticks(list(frames)[:: max(1, len(frames) // 16)])
+    left.set_ylim(0, 1.08 * original)
+    left.legend(fontsize=8, loc="lower right", reverse=True)
+    left.set_title(title, fontsize=10)
+    names, values = list(parts), list(parts.values())
+    bars = right.barh(names[::-1], values[::-1], color="tab:blue")
+    right.bar_label(bars, [f"{value:.3g}" for value in values[::-1]], padding=3, fontsize=8)
+    right.set_xlim(0, 1.18 * max(values))
+    right.set_xlabel("GMACs at full length")
+    right.set_title("cost by stage", fontsize=10)
+    figure.savefig(path, dpi=110)
+
+
+def _figure(caller: str, width: float, height: float):
+    """A Matplotlib figure, without its global state.
+
+    Raises:
+        Ada3DError: no Matplotlib.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise Ada3DError(f"{caller}: needs Matplotlib; try pip install matplotlib") from error
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _colours(count: int) -> list:
+    from matplotlib import colormaps
+
+    return [colormaps["viridis"](0.9 - 0.85 * i / max(count - 1, 1)) for i in range(count)]
 
 
 def _draw_gates(ax, example: Example) -> None:

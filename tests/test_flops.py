@@ -215,7 +215,8 @@ def test_payoff_of_a_cheap_selector():
     assert found.original == table.full and found.least == int(table.base[1])
     assert found.stages_ceiling == 1 - int(table.base[8]) / table.full
     assert 0 < found.stages_ceiling < found.frames_ceiling < found.ceiling < 1
-    assert found.verdict == "pays from 1 of 8 frames dropped; from 1 of 5 stages dropped"
+    assert found.verdict == "pays from 1 of 8 frames dropped, from 1 of 5 stages dropped"
+    assert found.usages[0] == (0.71, 0.44, (table.expected(0.71, 0.44) + 1) / table.full)
 
 
 def test_break_even_is_where_the_total_falls_below_the_original():
@@ -242,7 +243,7 @@ def test_payoff_of_a_selector_that_is_too_heavy():
     found = payoff(table, heavy)
     assert not found.pays
     assert found.verdict.startswith("cannot pay with this selection network: ")
-    assert "use one below" in found.verdict
+    assert "use a lighter one (below" in found.verdict
 
 
 def test_payoff_where_stages_alone_cannot_pay():
@@ -251,6 +252,10 @@ def test_payoff_where_stages_alone_cannot_pay():
     found = payoff(table, table.full // 4)
     assert found.pays and found.break_even_stages is None
     assert "never by stages alone" in found.verdict and "of 8 frames dropped" in found.verdict
+    assert found.verdict.startswith("hardly pays (")
+    found = payoff(table, table.full // 2)
+    assert found.pays
+    assert found.verdict.startswith("cannot pay with this selection network but by extreme")
 
 
 def test_payoff_where_frames_cannot_be_dropped():

@@ -18,24 +18,21 @@ from __future__ import annotations
 
 import argparse
 import copy
-import platform
 import shlex
-import subprocess
 import sys
 import time
 from pathlib import Path
 
-import mmaction
-import mmengine
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.dataset import pseudo_collate
 from mmengine.runner import find_latest_checkpoint
 
 import ada3d_fx.mm  # noqa: F401  registers models, hooks and metrics
-from ada3d_fx import Ada3DError, Policy, __version__, report
+from ada3d_fx import Ada3DError, Policy, report
 from ada3d_fx.mm.checks import check_config
-from ada3d_fx.mm.launch import build_runner, load_config, load_weights, user_errors
+from ada3d_fx.mm.launch import build_runner, load_config, load_weights, user_errors, versions
+from ada3d_fx.mm.metric import row_of
 
 USAGE_DRAWS = 4096  # random policies by whose mean price the budgets are matched
 
@@ -78,23 +75,9 @@ class Comparison:
         """Test, and enter the row."""
         runner = build_runner(self.runner(f"test_{name}", **model_options))
         load_weights(runner.model, checkpoint)
-        self.rows[name] = make_row(name, runner.test(), seconds)
+        row = row_of(name, runner.test())
+        self.rows[name] = {**row, "train_seconds": round(seconds, 1)}
         return runner
-
-
-def make_row(name: str, metrics: dict, seconds: float) -> dict:
-    """A row of the report out of an evaluation's metrics; accuracy in percent."""
-    for key in ("acc/top1", "acc/mean_average_precision"):
-        if key in metrics:
-            accuracy = 100 * float(metrics[key])
-    row = {"name": name, "accuracy": accuracy, "train_seconds": round(seconds, 1)}
-    if "acc/mean1" in metrics:
-        row["mean_class_accuracy"] = 100 * float(metrics["acc/mean1"])
-    for key, value in metrics.items():
-        if key.startswith("policy/"):
-            key, value = key.removeprefix("policy/"), float(value)
-            row[key] = 100 * value if key.startswith("accuracy_") else value
-    return row
 
 
 def match_usage(model, frames: float, stages: float, gmacs: float) -> dict[str, float]:
@@ -173,14 +156,7 @@ def write_report(args: argparse.Namespace, config: Config, runs: Comparison, sec
         "config": str(args.config),
         "seed": args.seed,
         "seconds": round(seconds, 1),
-        "commit": commit(),
-        "versions": {
-            "ada3d_fx": __version__,
-            "torch": torch.__version__,
-            "mmaction2": mmaction.__version__,
-            "mmengine": mmengine.__version__,
-            "python": platform.python_version(),
-        },
+        "versions": versions(),
     }
     report.write_json(runs.work_dir / "report.json", result)
     for markdown, name in ((False, "report.txt"), (True, "report.md")):
@@ -189,17 +165,6 @@ def write_report(args: argparse.Namespace, config: Config, runs: Comparison, sec
             text += "\n\n" + report.table(kinds, report.KIND_COLUMNS, markdown)
         (runs.work_dir / name).write_text(text + "\n")
     return (runs.work_dir / "report.txt").read_text()
-
-
-def commit() -> str | None:
-    """The checkout's commit, if this is one."""
-    try:
-        found = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True
-        )
-    except FileNotFoundError:
-        return None
-    return found.stdout.strip() or None
 
 
 def draw(count: int, config: Config, runner, path: Path) -> None:

@@ -14,19 +14,16 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import logging
 import sys
 import time
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import ada3d_fx.mm  # noqa: F401  makes the published mmaction2 importable
 from ada3d_fx import Ada3DError, UnsupportedModel, convert, price_table, report
 from ada3d_fx.mm.build import build_recognizer, recognizer_config
-from ada3d_fx.mm.launch import load_config, user_errors
-from ada3d_fx.mm.zoo import Shipped, clip_shape_of, shipped_recognizers
+from ada3d_fx.mm.launch import load_config, quiet, user_errors
+from ada3d_fx.mm.zoo import Shipped, clip_shape_of, parse_shape, shipped_recognizers
 
 COLUMNS = (
     ("config", "config", "{}"),
@@ -62,30 +59,6 @@ def selected(args: argparse.Namespace) -> Iterator[Shipped]:
     if not found:
         raise Ada3DError(f"--family {args.family}: MMAction2 ships no 3D recognizer there")
     yield from found
-
-
-def clip_shape(args: argparse.Namespace, shipped: Shipped) -> tuple[int, ...]:
-    if not args.shape:
-        return clip_shape_of(shipped.config)
-    try:
-        shape = tuple(int(n) for n in args.shape.split(","))
-    except ValueError:
-        shape = ()
-    if len(shape) != 4:
-        raise Ada3DError(f"--shape {args.shape}: expected C,T,H,W, such as 3,8,224,224")
-    return shape
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without what recognizers' constructors log and warn of."""
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 def support(shipped: Shipped, shape: tuple[int, ...]) -> dict:
@@ -164,7 +137,7 @@ def main() -> None:
     args = parse_args()
     rows, known = [], {}
     for shipped in selected(args):
-        shape = clip_shape(args, shipped)
+        shape = parse_shape(args.shape) if args.shape else clip_shape_of(shipped.config)
         key = (str(shipped.config.model.to_dict()), shape)
         if key not in known:
             with quiet():

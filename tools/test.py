@@ -3,7 +3,8 @@
 
     python tools/test.py CONFIG CHECKPOINT [--policy learned|full|random[:frames=0.7,stages=0.4]]
 
-The other options are those of MMAction2's own tools/test.py.
+Prints the paper's columns, percentiles and a histogram of the cost, and writes each clip's policy
+and price (--policies). The other options are those of MMAction2's own tools/test.py.
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ import os
 import sys
 from pathlib import Path
 
-from mmengine.config import DictAction
+from mmaction.datasets.transforms import PackActionInputs
+from mmengine.config import Config, DictAction
+from mmengine.dist import is_main_process
 
 import ada3d_fx.mm  # noqa: F401  registers models, hooks and metrics
-from ada3d_fx import Ada3DError
-from ada3d_fx.mm.checks import check_config
+from ada3d_fx import Ada3DError, report
+from ada3d_fx.mm.checks import check_config, inner_datasets
 from ada3d_fx.mm.launch import build_runner, load_config, load_weights, set_policy, user_errors
+from ada3d_fx.mm.metric import row_of
 
 
 def parse_args() -> argparse.Namespace:
@@ -31,6 +35,11 @@ def parse_args() -> argparse.Namespace:
         "used on average",
     )
     parser.add_argument("--work-dir", help="where the log goes")
+    parser.add_argument(
+        "--policies",
+        help="write each clip's policy and price to this .json or .csv file (policies.json in the "
+        "work dir, if not given)",
+    )
     parser.add_argument("--dump", help="write the predictions to this .pkl file")
     parser.add_argument(
         "--cfg-options", nargs="+", action=DictAction, help="config entries to set, as key=value"
@@ -41,6 +50,39 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     return args
+
+
+def record_policies(config: Config, path: str) -> bool:
+    """Make the config's PolicyCostMetric write its clips, with the names of their videos."""
+    metrics = [m for m in config.test_evaluator if m.get("type") == "PolicyCostMetric"]
+    for metric in metrics:
+        metric["out_file"] = path
+    for dataset in inner_datasets(config.test_dataloader.dataset):
+        for transform in dataset.get("pipeline") or ():
+            if transform["type"] == "PackActionInputs":
+                keys = transform.get("meta_keys", PackActionInputs().meta_keys)
+                transform["meta_keys"] = tuple(dict.fromkeys([*keys, "filename", "frame_dir"]))
+    return bool(metrics)
+
+
+def summary(metrics: dict, clips: list[dict]) -> str:
+    """The paper's columns, and how the cost is distributed over the clips."""
+    row = row_of("tested", metrics)
+    cost = [(clip["macs"] + clip["selector_macs"]) / 1e9 for clip in clips]
+    percentiles = ", ".join(f"{p} % {row[f'gmacs_p{p}']:.4g}" for p in (10, 50, 90))
+    return "\n".join(
+        [
+            report.table([row]),
+            "",
+            f"GMACs per clip: {percentiles}, most {row['gmacs_max']:.4g}",
+            report.histogram(cost),
+            "kept frames",
+            report.histogram([clip["num_frames"] for clip in clips], bins=64),
+            "3D stages",
+            report.histogram([clip["num_stages"] for clip in clips], bins=64),
+            f"{row['distinct_policies']:.0f} distinct policies of {len(clips)} clips",
+        ]
+    )
 
 
 @user_errors
@@ -56,18 +98,29 @@ def main() -> None:
         set_policy(config, args.policy)
     if args.seed is not None:
         config.randomness = {"seed": args.seed}
+    evaluators = config.test_evaluator
+    if not isinstance(evaluators, (list, tuple)):
+        config.test_evaluator = [evaluators]
+    policies = args.policies or str(Path(config.work_dir) / "policies.json")
+    recorded = record_policies(config, policies)
+    if args.policies and not recorded:
+        raise Ada3DError("--policies: the config's test_evaluator has no PolicyCostMetric")
     if args.dump:
         if not args.dump.endswith((".pkl", ".pickle")):
             raise Ada3DError(f"--dump {args.dump}: the file's name must end with .pkl")
-        evaluators = config.test_evaluator
-        evaluators = list(evaluators) if isinstance(evaluators, (list, tuple)) else [evaluators]
-        config.test_evaluator = [*evaluators, {"type": "DumpResults", "out_file_path": args.dump}]
+        config.test_evaluator = [
+            *config.test_evaluator,
+            {"type": "DumpResults", "out_file_path": args.dump},
+        ]
     if not Path(args.checkpoint).is_file():
         raise Ada3DError(f"checkpoint: no file at {args.checkpoint}")
     check_config(config, ("test",))
     runner = build_runner(config)
     load_weights(runner.model, args.checkpoint)
-    runner.test()
+    metrics = runner.test()
+    if recorded and is_main_process():
+        print(summary(metrics, report.read_clips(policies)))
+        print(f"each clip's policy and price: {policies}")
 
 
 if __name__ == "__main__":

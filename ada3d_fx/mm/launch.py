@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import functools
+import logging
+import platform
 import re
+import subprocess
 import sys
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 
+import mmaction
+import mmengine
+import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 from torch import nn
 
+from .. import __version__
 from ..errors import Ada3DError
 from .build import load_checkpoint, load_recognizer
 from .hooks import unwrap
@@ -34,6 +44,42 @@ def user_errors(main: Callable[[], None]) -> Callable[[], int]:
         return 0
 
     return wrapped
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without what recognizers' constructors log and warn of."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def versions() -> dict[str, str | None]:
+    """What a result was made with: this package, its commit if it is a checkout, and what it stands
+    on."""
+    return {
+        "ada3d_fx": __version__,
+        "commit": _commit(),
+        "torch": torch.__version__,
+        "fvcore": metadata.version("fvcore"),
+        "mmaction2": mmaction.__version__,
+        "mmengine": mmengine.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _commit() -> str | None:
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True
+        )
+    except FileNotFoundError:
+        return None
+    return found.stdout.strip() or None
 
 
 def load_config(path: str | Path, options: Mapping | None = None) -> Config:

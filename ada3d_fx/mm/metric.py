@@ -8,6 +8,7 @@ import torch
 from mmaction.registry import METRICS
 from mmengine.evaluator import BaseMetric
 
+from .. import report
 from ..errors import Ada3DError
 from ..policy import Policy
 
@@ -24,6 +25,11 @@ class PolicyCostMetric(BaseMetric):
 
     Args:
         kinds: {name: labels}, classes to be reported apart; a video is of the kind of its label.
+        out_file: write each clip's policy and price to this .json or .csv file, see
+            `report.write_policies`.
+
+    Raises:
+        Ada3DError: samples without policies, or an out_file of another kind.
     """
 
     default_prefix = "policy"
@@ -31,11 +37,15 @@ class PolicyCostMetric(BaseMetric):
     def __init__(
         self,
         kinds: Mapping[str, Sequence[int]] | None = None,
+        out_file: str | None = None,
         collect_device: str = "cpu",
         prefix: str | None = None,
     ):
         super().__init__(collect_device=collect_device, prefix=prefix)
         self.kinds = {name: set(labels) for name, labels in (kinds or {}).items()}
+        self.out_file = out_file
+        if out_file is not None:
+            report.policy_file_kind(out_file)
 
     def process(self, data_batch, data_samples: Sequence[Mapping]) -> None:
         for sample in data_samples:
@@ -54,10 +64,13 @@ class PolicyCostMetric(BaseMetric):
                     "reward": sample["reward"],
                     "label": int(label) if label is not None and label.numel() == 1 else None,
                     "predicted": int(sample["pred_score"].argmax()),
+                    "video": sample.get("filename") or sample.get("frame_dir"),
                 }
             )
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
+        if self.out_file is not None:
+            report.write_policies(self.out_file, records(results))
         frames = torch.cat([r["frames"] for r in results])
         stages = torch.cat([r["stages"] for r in results])
         recognizer = torch.cat([r["macs"] for r in results]).double() / 1e9
@@ -81,3 +94,38 @@ class PolicyCostMetric(BaseMetric):
                     used = torch.cat([r[name] for r in mine]).sum(1)
                     metrics[f"{name}_{kind}"] = used.double().mean().item()
         return metrics
+
+
+def records(results: Sequence[Mapping]) -> list[dict]:
+    """A row for each clip (each view of each video), in the order of the test list."""
+    return [
+        {
+            "video": result["video"] if result["video"] is not None else str(index),
+            "view": view,
+            "label": result["label"],
+            "predicted": result["predicted"],
+            **report.policy_words(frames, stages),
+            "macs": int(macs),
+            "selector_macs": int(result["selector"]),
+        }
+        for index, result in enumerate(results)
+        for view, (frames, stages, macs) in enumerate(
+            zip(result["frames"], result["stages"], result["macs"])
+        )
+    ]
+
+
+def row_of(name: str, metrics: Mapping[str, float]) -> dict:
+    """A row of `report.table` out of an evaluation's metrics; accuracy in percent, None if nothing
+    measured it."""
+    row: dict = {"name": name, "accuracy": None}
+    for key in ("acc/top1", "acc/mean_average_precision"):
+        if key in metrics:
+            row["accuracy"] = 100 * float(metrics[key])
+    if "acc/mean1" in metrics:
+        row["mean_class_accuracy"] = 100 * float(metrics["acc/mean1"])
+    for key, value in metrics.items():
+        if key.startswith("policy/"):
+            key, value = key.removeprefix("policy/"), float(value)
+            row[key] = 100 * value if key.startswith("accuracy_") else value
+    return row

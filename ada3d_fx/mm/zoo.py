@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import mmaction
+import mmengine
 from mmengine.config import Config
 
 from ..errors import Ada3DError
@@ -48,6 +49,53 @@ def shipped_recognizers() -> Iterator[Shipped]:
             yield Shipped(str(path.relative_to(folder)), config)
 
 
+class Listed(NamedTuple):
+    """What MMAction2's metafile says of a shipped config: FLOPs in units of 10^9, and the clip of
+    its resolution and the config's length."""
+
+    name: str
+    config: Config
+    giga: float
+    clip_shape: tuple[int, int, int, int]
+
+
+def listed_flops(families: Sequence[str]) -> Iterator[Listed]:
+    """The 3D recognizers of these folders whose FLOPs MMAction2 lists, in the metafile's order.
+
+    Raises:
+        Ada3DError: a folder without a metafile.
+    """
+    for family in families:
+        path = configs_folder() / "recognition" / family / "metafile.yml"
+        if not path.is_file():
+            raise Ada3DError(f"MMAction2 has no metafile for {family!r}: no file at {path}")
+        for entry in mmengine.load(path)["Models"]:
+            about = entry["Metadata"]
+            config = Config.fromfile(configs_folder().parent / entry["Config"])
+            if "FLOPs" not in about or config.model.type != "Recognizer3D":
+                continue
+            flops = str(about["FLOPs"])
+            giga = float(flops[:-1]) if flops.endswith("G") else float(flops) / 1e9
+            side = int(str(about["Resolution"]).partition("x")[0])
+            channels, frames, *_ = clip_shape_of(config)
+            yield Listed(entry["Config"], config, giga, (channels, frames, side, side))
+
+
+def parse_shape(text: str) -> tuple[int, int, int, int]:
+    """'3,8,224,224' -> (3, 8, 224, 224): C, T, H, W.
+
+    Raises:
+        Ada3DError: anything else.
+    """
+    try:
+        shape = tuple(int(n) for n in text.split(","))
+    except ValueError:
+        shape = ()
+    if len(shape) != 4 or min(shape) < 1:
+        raise Ada3DError(f"--shape {text}: expected C,T,H,W, such as 3,8,224,224")
+    return shape
+
+
 def clip_shape_of(config: Config) -> tuple[int, int, int, int]:
     """(C, T, H, W) of the clips of a config's test pipeline (else of its training pipeline; else as
     its model says).
@@ -68,7 +116,7 @@ def clip_shape_of(config: Config) -> tuple[int, int, int, int]:
         return (backbone.get("in_channels", 3), config.num_frames, size, size)
     raise Ada3DError(
         "no pipeline with a sampling transform (clip_len) and a crop or resize to a fixed size; "
-        "give the shape of a clip, C,T,H,W"
+        "give the shape of a clip, --shape C,T,H,W"
     )
 
 
