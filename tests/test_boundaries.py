@@ -24,6 +24,7 @@ ORDER = [
     "rewrite",
     "fold",
     "convert",
+    "count",
     "flops",
     "selection",
     "reinforce",

@@ -55,3 +55,36 @@ def test_pixels_are_frames_last_to_first():
     clip = torch.arange(3 * 2 * 4 * 5).reshape(3, 2, 4, 5).float()
     assert report.pixels(clip).shape == (2, 4, 5, 3)
     assert report.pixels(clip)[1, 2, 3].tolist() == [33, 73, 113]
+
+
+def test_histograms_count_everything():
+    lines = report.histogram([1, 1, 2, 8], bins=10).splitlines()
+    assert [line.split()[0] for line in lines] == ["1", "2", "8"]
+    assert [int(line.split()[-1]) for line in lines] == [2, 1, 1]
+    assert lines[0].count("#") == 2 * lines[1].count("#")
+    lines = report.histogram(torch.linspace(0, 1, 101).tolist(), bins=4).splitlines()
+    assert len(lines) == 4 and sum(int(line.split()[-1]) for line in lines) == 101
+    assert lines[0].strip().startswith("0 to 0.25") and lines[3].strip().startswith("0.75 to 1")
+
+
+def test_policies_that_are_no_policies_are_refused(tmp_path):
+    clip = dict.fromkeys(report.POLICY_FIELDS, 0) | {"frames": "10", "stages": "1"}
+    with pytest.raises(Ada3DError, match="differ in their decisions"):
+        report.policies_of([clip, clip | {"frames": "100"}])
+    (tmp_path / "a.json").write_text('{"rows": []}')
+    with pytest.raises(Ada3DError, match=r"a\.json was not written by tools/test.py"):
+        report.read_clips(tmp_path / "a.json")
+    (tmp_path / "a.csv").write_text("frames,stages\n10,1\n")
+    with pytest.raises(Ada3DError, match=r"a\.csv was not written by"):
+        report.read_clips(tmp_path / "a.csv")
+
+
+def test_policies_without_stages():
+    clip = dict.fromkeys(report.POLICY_FIELDS, 0) | {"frames": "10", "stages": ""}
+    assert report.policies_of([clip, clip]).stages.shape == (2, 0)
+
+
+def test_price_picture(tmp_path):
+    lines = [report.Line("0 of 1", [1, 2], [1, 2]), report.Line("1 of 1", [2, 4], [2, 4])]
+    report.draw_prices([1, 2], lines, {"2D part": 2, "+ stem": 2}, tmp_path / "p.png", "x", 4, 1)
+    assert (tmp_path / "p.png").read_bytes()[:4] == b"\x89PNG"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -51,7 +52,7 @@ def shipped_recognizers() -> Iterator[Shipped]:
 
 class Listed(NamedTuple):
     """What MMAction2's metafile says of a shipped config: FLOPs in units of 10^9, and the clip of
-    its resolution and the config's length."""
+    its resolution (of the test pipeline, where it says only how videos were resized)."""
 
     name: str
     config: Config
@@ -76,9 +77,10 @@ def listed_flops(families: Sequence[str]) -> Iterator[Listed]:
                 continue
             flops = str(about["FLOPs"])
             giga = float(flops[:-1]) if flops.endswith("G") else float(flops) / 1e9
-            side = int(str(about["Resolution"]).partition("x")[0])
-            channels, frames, *_ = clip_shape_of(config)
-            yield Listed(entry["Config"], config, giga, (channels, frames, side, side))
+            channels, frames, *size = clip_shape_of(config)
+            square = re.fullmatch(r"(\d+)x\1", str(about["Resolution"]))
+            size = [int(square[1])] * 2 if square else size
+            yield Listed(entry["Config"], config, giga, (channels, frames, *size))
 
 
 def parse_shape(text: str) -> tuple[int, int, int, int]:
