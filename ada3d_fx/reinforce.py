@@ -23,12 +23,13 @@ class Objective:
     = (|u|/T) to the power ``frame_exponent``, O(v) = (|v|/K) to ``stage_exponent`` (eq. 4 as
     printed: 1 and 2); ``cost='flops'``: both are the multiply-adds of the executed policy over
     those of the full one. ``baseline``: ``'leave_one_out'`` (the mean reward of the clip's other
-    samples), ``'greedy'`` (the reward of its most probable policy) or ``'moving_average'``.
+    samples), ``'greedy'`` (the reward of its most probable policy, which the recognizer then learns
+    from too in the joint stage) or ``'moving_average'``.
     ``entropy``: weight of an entropy bonus. ``multi_label``: how right a set of labels is
     predicted, see `correctness`. ``soft``: a prediction is as right as the probability that it
     gives to the label, instead of right or wrong; less noisy than the paper's rule. ``budget``:
-    GMACs per clip, selection network included, that greedy policies may cost on average; the weight
-    of the cost follows it with the rate ``budget_rate``, see `CostWeight`.
+    GMACs per clip, selection network included, that the drawn policies shall cost on average; the
+    weight of the cost follows it with the rate ``budget_rate``, see `CostWeight`.
     """
 
     gamma: float = 1.0
@@ -42,7 +43,7 @@ class Objective:
     multi_label: str = "top1"
     soft: bool = False
     budget: float | None = None
-    budget_rate: float = 0.05
+    budget_rate: float = 0.02
 
     def __post_init__(self):
         for name, allowed in (
@@ -104,7 +105,7 @@ def reward(correct: Tensor, cost: Tensor, gamma: float, weight: float | Tensor =
 
 
 class CostWeight(nn.Module):
-    """The weight of O(x) in eq. 4: 1, or with a budget whatever makes greedy policies cost it.
+    """The weight of O(x) in eq. 4: 1, or with a budget whatever makes the drawn policies cost it.
 
     It grows while they cost more and shrinks while they cost less, and stays below 1 + gamma, where
     a wrong prediction would be better than a dear right one.
@@ -117,7 +118,7 @@ class CostWeight(nn.Module):
         self.register_buffer("value", torch.ones(()), persistent=self.budget is not None)
 
     def update(self, gmacs: Tensor) -> None:
-        """Follow the mean cost of a batch's greedy policies."""
+        """Follow the mean cost of a batch's policies, selection network included."""
         if self.budget is not None and self.training:
             excess = (gmacs / self.budget - 1).clamp(-1, 1).to(self.value)
             self.value.mul_((self.rate * excess).exp()).clamp_(1e-2, self.most)

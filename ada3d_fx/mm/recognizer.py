@@ -261,13 +261,12 @@ class Ada3DRecognizer(BaseModel):
             value = reward(correct, cost, goal.gamma, self.cost_weight.value)
             rewards.append(value[:many].unflatten(0, (n, goal.samples)))
             advantages.append(baseline.advantage(rewards[-1], value[many:]))
-        greedy_gmacs = (self.price(greedy).double().mean() + self.selector_macs).float() / 1e9
-        self.cost_weight.update(greedy_gmacs)
+        usage = self._usage_log(drawn, self.selector_macs)
+        self.cost_weight.update(usage["gmacs"])
         losses = {"loss_policy": policy_loss(distribution, drawn, *advantages, goal.entropy)}
         if joint:
-            samples = [s for s in data_samples for _ in range(goal.samples)]
-            auxiliary = {path: value[:many] for path, value in auxiliary.items()}
-            losses.update(self._recognizer_loss(scores[:many], auxiliary, samples))
+            samples = [data_samples[i] for i in which.tolist()]
+            losses.update(self._recognizer_loss(scores, auxiliary, samples))
         frames, stages = distribution.entropy()
         log = {
             "reward_frames": rewards[0].mean(),
@@ -277,10 +276,10 @@ class Ada3DRecognizer(BaseModel):
             "entropy_frames": frames.detach().mean(),
             "entropy_stages": stages.detach().mean(),
             "distinct_policies": clips.new_tensor(float(greedy.num_distinct)),
-            "gmacs_greedy": greedy_gmacs,
+            "gmacs_greedy": self._usage_log(greedy, self.selector_macs)["gmacs"],
             "cost_weight": self.cost_weight.value.clone(),
         }
-        return {**losses, **log, **self._usage_log(drawn, self.selector_macs)}
+        return {**losses, **log, **usage}
 
     def _recognizer_loss(self, scores: Tensor, auxiliary: dict, data_samples: list) -> dict:
         """The head's loss, and those of auxiliary heads, each made by the head's own code."""
