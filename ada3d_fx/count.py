@@ -12,7 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -279,7 +279,7 @@ def _has_parameters(module: nn.Module, path: str) -> bool:
 
 @contextmanager
 def _tracing(module: nn.Module) -> Iterator[None]:
-    """In evaluation mode, without gradients, arithmetic, or fvcore's remarks."""
+    """In evaluation mode, without gradients, mixed precision, arithmetic, or fvcore's remarks."""
     training = [m for m in module.modules() if m.training]
     for m in training:
         m.training = False  # eval() itself may be overridden by frozen stages and the like
@@ -287,7 +287,11 @@ def _tracing(module: nn.Module) -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with torch.no_grad(), no_arithmetic():
+        with ExitStack() as without:
+            for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+                without.enter_context(torch.autocast(device, enabled=False))
+            without.enter_context(torch.no_grad())
+            without.enter_context(no_arithmetic())
             yield
     finally:
         logger.setLevel(level)

@@ -160,6 +160,13 @@ def test_what_mmaction2_lists():
         list(listed_flops(["nothing"]))
 
 
+def test_the_zoo_at_the_size_that_gives_its_figures(monkeypatch, capsys):
+    assert run(monkeypatch, "--zoo", "c3d") == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "c3d" in line]
+    cells = [cell.strip() for cell in line.split("|")]
+    assert cells[4:6] == ["16x112x112", "38.5"] and 0.99 < float(cells[7]) < 1.01
+
+
 def test_shapes():
     assert parse_shape("3,8,224,224") == (3, 8, 224, 224)
     with pytest.raises(Ada3DError, match="C,T,H,W"):

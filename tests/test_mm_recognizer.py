@@ -140,6 +140,30 @@ def test_stage_2_trains_both_and_batch_norm_moves():
     assert any("running_mean" in key for key in moved)
 
 
+def test_the_recognizer_learns_from_greedy_policies_too_where_they_are_the_baseline():
+    model = build(objective={"samples": 2, "baseline": "greedy"}).train()
+    model.set_training_stage("joint")
+    seen, loss = [], model._head[0].loss_by_feat
+    model._head[0].loss_by_feat = lambda scores, samples: (
+        seen.append((scores, samples)) or loss(scores, samples)
+    )
+    inputs, samples = mm_parts.batch(3)
+    model(inputs, samples, mode="loss")
+    ((scores, labelled),) = seen
+    assert len(scores) == len(labelled) == 3 * (2 + 1)
+    assert labelled == [sample for sample in samples for _ in range(2)] + samples
+
+
+def test_a_budget_moves_the_weight_of_the_cost():
+    tight = build(objective={"samples": 2, "budget": 1e-6, "soft": True}).train()
+    losses = tight(*mm_parts.batch(3), mode="loss")
+    assert tight.cost_weight.value > 1 and losses["cost_weight"] == tight.cost_weight.value
+    assert losses["gmacs"] > 0 and losses["gmacs_greedy"] > 0
+    loose = build(objective={"samples": 2, "budget": 1e6}).train()
+    loose(*mm_parts.batch(3), mode="loss")
+    assert loose.cost_weight.value < 1
+
+
 def test_warmup_leaves_a_share_of_each_batch_full():
     model = build().train()
     model.set_training_stage("warmup")

@@ -2,13 +2,22 @@
 (float64)."""
 
 import itertools
+import math
 
 import pytest
 import torch
 
 from ada3d_fx.errors import Ada3DError
 from ada3d_fx.policy import Policy, PolicyDistribution
-from ada3d_fx.reinforce import Baseline, Objective, correctness, costs, policy_loss, reward
+from ada3d_fx.reinforce import (
+    Baseline,
+    CostWeight,
+    Objective,
+    correctness,
+    costs,
+    policy_loss,
+    reward,
+)
 
 
 def policies(frames=2, stages=2):
@@ -140,6 +149,34 @@ def test_correctness_of_label_sets():
     assert precision.tolist() == pytest.approx(by_hand)
 
 
+def test_soft_correctness_is_the_labels_probability():
+    scores = torch.tensor([[0.0, 1.0, 2.0], [3.0, 0.0, 0.0]])
+    soft = correctness(scores, torch.tensor([1, 0]), soft=True)
+    assert soft.tolist() == pytest.approx(
+        [scores[0].softmax(0)[1].item(), scores[1].softmax(0)[0].item()]
+    )
+    assert correctness(scores, torch.tensor([1, 0])).tolist() == [0, 1]
+
+
+def test_cost_weight_follows_the_budget_and_stays_in_its_bounds():
+    cost, right = torch.tensor([0.5]), torch.tensor([1.0])
+    assert reward(right, cost, 2.0, torch.tensor(1.5)).tolist() == [0.25]
+    free = CostWeight(Objective(gamma=2.0))
+    free.update(torch.tensor(9.0))
+    assert free.value == 1 and not free.state_dict()
+    held = CostWeight(Objective(gamma=2.0, budget=0.5, budget_rate=0.1))
+    assert set(held.state_dict()) == {"value"}
+    held.update(torch.tensor(0.6))
+    assert held.value.item() == pytest.approx(math.exp(0.1 * 0.2))
+    held.eval().update(torch.tensor(0.6))
+    assert held.value.item() == pytest.approx(math.exp(0.1 * 0.2))
+    held.train()
+    for gmacs, bound in ((5.0, 3.0), (0.0, 0.01)):
+        for _ in range(200):
+            held.update(torch.tensor(gmacs))
+        assert held.value.item() == pytest.approx(bound)  # 1 + gamma, and nearly nothing
+
+
 def test_moving_average_uses_earlier_batches_only():
     rule = Baseline(Objective(baseline="moving_average", momentum=0.5))
     first = rule.advantage(torch.tensor([[1.0, 3.0]]))
@@ -160,7 +197,14 @@ def test_entropy_bonus_pulls_towards_even_odds():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"cost": "time"}, {"baseline": "none"}, {"samples": 1}, {"multi_label": "f1"}]
+    "wrong",
+    [
+        {"cost": "time"},
+        {"baseline": "none"},
+        {"samples": 1},
+        {"multi_label": "f1"},
+        {"budget": 0.0},
+    ],
 )
 def test_objective_refuses(wrong):
     with pytest.raises(Ada3DError, match=next(iter(wrong))):

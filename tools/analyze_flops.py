@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import math
 import statistics
 import sys
 import time
@@ -42,8 +43,9 @@ POLICY_COLUMNS = (
     *(("frames", "#Frame", "{:.2f}"), ("distinct", "distinct", "{}")),
 )
 ZOO_COLUMNS = (
-    *(("config", "config", "{}"), ("shape", "clip", "{}"), ("listed", "listed GFLOPs", "{:.5g}")),
-    *(("gmacs", "fvcore", "{:.5g}"), ("ratio", "ratio", "{:.3f}")),
+    *(("config", "config", "{}"), ("count", "alike", "{}"), ("label", "labelled", "{}")),
+    *(("shape", "counted at", "{}"), ("listed", "MMAction2 lists", "{:.5g}")),
+    *(("gmacs", "fvcore, 10^9", "{:.5g}"), ("ratio", "ratio", "{:.3f}")),
 )
 
 
@@ -348,24 +350,28 @@ def draw(analysis: Analysis, path: str) -> None:
 
 
 def compare_zoo(args: argparse.Namespace) -> str:
-    """fvcore's count beside the FLOPs that MMAction2 lists, at the listed size and at 256x256."""
-    rows = []
+    """fvcore's count beside the FLOPs that MMAction2 lists, at the input size that gives them."""
+    rows: dict[tuple, dict] = {}
     for entry in listed_flops(args.zoo.split(",")):
-        shapes = [entry.clip_shape]
-        if entry.clip_shape[2:] == (224, 224):
-            shapes.append((*entry.clip_shape[:2], 256, 256))
         with quiet():
             model = build_recognizer(recognizer_config(entry.config.model)).eval()
-            for shape in shapes:
+            shape, full = entry.clip_shape, 0.0
+            for _ in range(2):  # at the listed size, then at the one that its count points to
                 full = price_table(convert(model, shape), args.convention).full / 1e9
-                words = "x".join(map(str, shape[1:]))
-                ratio = full / entry.giga
-                rows.append({"config": Path(entry.name).stem, "shape": words, "gmacs": full,
-                             "listed": entry.giga, "ratio": ratio})  # fmt: skip
-        print(f"{len(rows):3d} {entry.name}", file=sys.stderr)
+                side = 16 * round(shape[2] * math.sqrt(entry.giga / full) / 16)
+                if side in (0, shape[2]):
+                    break
+                shape = (*shape[:2], side, side)
+        print(entry.name, file=sys.stderr)
+        words = "x".join(map(str, shape[1:]))
+        row = rows.setdefault((entry.giga, words, round(full, 3)), {"configs": []})
+        row["configs"].append(Path(entry.name).stem)
+        row |= {"config": row["configs"][0], "count": len(row["configs"]), "shape": words}
+        row |= {"label": f"{entry.clip_shape[2]}x{entry.clip_shape[3]}", "listed": entry.giga}
+        row |= {"gmacs": full, "ratio": full / entry.giga}
     if args.json:
-        report.write_json(args.json, {"rows": rows, "versions": versions()})
-    return report.table(rows, ZOO_COLUMNS, markdown=True)
+        report.write_json(args.json, {"rows": list(rows.values()), "versions": versions()})
+    return report.table(list(rows.values()), ZOO_COLUMNS, markdown=True)
 
 
 def write_csv(path: str, rows: list[dict]) -> None:
