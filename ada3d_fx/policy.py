@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,9 @@ if (
     TYPE_CHECKING
 ):  # the plan is made further down the data flow; a policy only reads three numbers of it
     from .stages import StagePlan
+
+
+GREEDY = ("threshold", "count")
 
 
 class Policy:
@@ -205,12 +209,30 @@ class PolicyDistribution:
 
         return self._policy(draw(self.frame_logits), draw(self.stage_logits))
 
-    def mode(self, threshold: float = 0.5) -> Policy:
-        """The greedy policy of test time: what is more probable than ``threshold``."""
-        return self._policy(
-            self.frame_logits.detach().sigmoid() > threshold,
-            self.stage_logits.detach().sigmoid() > threshold,
-        )
+    def mode(self, threshold: float = 0.5, greedy: str = "threshold") -> Policy:
+        """The greedy policy of test time.
+
+        ``greedy='threshold'``, the paper's: what is more probable than ``threshold``.
+        ``'count'``: as many units of frames as a draw keeps on average, the most probable ones.
+        Where frames are alike, all their probabilities lie on one side of a threshold, so that a
+        small step turns all frames on or off; their number does not jump. ``threshold`` above 0.5
+        makes all policies cheaper, below it dearer: it is taken from the logits.
+
+        Raises:
+            Ada3DError: another way, or a threshold outside (0, 1).
+        """
+        if greedy not in GREEDY or not 0 < threshold < 1:
+            raise Ada3DError(
+                f"mode: greedy={greedy!r} (one of {', '.join(GREEDY)}), threshold={threshold!r} "
+                "(between 0 and 1)"
+            )
+        shift = math.log(threshold / (1 - threshold))
+        units, stages = self.frame_logits.detach() - shift, self.stage_logits.detach() - shift
+        if greedy == "count" and units.shape[1]:
+            kept = units.float().sigmoid().sum(1).round().clamp(min=1)
+            rank = units.argsort(1, descending=True, stable=True).argsort(1)
+            return self._policy(rank < kept[:, None], stages > 0)
+        return self._policy(units > 0, stages > 0)
 
     def log_prob(self, policy: Policy) -> tuple[Tensor, Tensor]:
         """log pi^f(u | V) [N] and log pi^c(v | V) [N]; gradients flow to the logits."""

@@ -26,8 +26,9 @@ class Objective:
     samples), ``'greedy'`` (the reward of its most probable policy, which the recognizer then learns
     from too in the joint stage) or ``'moving_average'``.
     ``entropy``: weight of an entropy bonus. ``multi_label``: how right a set of labels is
-    predicted, see `correctness`. ``soft``: a prediction is as right as the probability that it
-    gives to the label, instead of right or wrong; less noisy than the paper's rule. ``budget``:
+    predicted, see `correctness`. ``soft``: where it is above 0, a prediction is as right as the
+    probability that it gives to the label, its scores divided by this temperature; 0 is the paper's
+    right or wrong. ``budget``:
     GMACs per clip, selection network included, that the drawn policies shall cost on average; the
     weight of the cost follows it with the rate ``budget_rate``, see `CostWeight`.
     """
@@ -41,7 +42,7 @@ class Objective:
     momentum: float = 0.9
     entropy: float = 0.0
     multi_label: str = "top1"
-    soft: bool = False
+    soft: float = 0.0
     budget: float | None = None
     budget_rate: float = 0.02
 
@@ -58,22 +59,24 @@ class Objective:
             raise Ada3DError(
                 f"objective: {self.baseline!r} needs samples >= {least}, not {self.samples}"
             )
+        if self.soft < 0:
+            raise Ada3DError(f"objective: soft={self.soft!r}; a temperature is at least 0")
         if self.budget is not None and self.budget <= 0:
             raise Ada3DError(f"objective: budget={self.budget!r} GMACs; it must be positive")
 
 
 def correctness(
-    scores: Tensor, labels: Tensor, multi_label: str = "top1", soft: bool = False
+    scores: Tensor, labels: Tensor, multi_label: str = "top1", soft: float = 0.0
 ) -> Tensor:
     """How right each prediction is, float [M] in [0, 1]. Scores [M, num_classes].
 
-    ``labels`` [M] (classes): 1 where the highest score is the label's; where ``soft``, the softmax
-    of the scores at the label. ``labels`` [M, num_classes]
+    ``labels`` [M] (classes): 1 where the highest score is the label's; with ``soft``, the softmax
+    of the scores over this temperature, at the label. ``labels`` [M, num_classes]
     (sets, as 0/1): ``'top1'``: 1 where the highest score is of the set; ``'average_precision'``:
     the average precision of the ranking.
     """
     if labels.ndim == 1 and soft:
-        return scores.softmax(1).gather(1, labels[:, None])[:, 0]
+        return (scores / soft).softmax(1).gather(1, labels[:, None])[:, 0]
     if labels.ndim == 1:
         return (scores.argmax(1) == labels).float()
     ranked = labels.gather(1, scores.argsort(1, descending=True)).float()
@@ -119,6 +122,8 @@ class CostWeight(nn.Module):
 
     def update(self, gmacs: Tensor) -> None:
         """Follow the mean cost of a batch's policies, selection network included."""
+        if self.soft < 0:
+            raise Ada3DError(f"objective: soft={self.soft!r}; a temperature is at least 0")
         if self.budget is not None and self.training:
             excess = (gmacs / self.budget - 1).clamp(-1, 1).to(self.value)
             self.value.mul_((self.rate * excess).exp()).clamp_(1e-2, self.most)

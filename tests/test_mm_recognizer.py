@@ -155,7 +155,7 @@ def test_the_recognizer_learns_from_greedy_policies_too_where_they_are_the_basel
 
 
 def test_a_budget_moves_the_weight_of_the_cost():
-    tight = build(objective={"samples": 2, "budget": 1e-6, "soft": True}).train()
+    tight = build(objective={"samples": 2, "budget": 1e-6, "soft": 0.5}).train()
     losses = tight(*mm_parts.batch(3), mode="loss")
     assert tight.cost_weight.value > 1 and losses["cost_weight"] == tight.cost_weight.value
     assert losses["gmacs"] > 0 and losses["gmacs_greedy"] > 0
@@ -222,6 +222,7 @@ def test_mmaction_backbones_select_too():
         ({"selector": None, "training_stage": "joint"}, "needs selector"),
         ({"training_stage": "stage9"}, "stage9"),
         ({"test_policy": "best"}, "best"),
+        ({"greedy": "best"}, "greedy 'best'; there are threshold, count"),
         ({"objective": {"baseline": "none"}}, "baseline"),
         ({"selector": {"backbone": {"type": "torchvision.absent"}}}, "absent"),
         ({"selector": {"backbone": {"type": "NoSuchNet"}}}, "NoSuchNet"),

@@ -53,6 +53,29 @@ def test_samples_have_the_probabilities_that_log_prob_says():
     assert ((seen[codes] - expected).abs() < 5 * error).all()
 
 
+def test_counting_mode_keeps_as_many_frames_as_a_draw_does_on_average():
+    probs = torch.tensor([[0.45, 0.5, 0.55, 0.4], [0.9, 0.9, 0.9, 0.9], [0.1, 0.12, 0.1, 0.1]])
+    distribution = PolicyDistribution(probs.logit(), torch.zeros(3, 0))
+    policy = distribution.mode(greedy="count")
+    assert policy.frames.tolist() == [
+        [False, True, True, False],  # 1.9 frames; the threshold keeps 1
+        [True, True, True, True],
+        [False, True, False, False],  # 0.42 frames, but one is always kept
+    ]
+    assert distribution.mode(0.3, greedy="count").num_frames.tolist() == [3, 4, 1]
+    assert distribution.mode(0.8, greedy="count").num_frames.tolist() == [1, 3, 1]
+    for wrong in ({"greedy": "most"}, {"threshold": 1.0}):
+        with pytest.raises(Ada3DError, match="mode: greedy="):
+            distribution.mode(**wrong)
+
+
+def test_counting_mode_keeps_whole_units_and_fixed_frames():
+    distribution = PolicyDistribution(torch.zeros(1, 4), torch.ones(1, 1), frame_unit=2)
+    assert distribution.mode(greedy="count").frames.tolist() == [[True] * 4 + [False] * 4]
+    fixed = PolicyDistribution(torch.zeros(1, 0), torch.ones(1, 1), None, num_frames=3)
+    assert fixed.mode(greedy="count").frames.all()
+
+
 def test_mode_is_the_threshold_and_keeps_the_best_frame():
     distribution = PolicyDistribution(
         torch.tensor([[-3.0, -1.0, -2.0], [1.0, -1.0, 2.0]]), torch.zeros(2, 2) + 0.1

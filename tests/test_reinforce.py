@@ -151,7 +151,9 @@ def test_correctness_of_label_sets():
 
 def test_soft_correctness_is_the_labels_probability():
     scores = torch.tensor([[0.0, 1.0, 2.0], [3.0, 0.0, 0.0]])
-    soft = correctness(scores, torch.tensor([1, 0]), soft=True)
+    soft = correctness(scores, torch.tensor([1, 0]), soft=1.0)
+    sharp = correctness(scores, torch.tensor([1, 0]), soft=0.01)
+    assert sharp.tolist() == pytest.approx([0, 1])
     assert soft.tolist() == pytest.approx(
         [scores[0].softmax(0)[1].item(), scores[1].softmax(0)[0].item()]
     )

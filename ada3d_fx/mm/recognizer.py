@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from ..convert import convert
 from ..errors import Ada3DError
 from ..flops import price
-from ..policy import Policy, PolicyDistribution
+from ..policy import GREEDY, Policy, PolicyDistribution
 from ..reinforce import (
     Baseline,
     CostWeight,
@@ -27,6 +27,7 @@ from ..reinforce import (
 from ..selection import selector_price
 from .build import build_recognizer, build_selector, initial_weights, recognizer_config
 
+TEST_POLICIES = ("learned", "full", "random")
 TRAINING_STAGES = ("warmup", "selection", "joint", "random")
 
 
@@ -56,6 +57,7 @@ class Ada3DRecognizer(BaseModel):
         random_policy: ``frames`` and ``stages``, the fractions of 'random'.
         test_policy: ``'learned'`` (the greedy policy), ``'full'`` or ``'random'``.
         test_threshold: what the greedy policy's probabilities must exceed.
+        greedy: how the greedy policy keeps frames, see `PolicyDistribution.mode`.
         selector_norm_eval: keep the selector's BatchNorm as it is in the policy stages, so that
             test time sees the very policies that were trained.
 
@@ -76,6 +78,7 @@ class Ada3DRecognizer(BaseModel):
         random_policy: Mapping | None = None,
         test_policy: str = "learned",
         test_threshold: float = 0.5,
+        greedy: str = "threshold",
         selector_norm_eval: bool = True,
         data_preprocessor: Mapping | None = None,
         init_cfg: Mapping | None = None,
@@ -109,8 +112,9 @@ class Ada3DRecognizer(BaseModel):
             self.selector_macs = selector_price(self.selector, self.clip_shape)
         self.warmup_full = warmup_full
         self.random_policy = {"frames": 0.7, "stages": 0.4, **dict(random_policy or {})}
-        self.test_policy, self.test_threshold = _test_policy(test_policy), test_threshold
-        self.selector_norm_eval = selector_norm_eval
+        self.test_policy = _one_of("test_policy", test_policy, TEST_POLICIES)
+        self.test_threshold = test_threshold
+        self.greedy, self.selector_norm_eval = _one_of("greedy", greedy, GREEDY), selector_norm_eval
         self.set_training_stage(training_stage or ("joint" if self.selector else "random"))
 
     @property
@@ -176,7 +180,7 @@ class Ada3DRecognizer(BaseModel):
             return Policy.random(self.plan, len(clips), **self.random_policy).to(clips.device)
         if self.selector is None:
             raise Ada3DError("test_policy='learned' needs selector=; try 'full' or 'random'")
-        return self.selector(clips).mode(self.test_threshold)
+        return self.selector(clips).mode(self.test_threshold, self.greedy)
 
     def predict(self, clips: Tensor, data_samples: list) -> list:
         """Scores averaged over views by the head; each sample records its views' policies and
@@ -245,7 +249,8 @@ class Ada3DRecognizer(BaseModel):
         goal, n, joint = self.objective, len(clips), self.training_stage == "joint"
         many = n * goal.samples
         distribution: PolicyDistribution = self.selector(clips)
-        drawn, greedy = distribution.repeat_interleave(goal.samples).sample(), distribution.mode()
+        drawn = distribution.repeat_interleave(goal.samples).sample()
+        greedy = distribution.mode(greedy=self.greedy)
         policy, which = drawn, torch.arange(n, device=clips.device).repeat_interleave(goal.samples)
         if goal.baseline == "greedy":  # behind the samples, in the same forward
             policy, which = Policy.cat([drawn, greedy]), torch.cat([which, which[:: goal.samples]])
@@ -336,7 +341,7 @@ def _labels(data_samples: list, device) -> Tensor:
     return labels.flatten() if labels.shape[-1] == 1 else labels
 
 
-def _test_policy(name: str) -> str:
-    if name not in ("learned", "full", "random"):
-        raise Ada3DError(f"test_policy {name!r}; there are 'learned', 'full' and 'random'")
-    return name
+def _one_of(option: str, value: str, allowed: Sequence[str]) -> str:
+    if value not in allowed:
+        raise Ada3DError(f"{option} {value!r}; there are {', '.join(allowed)}")
+    return value
