@@ -230,7 +230,7 @@ class PolicyDistribution:
         units, stages = self.frame_logits.detach() - shift, self.stage_logits.detach() - shift
         if greedy == "count" and units.shape[1]:
             kept = units.float().sigmoid().sum(1).round().clamp(min=1)
-            rank = units.argsort(1, descending=True, stable=True).argsort(1)
+            rank = units.argsort(dim=1, descending=True, stable=True).argsort(1)
             return self._policy(rank < kept[:, None], stages > 0)
         return self._policy(units > 0, stages > 0)
 

@@ -122,8 +122,6 @@ class CostWeight(nn.Module):
 
     def update(self, gmacs: Tensor) -> None:
         """Follow the mean cost of a batch's policies, selection network included."""
-        if self.soft < 0:
-            raise Ada3DError(f"objective: soft={self.soft!r}; a temperature is at least 0")
         if self.budget is not None and self.training:
             excess = (gmacs / self.budget - 1).clamp(-1, 1).to(self.value)
             self.value.mul_((self.rate * excess).exp()).clamp_(1e-2, self.most)
