@@ -41,6 +41,9 @@ class SelectionNetwork(nn.Module):
         hidden: width of the ``'frame'`` heads.
         frame_prob, stage_prob: the probabilities of keeping a frame and a stage before any
             training.
+        max_logit: logits stay within it (by a scaled tanh), so that no decision becomes so certain
+            that it is never tried the other way again; 3 leaves probabilities in 5 to 95 %, None
+            leaves logits free.
         input_size: side of the square to which frames are resized; None leaves them as they are.
         clip_mean, clip_std, input_mean, input_std: per channel; clips arrive as ``(pixels -
             clip_mean) / clip_std`` and the backbone is given ``(pixels - input_mean) / input_std``.
@@ -62,6 +65,7 @@ class SelectionNetwork(nn.Module):
         hidden: int = 64,
         frame_prob: float = 0.9,
         stage_prob: float = 0.9,
+        max_logit: float | None = None,
         input_size: int | None = 112,
         clip_mean: Sequence[float] | None = None,
         clip_std: Sequence[float] | None = None,
@@ -71,7 +75,9 @@ class SelectionNetwork(nn.Module):
     ):
         super().__init__()
         self.num_frames, self.frame_unit = plan.num_frames, plan.frame_unit
-        self.input_size = input_size
+        self.input_size, self.max_logit = input_size, max_logit
+        if max_logit is not None and max_logit <= 0:
+            raise Ada3DError(f"SelectionNetwork: max_logit={max_logit}; it must be positive")
         self._set_normalisation(clip_mean, clip_std, input_mean, input_std)
         self.backbone = mobilenet_v2() if backbone is None else backbone
         features = _feature_size(self.backbone, input_size or 112)
@@ -86,8 +92,8 @@ class SelectionNetwork(nn.Module):
             raise Ada3DError(
                 f"SelectionNetwork: aggregation={aggregation!r}; try 'frame' or 'uniform'"
             )
-        _start_at(self.heads.frame_out, "frame_prob", frame_prob)
-        _start_at(self.heads.stage_out, "stage_prob", stage_prob)
+        _start_at(self.heads.frame_out, "frame_prob", frame_prob, max_logit)
+        _start_at(self.heads.stage_out, "stage_prob", stage_prob, max_logit)
         self.classifier = nn.Linear(features, num_classes) if num_classes else None
 
     def forward(self, clips: Tensor) -> PolicyDistribution:
@@ -125,10 +131,12 @@ class SelectionNetwork(nn.Module):
 
     def distribution(self, features: Tensor) -> PolicyDistribution:
         """Features [N, T, D] -> distribution over the policies of the clips."""
-        frames, stages = self.heads(features)
-        return PolicyDistribution(
-            frames.float(), stages.float(), self.frame_unit, num_frames=features.shape[1]
-        )
+        frames, stages = (logits.float() for logits in self.heads(features))
+        if self.max_logit is not None:
+            frames, stages = (
+                self.max_logit * (logits / self.max_logit).tanh() for logits in (frames, stages)
+            )
+        return PolicyDistribution(frames, stages, self.frame_unit, num_frames=features.shape[1])
 
     def classify(self, clips: Tensor) -> Tensor:
         """Clips [N, 3, T, H, W] -> class scores of every frame by itself [N, T, num_classes].
@@ -315,14 +323,22 @@ class _NoDecisions(nn.Module):
         return x[..., :0]
 
 
-def _start_at(layer: nn.Module, name: str, probability: float) -> None:
+def _start_at(layer: nn.Module, name: str, probability: float, max_logit: float | None) -> None:
     """Small weights and the bias that gives this probability: every clip starts with nearly the
     same policy."""
     if not 0 < probability < 1:
         raise Ada3DError(f"SelectionNetwork: {name}={probability} is not between 0 and 1")
+    logit = math.log(probability / (1 - probability))
+    if max_logit is not None:
+        if abs(logit) >= max_logit:
+            raise Ada3DError(
+                f"SelectionNetwork: {name}={probability} is a logit of {logit:.2f}, beyond "
+                f"max_logit={max_logit}"
+            )
+        logit = max_logit * math.atanh(logit / max_logit)
     if isinstance(layer, nn.Linear):
         nn.init.normal_(layer.weight, std=0.01)
-        nn.init.constant_(layer.bias, math.log(probability / (1 - probability)))
+        nn.init.constant_(layer.bias, logit)
 
 
 def _time_position(length: int, size: int) -> Tensor:

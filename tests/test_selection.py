@@ -46,6 +46,20 @@ def test_starting_probabilities(aggregation):
     torch.testing.assert_close(dist.stage_probs, torch.full((2, 5), 0.3), atol=0.02, rtol=0)
 
 
+def test_bounded_logits_start_where_they_should_and_stay_within_bounds():
+    net = selector(frame_prob=0.9, stage_prob=0.3, max_logit=3.0)
+    clips = torch.randn(2, 3, 8, 16, 16)
+    dist = net(clips)
+    torch.testing.assert_close(dist.frame_probs, torch.full((2, 8), 0.9), atol=0.02, rtol=0)
+    torch.testing.assert_close(dist.stage_probs, torch.full((2, 5), 0.3), atol=0.02, rtol=0)
+    nn.init.constant_(net.heads.stage_out.bias, 1e3)
+    assert net(clips).stage_logits.tolist() == [[3.0] * 5] * 2
+    with pytest.raises(Ada3DError, match=r"frame_prob=0.99 is a logit of 4.60, beyond max_logit=3"):
+        selector(frame_prob=0.99, max_logit=3.0)
+    with pytest.raises(Ada3DError, match="max_logit=0.0"):
+        selector(max_logit=0.0)
+
+
 @pytest.mark.parametrize("length", [1, 2, 5, 16])
 def test_frame_heads_serve_any_length(length):
     dist = selector("frame")(torch.randn(2, 3, length, 16, 16))
