@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +29,14 @@ KIND_COLUMNS = (
     ("accuracy", "accuracy %", "{:.2f}"),
     ("frames", "kept frames", "{:.2f}"),
     ("stages", "active stages", "{:.2f}"),
+)
+CLASS_COLUMNS = (
+    ("name", "class", "{}"),
+    ("videos", "videos", "{}"),
+    ("accuracy", "accuracy %", "{:.1f}"),
+    ("frames", "kept frames", "{:.2f}"),
+    ("stages", "active stages", "{:.2f}"),
+    ("gmacs", "GMACs", "{:.4g}"),
 )
 
 
@@ -167,6 +176,52 @@ def policies_of(clips: Sequence[Mapping[str, Any]]) -> Policy:
     except ValueError as error:
         raise Ada3DError(f"policies: the clips differ in their decisions: {error}") from error
     return Policy(frames, stages.view(len(clips), -1) if stages.numel() else stages)
+
+
+def usage_by_class(
+    results: Sequence[Mapping[str, Any]], names: Mapping[int, str]
+) -> list[dict[str, Any]]:
+    """What the clips of each class use: a row of `CLASS_COLUMNS` for each label among the ``clips``
+    of the results (see `write_policies`)."""
+    by_label: dict[int, list[Mapping[str, Any]]] = {}
+    for result in results:
+        for clip in result["clips"]:
+            if clip["label"] is not None:
+                by_label.setdefault(clip["label"], []).append(clip)
+    return [
+        {
+            "label": label,
+            "name": names.get(label, str(label)),
+            "videos": sum(clip["view"] == 0 for clip in clips),
+            "accuracy": 100 * _mean(clip["predicted"] == label for clip in clips),
+            "frames": _mean(clip["num_frames"] for clip in clips),
+            "stages": _mean(clip["num_stages"] for clip in clips),
+            "gmacs": _mean((clip["macs"] + clip["selector_macs"]) / 1e9 for clip in clips),
+        }
+        for label, clips in sorted(by_label.items())
+    ]
+
+
+def _mean(values: Iterable[float]) -> float:
+    return statistics.fmean(values)
+
+
+def draw_usage(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
+    """Kept frames, active stages and GMACs of each class, the cheapest first.
+
+    Raises:
+        Ada3DError: no Matplotlib.
+    """
+    rows = sorted(rows, key=lambda row: row["gmacs"])
+    figure = _figure("draw_usage", 11, 1.2 + 0.32 * len(rows))
+    labels = [f"{row['name']} ({row['videos']})" for row in rows]
+    parts = (("frames", "kept frames"), ("stages", "active stages"), ("gmacs", "GMACs per clip"))
+    for ax, (key, title) in zip(figure.subplots(1, 3, sharey=True), parts):
+        bars = ax.barh(labels, [row[key] for row in rows], color="tab:blue")
+        ax.bar_label(bars, [f"{row[key]:.3g}" for row in rows], padding=3, fontsize=8)
+        ax.set_xlim(0, 1.15 * max(row[key] for row in rows) + 1e-9)
+        ax.set_title(title, fontsize=10)
+    figure.savefig(path, dpi=110)
 
 
 def histogram(values: Sequence[float], bins: int = 10, width: int = 40, unit: str = "") -> str:

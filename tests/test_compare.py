@@ -1,15 +1,21 @@
 """The comparison: equal budgets, equal steps, a whole report."""
 
+import argparse
 import json
 import sys
+from pathlib import Path
 
 import compare
 import mm_parts
 import pytest
+import torch
 from mmaction.registry import MODELS
+from mmengine.registry import init_default_scope
 
 import ada3d_fx.mm  # noqa: F401
 from ada3d_fx import Policy
+from ada3d_fx.mm.build import load_checkpoint
+from ada3d_fx.mm.launch import build_runner
 
 
 def test_random_policies_are_matched_to_the_budget():
@@ -35,35 +41,103 @@ def test_random_ft_takes_as_many_steps():
     ]
     random = compare.random_stages(stages)
     assert [(s["name"], s["epochs"], s["recognizer_lr"]) for s in random] == [
-        ("random", 3, 0.1),
+        ("warmup", 3, 0.1),
         ("random", 9, 0.3),
     ]
 
 
-def test_comparison_leaves_its_report(tmp_path, monkeypatch, capsys):
-    mm_parts.write_clips(tmp_path)
-    config = mm_parts.run_config(tmp_path, tmp_path / "work")
-    config.dump(str(tmp_path / "config.py"))
-    plain = MODELS.build(config.model)
-    plain.init_weights()
-    import torch
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory):
+    """Arguments of a comparison of two folds of noise, with all rows."""
+    folder = tmp_path_factory.mktemp("comparison")
+    init_default_scope("mmaction")
+    mm_parts.write_clips(folder)
+    config = mm_parts.run_config(folder, folder / "work")
+    config.fold = 0
+    config.dump(str(folder / "config.py"))
+    for fold in (0, 1):
+        plain = MODELS.build(config.model)
+        plain.init_weights()
+        torch.save(plain.recognizer.state_dict(), folder / f"plain{fold}.pth")
+    return [str(folder / "config.py"), "--recognizer", str(folder / "plain{fold}.pth"),
+            "--work-dir", str(folder / "out")]  # fmt: skip
 
-    torch.save(plain.recognizer.state_dict(), tmp_path / "plain.pth")
-    arguments = [str(tmp_path / "config.py"), "--recognizer", str(tmp_path / "plain.pth")]
-    arguments += ["--work-dir", str(tmp_path / "out"), "--pictures", "2"]
-    monkeypatch.setattr(sys, "argv", ["compare.py", *arguments])
+
+def run(monkeypatch, arguments, *options):
+    monkeypatch.setattr(sys, "argv", ["compare.py", *arguments, *options])
     assert compare.main() == 0
-    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    return json.loads((Path(arguments[-1]) / "report.json").read_text())
+
+
+def test_comparison_leaves_its_report(comparison, monkeypatch, capsys):
+    report = run(monkeypatch, comparison, "--folds", "0,1", "--pictures", "2")
+    out = Path(comparison[-1])
     rows = {row["name"]: row for row in report["rows"]}
     assert list(rows) == ["upper", "random", "random_ft", "ada3d"]
     assert rows["upper"]["frames"] == 4 and rows["upper"]["gmacs_selector"] == 0
     ours = rows["ada3d"]
+    assert ours["runs"] == 2 and ours["videos"] == 16
     assert ours["gmacs"] == pytest.approx(ours["gmacs_recognizer"] + ours["gmacs_selector"])
-    assert ours["gmacs_selector"] > 0
+    assert ours["gmacs_selector"] > 0 and rows["random_ft"]["gmacs_selector"] == 0
     assert report["gmacs_share"] == pytest.approx(ours["gmacs"] / rows["upper"]["gmacs"])
     assert {kind["kind"] for kind in report["kinds"]} == {"even", "odd"}
-    assert {"command", "seed", "versions", "seconds"} <= set(report)
+    assert [row["videos"] for row in report["classes"]] == [4, 4, 4, 4]
+    assert {"command", "seeds", "versions", "seconds"} <= set(report)
     assert "commit" in report["versions"]
-    assert (tmp_path / "out" / "policies.png").is_file()
+    names = [gap["name"] for gap in report["differences"]]
+    assert names == [f"ada3d - {name}" for name in ("upper", "random", "random_ft")]
+    assert (out / "policies.png").is_file() and (out / "usage.png").is_file()
     assert "random_ft" in capsys.readouterr().out
-    assert (tmp_path / "out" / "report.md").read_text().startswith("| policy")
+    assert (out / "report.md").read_text().startswith("| policy")
+
+
+def without_folds(comparison):
+    return [argument.replace("{fold}", "0") for argument in comparison]
+
+
+def test_what_is_there_is_not_made_again_and_rows_can_be_added(comparison, monkeypatch):
+    comparison = without_folds(comparison)
+    run(monkeypatch, comparison)
+    out = Path(comparison[-1]) / "seed0"
+    before = (out / "ada3d" / "result.json").stat().st_mtime_ns
+    report = run(monkeypatch, comparison, "--rows", "all")
+    assert (out / "ada3d" / "result.json").stat().st_mtime_ns == before
+    rows = {row["name"]: row for row in report["rows"]}
+    assert set(rows) == {*compare.ROWS, *compare.ABLATIONS}
+    log = "".join(path.read_text() for path in (out / "no_stage1").rglob("*.log"))
+    assert "joint, 2 iterations" in log and "selection, " not in log
+    assert rows["random_frames"]["frames"] == pytest.approx(rows["ada3d"]["frames"], abs=1)
+    same = run(monkeypatch, comparison, "--report-only")
+    assert same["rows"] == report["rows"] and same["differences"] == report["differences"]
+
+
+def test_ada3d_in_a_comparison_is_an_unbroken_run(comparison, monkeypatch, tmp_path):
+    """The warm-up is trained once for all rows; going on from it changes nothing."""
+    comparison = without_folds(comparison)
+    run(monkeypatch, comparison)
+    path, _, start, _, folder = comparison
+    args = argparse.Namespace(config=path, cfg_options=None, work_dir=folder, recognizer=start)
+    config = compare.Run(args, seed=0, fold=None).config
+    config.work_dir, config.experiment_name = str(tmp_path / "unbroken"), "unbroken"
+    build_runner(config).train()
+    ours = load_checkpoint(Path(comparison[-1]) / "seed0" / "ada3d" / "epoch_3.pth")
+    theirs = load_checkpoint(tmp_path / "unbroken" / "epoch_3.pth")
+    assert set(ours) == set(theirs)
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_paired_differences():
+    def result(seed, fold, hits):
+        clips = [{"view": 0, "label": 1, "predicted": int(hit)} for hit in hits]
+        return {"seed": seed, "fold": fold, "clips": clips}
+
+    found = compare.differences({
+        "ada3d": [result(0, 0, [1, 1, 1, 0]), result(1, 0, [1, 1, 0, 0]), result(0, 1, [1, 1])],
+        "upper": [result(0, 0, [1, 0, 1, 0]), result(1, 0, [1, 1, 0, 0])],
+        "random": [result(0, 0, [1, 1, 1, 0])],
+    })  # fmt: skip
+    assert [gap["name"] for gap in found] == ["ada3d - upper", "ada3d - random"]
+    # over the seeds one of four videos is right half a time more often
+    assert found[0]["points"] == pytest.approx(12.5) and found[0]["runs"] == 2
+    assert found[0]["low"] == 0 and 25 <= found[0]["high"] <= 50
+    assert found[1]["points"] == found[1]["low"] == found[1]["high"] == 0

@@ -222,6 +222,7 @@ def test_mmaction_backbones_select_too():
         ({"selector": None, "training_stage": "joint"}, "needs selector"),
         ({"training_stage": "stage9"}, "stage9"),
         ({"test_policy": "best"}, "best"),
+        ({"random_part": "clips"}, "random_part .clips.; there are none, frames, stages"),
         ({"greedy": "best"}, "greedy 'best'; there are threshold, count"),
         ({"objective": {"baseline": "none"}}, "baseline"),
         ({"selector": {"backbone": {"type": "torchvision.absent"}}}, "absent"),
@@ -275,3 +276,21 @@ def test_every_parameter_has_a_gradient_under_distributed_training(stage, proces
         losses = wrapped(*mm_parts.batch(3), mode="loss")
         sum(value for key, value in losses.items() if "loss" in key).backward()
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("part", ["frames", "stages"])
+def test_a_random_part_is_drawn_and_not_learned(part):
+    usage = {"frames": 0.5, "stages": 0.4}
+    model = build(random_part=part, random_policy=usage).train()
+    model.set_training_stage("selection")
+    heads = model.selector.heads
+    outs = {"frames": heads.frame_out, "stages": heads.stage_out}
+    losses = model(*mm_parts.batch(6), mode="loss")
+    losses["loss_policy"].backward()
+    assert losses["kept_frames" if part == "frames" else "active_stages"] == 2
+    for name, layer in outs.items():
+        assert layer.bias.grad.any() == (name != part)
+    inputs, samples = mm_parts.batch(6)
+    chosen = model.eval().choose(inputs.flatten(0, 1))
+    used = {"frames": chosen.num_frames, "stages": chosen.num_stages}
+    assert used[part].unique().tolist() == [2]

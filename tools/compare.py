@@ -1,26 +1,35 @@
 #!/usr/bin/env python
-"""Upper, Random, Random FT and Ada3D side by side, from one config and one trained recognizer.
+"""Upper, Random, Random FT, Ada3D and its ablations side by side, over seeds and folds.
 
-    python tools/compare.py CONFIG [--recognizer CHECKPOINT] [--work-dir DIR] [--pictures N]
+    python tools/compare.py CONFIG --recognizer CHECKPOINT [--rows all] [--seeds 0,1,2]
+        [--folds 0,1,2,3] [--work-dir DIR] [--pictures N]
 
-Rows, as in table 1 of the paper:
+Rows, as in tables 1, 5 and 6 of the paper:
 
 - upper: the recognizer as it is, all frames and all stages;
 - random: the same recognizer under random policies that cost what ada3d costs, its selection
   network included;
 - random_ft: from the same recognizer, trained under such policies for as many steps as ada3d;
-- ada3d: the config's own training stages, then the greedy policies.
+- ada3d: the config's own training stages, then the greedy policies;
+- no_stage1, no_stage2: without the selection network's own stage, without joint training;
+- random_frames, random_stages: one of the two policies random, of ada3d's usage; the other learned.
 
-Leaves DIR/report.json, report.txt, report.md, and with --pictures policies.png.
+In CHECKPOINT, {fold} and {seed} stand for the run's. Every part leaves its result in DIR and is not
+repeated: an interrupted comparison goes on where it stopped, more seeds and rows add to it, and
+several processes may share DIR if they take different seeds or folds. Leaves DIR/report.json,
+report.txt, report.md, usage.png, and with --pictures policies.png.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import json
 import shlex
 import sys
 import time
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -31,52 +40,212 @@ from mmengine.runner import find_latest_checkpoint
 import ada3d_fx.mm  # noqa: F401  registers models, hooks and metrics
 from ada3d_fx import Ada3DError, Policy, report
 from ada3d_fx.mm.checks import check_config
-from ada3d_fx.mm.launch import build_runner, load_config, load_weights, user_errors, versions
+from ada3d_fx.mm.launch import (
+    build_runner,
+    load_config,
+    load_weights,
+    quiet,
+    record_policies,
+    user_errors,
+    versions,
+)
 from ada3d_fx.mm.metric import row_of
 
 USAGE_DRAWS = 4096  # random policies by whose mean price the budgets are matched
+BOOTSTRAP_DRAWS = 10_000
+ROWS = ("upper", "random", "random_ft", "ada3d")
+ABLATIONS = ("no_stage1", "no_stage2", "random_frames", "random_stages")
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0],
+        epilog="\n".join(__doc__.splitlines()[5:]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("config", help="an Ada3D config")
     parser.add_argument("--recognizer", help="the trained plain recognizer (stage 0) to start from")
     parser.add_argument("--work-dir", help="where runs and report go")
+    parser.add_argument("--rows", default=",".join(ROWS), help="a,b,..., or all")
+    parser.add_argument("--seeds", default="0", help="random seeds, a,b,...")
+    parser.add_argument("--folds", help="values of the config's `fold`, a,b,...")
     parser.add_argument("--pictures", type=int, default=0, help="draw the policies of N clips")
-    parser.add_argument("--seed", type=int, default=0, help="random seed")
+    parser.add_argument("--report-only", action="store_true", help="report what DIR holds already")
     parser.add_argument(
         "--cfg-options", nargs="+", action=DictAction, help="config entries to set, as key=value"
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    args.rows = list(ROWS + ABLATIONS) if args.rows == "all" else args.rows.split(",")
+    unknown = [name for name in args.rows if name not in ROWS + ABLATIONS]
+    if unknown:
+        parser.error(f"--rows: {', '.join(unknown)}; there are {', '.join(ROWS + ABLATIONS)}")
+    try:
+        args.seeds = [int(seed) for seed in args.seeds.split(",")]
+        args.folds = [int(fold) for fold in args.folds.split(",")] if args.folds else [None]
+    except ValueError:
+        parser.error("--seeds and --folds take whole numbers, a,b,...")
+    return args
 
 
-class Comparison:
-    """The runs of one comparison; each row is a dict of `report.COLUMNS` and per-kind values."""
+class Run:
+    """The rows of one seed and fold. A row's result is DIR/RUN/ROW/result.json: ``row`` (see
+    `report.COLUMNS`) and ``clips`` (see `report.POLICY_FIELDS`)."""
 
-    def __init__(self, config: Config, work_dir: Path):
-        self.config, self.work_dir, self.runs = config, work_dir, 0
-        self.rows: dict[str, dict] = {}
+    def __init__(self, args: argparse.Namespace, seed: int, fold: int | None):
+        options = dict(args.cfg_options or {}) | ({} if fold is None else {"fold": fold})
+        self.config = load_config(args.config, options)
+        if self.config.model.get("type") != "Ada3DRecognizer":
+            raise Ada3DError(f"{args.config}: its model is no Ada3DRecognizer; nothing to compare")
+        self.seed, self.fold, self.count = seed, fold, 0
+        self.name = f"seed{seed}" + ("" if fold is None else f"_fold{fold}")
+        work_dir = args.work_dir or self.config.get("work_dir") or "work_dirs/compare"
+        self.folder = Path(work_dir) / self.name
+        self.config.randomness = {**(self.config.get("randomness") or {}), "seed": seed}
+        start = args.recognizer or self.config.model.get("recognizer_checkpoint")
+        self.start = start and start.format(seed=seed, fold=fold)
+        self.config.model.recognizer_checkpoint = self.start
 
-    def runner(self, name: str, **model_options):
+    def check(self) -> None:
+        if not self.start or not Path(self.start).is_file():
+            raise Ada3DError(
+                f"--recognizer: no trained recognizer at {self.start}; train stage 0 first"
+            )
+        check_config(self.config, ("train", "val", "test"))
+
+    def result(self, name: str) -> dict | None:
+        path = self.folder / name / "result.json"
+        return json.loads(path.read_text()) if path.is_file() else None
+
+    def make(self, name: str) -> dict:
+        """The row's result, made now if it is not there yet."""
+        return self.result(name) or getattr(self, f"_{name}")()
+
+    # ------------------------------------------------------------------------------------- rows
+
+    def _upper(self) -> dict:
+        return self._test("upper", self.start, test_policy="full")
+
+    def _ada3d(self) -> dict:
+        return self._trained("ada3d", self.stages)
+
+    def _random(self) -> dict:
+        return self._test("random", self.start, test_policy="random", random_policy=self.usage)
+
+    def _random_ft(self) -> dict:
+        options = {"test_policy": "random", "random_policy": self.usage}
+        return self._trained("random_ft", random_stages(self.stages), **options)
+
+    def _no_stage1(self) -> dict:
+        return self._trained("no_stage1", [s for s in self.stages if s["name"] != "selection"])
+
+    def _no_stage2(self) -> dict:
+        return self._trained("no_stage2", [s for s in self.stages if s["name"] != "joint"])
+
+    def _random_frames(self) -> dict:
+        options = {"random_part": "frames", "random_policy": self.own_usage}
+        return self._trained("random_frames", self.stages, **options)
+
+    def _random_stages(self) -> dict:
+        options = {"random_part": "stages", "random_policy": self.own_usage}
+        return self._trained("random_stages", self.stages, **options)
+
+    # ------------------------------------------------------------------------------------ parts
+
+    @property
+    def stages(self) -> list[dict]:
+        """The config's training stages."""
+        return next(
+            [dict(stage) for stage in hook["stages"]]
+            for hook in self.config.custom_hooks
+            if hook["type"] == "TrainingStageHook"
+        )
+
+    @cached_property
+    def own_usage(self) -> dict[str, float]:
+        """The fractions of frames and stages that ada3d uses."""
+        row, model = self.make("ada3d")["row"], self.model
+        return {
+            "frames": row["frames"] / model.plan.num_frames,
+            "stages": row["stages"] / max(model.plan.num_stages, 1),
+        }
+
+    @cached_property
+    def usage(self) -> dict[str, float]:
+        """Those at which random policies cost what ada3d costs, its selection network included."""
+        gmacs = self.make("ada3d")["row"]["gmacs"]
+        return match_usage(self.model, **self.own_usage, gmacs=gmacs)
+
+    @cached_property
+    def model(self):
+        """The config's model: its plan and prices are used, not its weights."""
+        with quiet():
+            return self._runner("plan").model
+
+    def _runner(self, name: str, stages: list[dict] | None = None, **model_options):
         config = copy.deepcopy(self.config)
         config.model.update(model_options)
-        config.work_dir = str(self.work_dir / name)
-        self.runs += 1
-        config.experiment_name = f"compare_{self.runs}_{name}"
-        return config
+        config.work_dir = str(self.folder / name)
+        self.count += 1
+        config.experiment_name = f"compare_{self.name}_{name}_{self.count}"
+        if stages is not None:
+            self._set_stages(config, stages)
+            last = find_latest_checkpoint(config.work_dir)
+            if last is None and stages[0]["name"] == "warmup" and len(stages) > 1:
+                last = self._warmed_up(stages[0])
+            config.load_from, config.resume = last, last is not None
+        return build_runner(config)
 
-    def train(self, name: str, config: Config) -> tuple[str, float]:
-        """Train, and give the last checkpoint and the seconds taken."""
-        start = time.monotonic()
-        build_runner(config).train()
-        return find_latest_checkpoint(str(self.work_dir / name)), time.monotonic() - start
+    def _set_stages(self, config: Config, stages: list[dict]) -> None:
+        for hook in config.custom_hooks:
+            if hook["type"] == "TrainingStageHook":
+                hook["stages"] = stages
+        unit = "epochs" if "epochs" in stages[0] else "iters"
+        config.train_cfg[f"max_{unit}"] = sum(stage[unit] for stage in stages)
+        for part in config.default_hooks.values():
+            if part["type"] == "CheckpointHook":
+                part.pop("save_best", None)
 
-    def test(self, name: str, checkpoint: str, seconds: float = 0.0, **model_options):
-        """Test, and enter the row."""
-        runner = build_runner(self.runner(f"test_{name}", **model_options))
+    def _warmed_up(self, stage: dict) -> str:
+        """The checkpoint after the warm-up, which is the same for all rows that have one."""
+        folder = self.folder / "warmup"
+        if not (folder / "done").is_file():
+            runner = self._runner("warmup", [stage])
+            runner.train()
+            (folder / "done").touch()
+        return find_latest_checkpoint(str(folder))
+
+    def _trained(self, name: str, stages: list[dict], **model_options) -> dict:
+        begin = time.monotonic()
+        self._runner(name, stages, **model_options).train()
+        seconds = time.monotonic() - begin
+        checkpoint = find_latest_checkpoint(str(self.folder / name))
+        return self._test(name, checkpoint, seconds, **model_options)
+
+    def _test(self, name: str, checkpoint: str, seconds: float = 0.0, **model_options) -> dict:
+        folder = self.folder / name
+        runner = self._tester(name, **model_options)
         load_weights(runner.model, checkpoint)
         row = row_of(name, runner.test())
-        self.rows[name] = {**row, "train_seconds": round(seconds, 1)}
+        row["train_seconds"] = round(seconds, 1)
+        result = {"row": row, "clips": report.read_clips(folder / "policies.json")}
+        result |= {"seed": self.seed, "fold": self.fold, "checkpoint": str(checkpoint)}
+        report.write_json(folder / "result.json", {**result, "versions": versions()})
+        return result
+
+    def _tester(self, name: str, **model_options):
+        config = copy.deepcopy(self.config)
+        config.model.update(model_options)
+        config.work_dir = str(self.folder / name)
+        self.count += 1
+        config.experiment_name = f"compare_{self.name}_{name}_{self.count}"
+        config.load_from, config.resume = None, False
+        record_policies(config, str(self.folder / name / "policies.json"))
+        return build_runner(config)
+
+    def tester(self):
+        """A runner with ada3d's last checkpoint, for pictures."""
+        runner = self._tester("pictures")
+        load_weights(runner.model, self.make("ada3d")["checkpoint"])
         return runner
 
 
@@ -96,7 +265,7 @@ def match_usage(model, frames: float, stages: float, gmacs: float) -> dict[str, 
 
 
 def random_stages(stages: list[dict]) -> list[dict]:
-    """The training stages of Random FT: ada3d's, step for step, with random policies.
+    """The training stages of Random FT: ada3d's warm-up, then as many steps with random policies.
 
     Where ada3d's recognizer is frozen, random_ft's learns, as in the joint stage.
     """
@@ -104,67 +273,116 @@ def random_stages(stages: list[dict]) -> list[dict]:
     kept = [s for s in stages if s["name"] == "warmup"]
     rest = [s for s in stages if s["name"] != "warmup"]
     unit = "epochs" if "epochs" in joint else "iters"
-    merged = {**joint, unit: sum(s[unit] for s in rest)}
-    return [{**s, "name": "random"} for s in [*kept, merged]]
+    return [*kept, {**joint, unit: sum(s[unit] for s in rest), "name": "random"}]
 
 
-def compare(args: argparse.Namespace, config: Config) -> tuple[Comparison, object]:
-    work_dir = Path(args.work_dir or config.get("work_dir") or "work_dirs/compare")
-    config.randomness = {**(config.get("randomness") or {}), "seed": args.seed}
-    if args.recognizer:
-        config.model.recognizer_checkpoint = args.recognizer
-    start = config.model.get("recognizer_checkpoint")
-    if not start or not Path(start).is_file():
-        raise Ada3DError(f"--recognizer: no trained recognizer at {start}; train stage 0 first")
-    check_config(config, ("train", "val", "test"))
-    runs = Comparison(config, work_dir)
-    runs.test("upper", start, test_policy="full")
-    trained, seconds = runs.train("ada3d", runs.runner("ada3d"))
-    ours = runs.test("ada3d", trained, seconds)
-    row, model = runs.rows["ada3d"], ours.model
-    usage = match_usage(
-        model,
-        row["frames"] / model.plan.num_frames,
-        row["stages"] / model.plan.num_stages,
-        row["gmacs"],
+# -------------------------------------------------------------------------------------- the report
+
+
+def right(result: Mapping) -> torch.Tensor:
+    """float64 [videos]: whether each video's prediction is its label."""
+    videos = [clip for clip in result["clips"] if clip["view"] == 0]
+    return torch.tensor(
+        [clip["label"] == clip["predicted"] for clip in videos], dtype=torch.float64
     )
-    runs.test("random", start, test_policy="random", random_policy=usage)
-    tuned = runs.runner("random_ft", test_policy="random", random_policy=usage, selector=None)
-    for hook in tuned.custom_hooks:
-        if hook["type"] == "TrainingStageHook":
-            hook["stages"] = random_stages(hook["stages"])
-    for part in tuned.default_hooks.values():
-        if part["type"] == "CheckpointHook":
-            part.pop("save_best", None)
-    tuned_checkpoint, seconds = runs.train("random_ft", tuned)
-    runs.test("random_ft", tuned_checkpoint, seconds, test_policy="random", random_policy=usage)
-    return runs, ours
 
 
-def write_report(args: argparse.Namespace, config: Config, runs: Comparison, seconds: float) -> str:
-    rows = [runs.rows[name] for name in ("upper", "random", "random_ft", "ada3d")]
-    ours = runs.rows["ada3d"]
+def aggregate(name: str, results: list[dict]) -> dict:
+    """One row out of a row's results: means over the videos of all folds, averaged over seeds, and
+    the standard deviation of the seeds' accuracies."""
+    seeds = {result["seed"] for result in results}
+    keys = [key for key, value in results[0]["row"].items() if isinstance(value, float)]
+    videos = [sum(clip["view"] == 0 for clip in result["clips"]) for result in results]
+
+    def mean(key: str, rows: list[int]) -> float:
+        return sum(results[i]["row"][key] * videos[i] for i in rows) / sum(videos[i] for i in rows)
+
+    every = list(range(len(results)))
+    row = {"name": name} | {
+        key: mean(key, every) for key in keys if all(key in r["row"] for r in results)
+    }
+    by_seed = [
+        mean("accuracy", [i for i in every if results[i]["seed"] == seed]) for seed in sorted(seeds)
+    ]
+    row["accuracy_by_seed"] = by_seed
+    if len(seeds) > 1:
+        row["accuracy_std"] = torch.tensor(by_seed, dtype=torch.float64).std().item()
+    return row | {"runs": len(results), "videos": sum(videos) // len(seeds)}
+
+
+def differences(results: dict[str, list[dict]]) -> list[dict]:
+    """ada3d's accuracy less each other row's, in points: paired bootstrap over videos (a video's
+    score is its mean over seeds), 95 % interval."""
+    if "ada3d" not in results:
+        return []
+    found = []
+    for name, others in results.items():
+        pairs = {(r["seed"], r["fold"]): r for r in others}
+        mine = {(r["seed"], r["fold"]): r for r in results["ada3d"]}
+        common = sorted(set(pairs) & set(mine), key=str)
+        labelled = all(c["label"] is not None for key in common for c in mine[key]["clips"])
+        if name == "ada3d" or not common or not labelled:
+            continue
+        by_fold: dict[int | None, list[torch.Tensor]] = {}
+        for key in common:
+            by_fold.setdefault(key[1], []).append(right(mine[key]) - right(pairs[key]))
+        gaps = torch.cat([torch.stack(seeds).mean(0) for seeds in by_fold.values()])
+        generator = torch.Generator().manual_seed(0)
+        draws = torch.stack([
+            gaps[torch.randint(len(gaps), (len(gaps),), generator=generator)].mean()
+            for _ in range(BOOTSTRAP_DRAWS)
+        ])  # fmt: skip
+        low, high = torch.quantile(draws, torch.tensor([0.025, 0.975], dtype=torch.float64))
+        found.append({
+            "name": f"ada3d - {name}", "points": 100 * gaps.mean().item(),
+            "low": 100 * low.item(), "high": 100 * high.item(), "runs": len(common),
+        })  # fmt: skip
+    return found
+
+
+COLUMNS = (*report.COLUMNS[:2], ("mean_class_accuracy", "mean class %", "{:.2f}"),
+           ("accuracy_std", "std of seeds", "{:.2f}"), *report.COLUMNS[2:],
+           ("runs", "runs", "{}"))  # fmt: skip
+DIFFERENCES = (
+    *(("name", "difference", "{}"), ("points", "points", "{:+.2f}")),
+    *(("low", "95 % from", "{:+.2f}"), ("high", "to", "{:+.2f}"), ("runs", "runs", "{}")),
+)
+
+
+def write_report(args: argparse.Namespace, runs: list[Run], seconds: float) -> str:
+    results = {
+        name: found
+        for name in ROWS + ABLATIONS
+        if (found := [r for run in runs if (r := run.result(name)) is not None])
+    }
+    if not results:
+        raise Ada3DError(f"--report-only: {runs[0].folder.parent} holds no results of these runs")
+    rows = [aggregate(name, found) for name, found in results.items()]
+    ours = next((row for row in rows if row["name"] == "ada3d"), {})
     kinds = [{"kind": key.removeprefix("frames_")} for key in ours if key.startswith("frames_")]
     for kind in kinds:
         for key in ("accuracy", "frames", "stages"):
             kind[key] = ours[f"{key}_{kind['kind']}"]
+    names = class_names(runs[0].config)
+    usage = report.usage_by_class(results.get("ada3d", []), names)
+    gaps, folder = differences(results), runs[0].folder.parent
+    share = {row["name"]: row["gmacs"] / rows[0]["gmacs"] for row in rows}
     result = {
-        "rows": rows,
-        "kinds": kinds,
-        "gmacs_share": ours["gmacs"] / runs.rows["upper"]["gmacs"],
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "config": str(args.config),
-        "seed": args.seed,
-        "seconds": round(seconds, 1),
-        "versions": versions(),
-    }
-    report.write_json(runs.work_dir / "report.json", result)
+        "rows": rows, "kinds": kinds, "classes": usage, "differences": gaps,
+        "gmacs_share": share.get("ada3d"), "shares": share, "config": str(args.config),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]), "seeds": args.seeds,
+        "folds": args.folds, "seconds": round(seconds, 1), "versions": versions(),
+    }  # fmt: skip
+    report.write_json(folder / "report.json", result)
     for markdown, name in ((False, "report.txt"), (True, "report.md")):
-        text = report.table(rows, markdown=markdown)
-        if kinds:
-            text += "\n\n" + report.table(kinds, report.KIND_COLUMNS, markdown)
-        (runs.work_dir / name).write_text(text + "\n")
-    return (runs.work_dir / "report.txt").read_text()
+        parts = [report.table(rows, COLUMNS, markdown)]
+        parts += [report.table(gaps, DIFFERENCES, markdown)] if gaps else []
+        parts += [report.table(kinds, report.KIND_COLUMNS, markdown)] if kinds else []
+        parts += [report.table(usage, report.CLASS_COLUMNS, markdown)] if usage else []
+        (folder / name).write_text("\n\n".join(parts) + "\n")
+    if usage:
+        report.draw_usage(usage, folder / "usage.png")
+    return (folder / "report.txt").read_text()
 
 
 def draw(count: int, config: Config, runner, path: Path) -> None:
@@ -172,7 +390,7 @@ def draw(count: int, config: Config, runner, path: Path) -> None:
     dataset, model = runner.test_dataloader.dataset, runner.model
     labels = [int(dataset.get_data_info(i)["label"]) for i in range(len(dataset))]
     order = sorted(range(len(labels)), key=lambda i: (labels[:i].count(labels[i]), labels[i]))
-    names = class_names(config, max(labels) + 1)
+    names = class_names(config) or {label: str(label) for label in labels}
     classes = list(dict.fromkeys(labels[i] for i in order))
     step = max(1, len(classes) // count)
     chosen = [i for i in order if labels[i] in classes[::step]][:count]
@@ -195,24 +413,29 @@ def draw(count: int, config: Config, runner, path: Path) -> None:
     report.draw_policies(examples, path)
 
 
-def class_names(config: Config, count: int) -> list[str]:
-    """The first word of each line of the config's ``class_file``, else the labels."""
+def class_names(config: Config) -> dict[int, str]:
+    """The first word of each line of the config's ``class_file``, where there is one."""
     path = config.get("class_file")
-    if path and Path(path).is_file():
-        return [line.split()[0] for line in Path(path).read_text().splitlines() if line.strip()]
-    return [str(label) for label in range(count)]
+    if not path or not Path(path).is_file():
+        return {}
+    lines = [line.split()[0] for line in Path(path).read_text().splitlines() if line.strip()]
+    return dict(enumerate(lines))
 
 
 @user_errors
 def main() -> None:
     args, start = parse_args(), time.monotonic()
-    config = load_config(args.config, args.cfg_options)
-    if config.model.get("type") != "Ada3DRecognizer":
-        raise Ada3DError(f"{args.config}: its model is no Ada3DRecognizer; nothing to compare")
-    runs, ours = compare(args, config)
-    text = write_report(args, config, runs, time.monotonic() - start)
+    runs = [Run(args, seed, fold) for seed in args.seeds for fold in args.folds]
+    for run in () if args.report_only else runs:
+        run.check()
+    for run in () if args.report_only else runs:
+        for name in args.rows:
+            run.make(name)
+    text = write_report(args, runs, time.monotonic() - start)
     if args.pictures:
-        draw(args.pictures, config, ours, runs.work_dir / "policies.png")
+        draw(
+            args.pictures, runs[0].config, runs[0].tester(), runs[0].folder.parent / "policies.png"
+        )
     print(text)
 
 

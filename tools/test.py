@@ -14,14 +14,20 @@ import os
 import sys
 from pathlib import Path
 
-from mmaction.datasets.transforms import PackActionInputs
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 from mmengine.dist import is_main_process
 
 import ada3d_fx.mm  # noqa: F401  registers models, hooks and metrics
 from ada3d_fx import Ada3DError, report
-from ada3d_fx.mm.checks import check_config, inner_datasets
-from ada3d_fx.mm.launch import build_runner, load_config, load_weights, set_policy, user_errors
+from ada3d_fx.mm.checks import check_config
+from ada3d_fx.mm.launch import (
+    build_runner,
+    load_config,
+    load_weights,
+    record_policies,
+    set_policy,
+    user_errors,
+)
 from ada3d_fx.mm.metric import row_of
 
 
@@ -50,19 +56,6 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     return args
-
-
-def record_policies(config: Config, path: str) -> bool:
-    """Make the config's PolicyCostMetric write its clips, with the names of their videos."""
-    metrics = [m for m in config.test_evaluator if m.get("type") == "PolicyCostMetric"]
-    for metric in metrics:
-        metric["out_file"] = path
-    for dataset in inner_datasets(config.test_dataloader.dataset):
-        for transform in dataset.get("pipeline") or ():
-            if transform["type"] == "PackActionInputs":
-                keys = transform.get("meta_keys", PackActionInputs().meta_keys)
-                transform["meta_keys"] = tuple(dict.fromkeys([*keys, "filename", "frame_dir"]))
-    return bool(metrics)
 
 
 def summary(metrics: dict, clips: list[dict]) -> str:
@@ -98,9 +91,6 @@ def main() -> None:
         set_policy(config, args.policy)
     if args.seed is not None:
         config.randomness = {"seed": args.seed}
-    evaluators = config.test_evaluator
-    if not isinstance(evaluators, (list, tuple)):
-        config.test_evaluator = [evaluators]
     policies = args.policies or str(Path(config.work_dir) / "policies.json")
     recorded = record_policies(config, policies)
     if args.policies and not recorded:

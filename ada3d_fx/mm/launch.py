@@ -17,6 +17,7 @@ from pathlib import Path
 import mmaction
 import mmengine
 import torch
+from mmaction.datasets.transforms import PackActionInputs
 from mmengine.config import Config
 from mmengine.runner import Runner
 from torch import nn
@@ -24,6 +25,7 @@ from torch import nn
 from .. import __version__
 from ..errors import Ada3DError
 from .build import load_checkpoint, load_recognizer
+from .checks import inner_datasets
 from .hooks import unwrap
 from .recognizer import Ada3DRecognizer
 
@@ -173,3 +175,19 @@ def set_policy(config: Config, policy: str) -> None:
             f"--policy {policy}: try learned, full, random or random:frames=0.7,stages=0.4"
         )
     config.model.random_policy = {**(config.model.get("random_policy") or {}), **fractions}
+
+
+def record_policies(config: Config, path: str) -> bool:
+    """Make the config's PolicyCostMetric write its clips, with the names of their videos; whether
+    there is one. The config's ``test_evaluator`` is a list then."""
+    if not isinstance(config.test_evaluator, (list, tuple)):
+        config.test_evaluator = [config.test_evaluator]
+    metrics = [m for m in config.test_evaluator if m.get("type") == "PolicyCostMetric"]
+    for metric in metrics:
+        metric["out_file"] = path
+    for dataset in inner_datasets(config.test_dataloader.dataset):
+        for transform in dataset.get("pipeline") or ():
+            if transform["type"] == "PackActionInputs":
+                keys = transform.get("meta_keys", PackActionInputs().meta_keys)
+                transform["meta_keys"] = tuple(dict.fromkeys([*keys, "filename", "frame_dir"]))
+    return bool(metrics)

@@ -27,6 +27,7 @@ from ..reinforce import (
 from ..selection import selector_price
 from .build import build_recognizer, build_selector, initial_weights, recognizer_config
 
+RANDOM_PARTS = ("none", "frames", "stages")
 TEST_POLICIES = ("learned", "full", "random")
 TRAINING_STAGES = ("warmup", "selection", "joint", "random")
 
@@ -55,6 +56,8 @@ class Ada3DRecognizer(BaseModel):
         clip_shape: (C, T, H, W) for which the plan and prices are made.
         convert_options: further options of `convert`.
         random_policy: ``frames`` and ``stages``, the fractions of 'random'.
+        random_part: ``'frames'`` or ``'stages'``: that policy is random, of ``random_policy``'s usage,
+            in training and in test; only the other is learned (table 6).
         test_policy: ``'learned'`` (the greedy policy), ``'full'`` or ``'random'``.
         test_threshold: what the greedy policy's probabilities must exceed.
         greedy: how the greedy policy keeps frames, see `PolicyDistribution.mode`.
@@ -76,6 +79,7 @@ class Ada3DRecognizer(BaseModel):
         training_stage: str | None = None,
         warmup_full: float = 1 / 3,
         random_policy: Mapping | None = None,
+        random_part: str | None = None,
         test_policy: str = "learned",
         test_threshold: float = 0.5,
         greedy: str = "threshold",
@@ -112,6 +116,7 @@ class Ada3DRecognizer(BaseModel):
             self.selector_macs = selector_price(self.selector, self.clip_shape)
         self.warmup_full = warmup_full
         self.random_policy = {"frames": 0.7, "stages": 0.4, **dict(random_policy or {})}
+        self.random_part = _one_of("random_part", random_part or "none", RANDOM_PARTS)
         self.test_policy = _one_of("test_policy", test_policy, TEST_POLICIES)
         self.test_threshold = test_threshold
         self.greedy, self.selector_norm_eval = _one_of("greedy", greedy, GREEDY), selector_norm_eval
@@ -180,7 +185,16 @@ class Ada3DRecognizer(BaseModel):
             return Policy.random(self.plan, len(clips), **self.random_policy).to(clips.device)
         if self.selector is None:
             raise Ada3DError("test_policy='learned' needs selector=; try 'full' or 'random'")
-        return self.selector(clips).mode(self.test_threshold, self.greedy)
+        return self._partly_random(self.selector(clips).mode(self.test_threshold, self.greedy))
+
+    def _partly_random(self, policy: Policy) -> Policy:
+        """``policy`` with ``random_part`` drawn instead of chosen."""
+        if self.random_part == "none":
+            return policy
+        drawn = Policy.random(self.plan, len(policy), **self.random_policy).to(policy.frames.device)
+        if self.random_part == "frames":
+            return Policy(drawn.frames, policy.stages)
+        return Policy(policy.frames, drawn.stages)
 
     def predict(self, clips: Tensor, data_samples: list) -> list:
         """Scores averaged over views by the head; each sample records its views' policies and
@@ -249,8 +263,8 @@ class Ada3DRecognizer(BaseModel):
         goal, n, joint = self.objective, len(clips), self.training_stage == "joint"
         many = n * goal.samples
         distribution: PolicyDistribution = self.selector(clips)
-        drawn = distribution.repeat_interleave(goal.samples).sample()
-        greedy = distribution.mode(greedy=self.greedy)
+        drawn = self._partly_random(distribution.repeat_interleave(goal.samples).sample())
+        greedy = self._partly_random(distribution.mode(greedy=self.greedy))
         policy, which = drawn, torch.arange(n, device=clips.device).repeat_interleave(goal.samples)
         if goal.baseline == "greedy":  # behind the samples, in the same forward
             policy, which = Policy.cat([drawn, greedy]), torch.cat([which, which[:: goal.samples]])
@@ -266,6 +280,8 @@ class Ada3DRecognizer(BaseModel):
             value = reward(correct, cost, goal.gamma, self.cost_weight.value)
             rewards.append(value[:many].unflatten(0, (n, goal.samples)))
             advantages.append(baseline.advantage(rewards[-1], value[many:]))
+        if self.random_part != "none":  # was not drawn from the distribution: nothing to learn
+            advantages[self.random_part == "stages"].zero_()
         usage = self._usage_log(drawn, self.selector_macs)
         self.cost_weight.update(usage["gmacs"])
         losses = {"loss_policy": policy_loss(distribution, drawn, *advantages, goal.entropy)}
