@@ -290,7 +290,7 @@ def test_a_random_part_is_drawn_and_not_learned(part):
     assert losses["kept_frames" if part == "frames" else "active_stages"] == 2
     for name, layer in outs.items():
         assert layer.bias.grad.any() == (name != part)
-    inputs, samples = mm_parts.batch(6)
+    inputs, _ = mm_parts.batch(6)
     chosen = model.eval().choose(inputs.flatten(0, 1))
     used = {"frames": chosen.num_frames, "stages": chosen.num_stages}
     assert used[part].unique().tolist() == [2]
