@@ -7,6 +7,7 @@ frames, so one count by module per number of frames holds the price of every sta
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 
 from .convert import AdaptiveNetwork, specialize
 from .count import COPIES, Count, count, elements
-from .policy import Policy
+from .errors import Ada3DError
+from .policy import Policy, PolicyDistribution
 from .trace import dtype_of
 
 
@@ -108,6 +110,33 @@ class PriceTable:
         both += (self.stages[kept] * usage).sum(1)
         return float((1 - share) * both[0] + share * both[1])
 
+    def threshold(
+        self, distribution: PolicyDistribution, target: float, greedy: str = "threshold"
+    ) -> float:
+        """The threshold of `PolicyDistribution.mode` at which these clips cost ``target``
+        multiply-adds on average, or as little less as the decisions allow.
+
+        Raises:
+            Ada3DError: a target below what any threshold gives; the message names the least.
+        """
+
+        def cost(threshold: float) -> float:
+            policy = distribution.mode(threshold, greedy)
+            return self.look_up(policy.num_frames, policy.stages).double().mean().item()
+
+        low, high = -_LARGEST_LOGIT, _LARGEST_LOGIT  # of the threshold
+        if (least := cost(_sigmoid(high))) > target:
+            raise Ada3DError(
+                f"a mean of {target / 1e9:.4g} GMACs cannot be had: these clips cost at least "
+                f"{least / 1e9:.4g} each (one unit of frames, no stages)"
+            )
+        if cost(_sigmoid(low)) <= target:
+            return _sigmoid(low)
+        for _ in range(50):  # cost falls as the threshold rises
+            middle = (low + high) / 2
+            low, high = (low, middle) if cost(_sigmoid(middle)) <= target else (middle, high)
+        return _sigmoid(high)
+
     def every(self) -> Iterator[tuple[int, tuple[bool, ...], int]]:
         """Every number of kept frames and every stage combination, with its price."""
         combinations = list(itertools.product((False, True), repeat=self.plan.num_stages))
@@ -136,6 +165,13 @@ class PriceTable:
         static = specialize(self.adaptive, length, stages, copy_weights=False)
         channels, _, height, width = self.plan.clip_shape
         return static, torch.zeros(1, channels, length, height, width, dtype=dtype_of(static))
+
+
+_LARGEST_LOGIT = 30.0
+
+
+def _sigmoid(logit: float) -> float:
+    return 1 / (1 + math.exp(-logit))
 
 
 @dataclass(frozen=True)

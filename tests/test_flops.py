@@ -10,7 +10,7 @@ from test_count import fvcores
 from torch import nn
 
 import ada3d_fx
-from ada3d_fx import Ada3DError, Policy
+from ada3d_fx import Ada3DError, Policy, PolicyDistribution
 from ada3d_fx.flops import executed, payoff, price_table
 from ada3d_fx.selection import SelectionNetwork, SmallConvNet, selector_price
 
@@ -198,6 +198,26 @@ def test_prices_do_not_touch_the_network():
     static = ada3d_fx.specialize(adaptive.eval(), 8, [1] * 5)
     with torch.no_grad():  # nothing that was made of shapes alone was kept, such as folded weights
         torch.testing.assert_close(adaptive(clips), static(clips), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("greedy", ["threshold", "count"])
+def test_a_threshold_holds_a_budget(greedy):
+    adaptive = ada3d_fx.convert(resnet3d("i3d_r18"), CLIP)
+    table, generator = price_table(adaptive), torch.Generator().manual_seed(0)
+    logits = [torch.randn(200, k, generator=generator) for k in (8, 5)]
+    distribution = PolicyDistribution(*logits)
+    thresholds = []
+    for share in (0.15, 0.3, 0.6, 0.9):
+        threshold = table.threshold(distribution, share * table.full, greedy)
+        policy = distribution.mode(threshold, greedy)
+        mean = table.look_up(policy.num_frames, policy.stages).double().mean() / table.full
+        assert share - 0.01 < mean <= share
+        thresholds.append(threshold)
+    assert thresholds == sorted(thresholds, reverse=True)
+    everything = distribution.mode(table.threshold(distribution, table.full, greedy), greedy)
+    assert everything == Policy.full(adaptive.plan, 200)
+    with pytest.raises(Ada3DError, match="cannot be had: these clips cost at least"):
+        table.threshold(distribution, 0.01 * table.full, greedy)
 
 
 # ------------------------------------------------------------------------------------ does it pay

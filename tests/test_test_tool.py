@@ -62,6 +62,20 @@ def test_policies_go_to_the_work_dir_and_count_the_selector(work, tmp_path):
     assert {clip["selector_macs"] for clip in clips} == {model.selector_macs}
 
 
+def test_a_budget_is_held(work, tmp_path):
+    folder, model = work
+    budget = 0.5 * model.full_macs / 1e9 + model.selector_macs / 1e9
+    count = ["--cfg-options", "model.greedy=count"]  # the clips are flipped at random
+    done = run(folder, "--policies", tmp_path / "p.json", "--budget", budget, *count)
+    assert done.returncode == 0, done.stderr
+    assert "threshold for" in done.stdout
+    clips = report.read_clips(tmp_path / "p.json")
+    mean = sum(clip["macs"] + clip["selector_macs"] for clip in clips) / len(clips) / 1e9
+    assert 0.5 * budget < mean < 1.2 * budget
+    done = run(folder, "--budget", 1e-6)
+    assert done.returncode == 2 and "cannot be had" in done.stderr
+
+
 def test_a_file_of_another_kind_is_refused_before_the_test(work):
     done = run(work[0], "--policies", "p.txt")
     assert done.returncode == 2 and "a .json or a .csv file" in done.stderr

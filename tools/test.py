@@ -22,6 +22,7 @@ from ada3d_fx import Ada3DError, report
 from ada3d_fx.mm.checks import check_config
 from ada3d_fx.mm.launch import (
     build_runner,
+    calibrate,
     load_config,
     load_weights,
     record_policies,
@@ -40,6 +41,10 @@ def parse_args() -> argparse.Namespace:
         help="learned (the default), full, random, or random:frames=F,stages=S with the fractions "
         "used on average",
     )
+    parser.add_argument(
+        "--budget", type=float, help="GMACs per clip: set the threshold on the validation list so "
+        "that the learned policies cost this on average, then test",
+    )  # fmt: skip
     parser.add_argument("--work-dir", help="where the log goes")
     parser.add_argument(
         "--policies",
@@ -104,9 +109,12 @@ def main() -> None:
         ]
     if not Path(args.checkpoint).is_file():
         raise Ada3DError(f"checkpoint: no file at {args.checkpoint}")
-    check_config(config, ("test",))
+    check_config(config, ("val", "test") if args.budget else ("test",))
     runner = build_runner(config)
     load_weights(runner.model, args.checkpoint)
+    if args.budget:
+        threshold = calibrate(runner, runner.build_dataloader(config.val_dataloader), args.budget)
+        print(f"threshold for {args.budget:.4g} GMACs per clip: {threshold:.4f}")
     metrics = runner.test()
     if recorded and is_main_process():
         print(summary(metrics, report.read_clips(policies)))

@@ -24,6 +24,8 @@ from torch import nn
 
 from .. import __version__
 from ..errors import Ada3DError
+from ..flops import price_table
+from ..policy import PolicyDistribution
 from .build import load_checkpoint, load_recognizer
 from .checks import inner_datasets
 from .hooks import unwrap
@@ -191,3 +193,30 @@ def record_policies(config: Config, path: str) -> bool:
                 keys = transform.get("meta_keys", PackActionInputs().meta_keys)
                 transform["meta_keys"] = tuple(dict.fromkeys([*keys, "filename", "frame_dir"]))
     return bool(metrics)
+
+
+def calibrate(runner: Runner, loader, budget: float) -> float:
+    """Set the model's ``test_threshold`` so that greedy policies on the clips of ``loader`` cost
+    ``budget`` GMACs on average, selection network included; gives the threshold.
+
+    Raises:
+        Ada3DError: a budget that no threshold meets, or a model without learned policies.
+    """
+    model = unwrap(runner.model).eval()
+    if getattr(model, "selector", None) is None or model.test_policy != "learned":
+        raise Ada3DError("a budget is for learned policies: the model has none")
+    frames, stages = [], []
+    with torch.no_grad():
+        for batch in loader:
+            inputs = model.data_preprocessor(batch, training=False)["inputs"]
+            found = model.selector(inputs.flatten(0, 1))
+            frames.append(found.frame_logits.cpu())
+            stages.append(found.stage_logits.cpu())
+    plan = model.plan
+    distribution = PolicyDistribution(
+        torch.cat(frames), torch.cat(stages), plan.frame_unit, plan.num_frames
+    )
+    table = price_table(model.recognizer)
+    target = budget * 1e9 - model.selector_macs
+    model.test_threshold = table.threshold(distribution, target, model.greedy)
+    return model.test_threshold
