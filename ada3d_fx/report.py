@@ -206,6 +206,34 @@ def _mean(values: Iterable[float]) -> float:
     return statistics.fmean(values)
 
 
+def draw_curves(
+    curves: Mapping[str, Sequence[tuple[float, float]]], path: str | Path, title: str
+) -> None:
+    """Accuracy over GMACs, a line for each name; ``upper`` is drawn as a dashed level.
+
+    Raises:
+        Ada3DError: no Matplotlib.
+    """
+    figure = _figure("draw_curves", 6.5, 4.4)
+    ax = figure.subplots()
+    for name, points in curves.items():
+        if name == "upper":
+            best = points[-1]
+            ax.axhline(best[1], color="0.4", linewidth=0.9, linestyle="--")
+            ax.annotate(
+                f"upper, {best[0]:.4g} GMACs", (0.02, best[1]), (0, 3), fontsize=8,
+                xycoords=("axes fraction", "data"), textcoords="offset points",
+            )  # fmt: skip
+        else:
+            ax.plot(*zip(*points), "o-", markersize=4, label=name)
+    ax.set_xlabel("GMACs per clip, selection network included")
+    ax.set_ylabel("accuracy %")
+    ax.set_title(title, fontsize=10)
+    ax.grid(alpha=0.3)
+    ax.legend(fontsize=9, loc="lower right")
+    figure.savefig(path, dpi=110)
+
+
 def draw_usage(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
     """Kept frames, active stages and GMACs of each class, the cheapest first.
 

@@ -79,12 +79,16 @@ def parse_args() -> argparse.Namespace:
     unknown = [name for name in args.rows if name not in ROWS + ABLATIONS]
     if unknown:
         parser.error(f"--rows: {', '.join(unknown)}; there are {', '.join(ROWS + ABLATIONS)}")
-    try:
-        args.seeds = [int(seed) for seed in args.seeds.split(",")]
-        args.folds = [int(fold) for fold in args.folds.split(",")] if args.folds else [None]
-    except ValueError:
-        parser.error("--seeds and --folds take whole numbers, a,b,...")
+    args.seeds, args.folds = numbers(parser, args.seeds), numbers(parser, args.folds)
     return args
+
+
+def numbers(parser: argparse.ArgumentParser, text: str | None) -> list:
+    """'0,1' -> [0, 1]; nothing -> [None]."""
+    try:
+        return [int(part) for part in text.split(",")] if text else [None]
+    except ValueError:
+        return parser.error(f"{text}: --seeds and --folds take whole numbers, a,b,...")
 
 
 class Run:
@@ -100,6 +104,7 @@ class Run:
         self.name = f"seed{seed}" + ("" if fold is None else f"_fold{fold}")
         work_dir = args.work_dir or self.config.get("work_dir") or "work_dirs/compare"
         self.folder = Path(work_dir) / self.name
+        self.warm_start = self.folder / "warmup"
         self.config.randomness = {**(self.config.get("randomness") or {}), "seed": seed}
         start = args.recognizer or self.config.model.get("recognizer_checkpoint")
         self.start = start and start.format(seed=seed, fold=fold)
@@ -181,12 +186,17 @@ class Run:
         with quiet():
             return self._runner("plan").model
 
-    def _runner(self, name: str, stages: list[dict] | None = None, **model_options):
+    def _config(self, name: str | Path, model_options: Mapping) -> Config:
+        """A copy of the config whose work dir is ``name`` below the run's folder."""
         config = copy.deepcopy(self.config)
         config.model.update(model_options)
         config.work_dir = str(self.folder / name)
-        self.count += 1
-        config.experiment_name = f"compare_{self.name}_{name}_{self.count}"
+        self.count += 1  # MMEngine wants another name for each runner of a process
+        config.experiment_name = f"{self.folder}_{Path(name).name}_{self.count}".replace("/", "_")
+        return config
+
+    def _runner(self, name: str | Path, stages: list[dict] | None = None, **model_options):
+        config = self._config(name, model_options)
         if stages is not None:
             self._set_stages(config, stages)
             last = find_latest_checkpoint(config.work_dir)
@@ -207,10 +217,9 @@ class Run:
 
     def _warmed_up(self, stage: dict) -> str:
         """The checkpoint after the warm-up, which is the same for all rows that have one."""
-        folder = self.folder / "warmup"
+        folder = self.warm_start
         if not (folder / "done").is_file():
-            runner = self._runner("warmup", [stage])
-            runner.train()
+            self._runner(folder, [stage]).train()
             (folder / "done").touch()
         return find_latest_checkpoint(str(folder))
 
@@ -233,11 +242,7 @@ class Run:
         return result
 
     def _tester(self, name: str, **model_options):
-        config = copy.deepcopy(self.config)
-        config.model.update(model_options)
-        config.work_dir = str(self.folder / name)
-        self.count += 1
-        config.experiment_name = f"compare_{self.name}_{name}_{self.count}"
+        config = self._config(name, model_options)
         config.load_from, config.resume = None, False
         record_policies(config, str(self.folder / name / "policies.json"))
         return build_runner(config)
