@@ -38,13 +38,18 @@ CLASS_COLUMNS = (
     ("stages", "active stages", "{:.2f}"),
     ("gmacs", "GMACs", "{:.4g}"),
 )
+DECISION_COLUMNS = (
+    *(("video", "video", "{}"), ("frames", "frames", "{}"), ("stages", "stages", "{}")),
+    *(("predicted", "predicted", "{}"), ("gmacs", "GMACs", "{:.4g}")),
+)
 
 
 class Example(NamedTuple):
     """A clip and what was decided for it.
 
-    ``clip``: uint8 [T, H, W, 3], RGB. ``frames`` bool [T], ``stages`` bool [K].
-    ``gmacs``: of the recognizer and the selection network. ``stage_names``: K words.
+    ``clip``: uint8 [T, H, W, 3], RGB. ``frames`` bool [T], ``stages`` bool [K]. ``stage_names``: K
+    words. ``label``: the class if ``known``, else the video's name. ``gmacs``: of the recognizer
+    and the selection network.
     """
 
     clip: Tensor
@@ -54,6 +59,7 @@ class Example(NamedTuple):
     label: str
     prediction: str
     gmacs: float
+    known: bool = False
 
 
 def table(
@@ -373,6 +379,33 @@ def _colours(count: int) -> list:
     return [colormaps["viridis"](0.9 - 0.85 * i / max(count - 1, 1)) for i in range(count)]
 
 
+def animate(examples: Sequence[Example], path: str | Path, side: int = 112) -> None:
+    """An animated GIF: a line for each clip, all its frames on the left, the kept ones on the
+    right, where a dropped frame leaves the last kept one standing.
+
+    Raises:
+        Ada3DError: no examples.
+    """
+    from PIL import Image
+
+    if not examples:
+        raise Ada3DError("animate: no examples")
+    pictures = []
+    for time in range(max(len(example.clip) for example in examples)):
+        sheet = Image.new("RGB", (2 * side + 4, (side + 4) * len(examples)), "white")
+        for line, example in enumerate(examples):
+            now = min(time, len(example.clip) - 1)
+            kept = example.frames.nonzero().flatten().tolist()
+            last = max([t for t in kept if t <= now], default=kept[0])
+            for column, moment in enumerate((now, last)):
+                frame = Image.fromarray(example.clip[moment].numpy()).resize((side, side))
+                if column and now not in kept:
+                    frame = Image.blend(frame, Image.new("RGB", frame.size, "black"), 0.4)
+                sheet.paste(frame, (column * (side + 4), line * (side + 4)))
+        pictures.append(sheet)
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=250, loop=0)
+
+
 def _draw_gates(ax, example: Example) -> None:
     from matplotlib.patches import Rectangle
 
@@ -385,7 +418,7 @@ def _draw_gates(ax, example: Example) -> None:
         ax.add_patch(Rectangle((left, 0.08), width, 0.3, facecolor=colour, edgecolor="0.3"))
         text = f"{name}\n{'3D' if on else '2D'}"
         ax.text(left + width / 2, 0.23, text, ha="center", va="center", fontsize=6)
-    right = example.label == example.prediction
+    wrong = example.known and example.label != example.prediction
     ax.text(0, 0.82, f"{example.label}", fontsize=8, va="center", weight="bold")
     ax.text(
         0,
@@ -394,7 +427,7 @@ def _draw_gates(ax, example: Example) -> None:
         f"{int(example.frames.sum())} frames",
         fontsize=7,
         va="center",
-        color="black" if right else "tab:red",
+        color="tab:red" if wrong else "black",
     )
 
 

@@ -51,6 +51,22 @@ def test_picture_is_written(tmp_path):
         report.draw_policies([], tmp_path / "none.png")
 
 
+def test_animation_has_a_picture_for_each_frame(tmp_path):
+    from PIL import Image
+
+    clip = torch.stack([torch.full((16, 16, 3), 60 * t, dtype=torch.uint8) for t in range(4)])
+    frames = torch.tensor([False, True, False, True])
+    example = report.Example(clip, frames, torch.tensor([True]), ["stem"], "a", "b", 1.0)
+    report.animate([example, example], tmp_path / "a.gif", side=16)
+    with Image.open(tmp_path / "a.gif") as image:
+        assert image.n_frames == 4 and image.size == (36, 40)
+        image.seek(2)
+        left, right = (image.convert("L").getpixel((x, 8)) for x in (8, 28))
+        assert abs(left - 120) < 8 and abs(right - 36) < 8  # the frame before, darkened
+    with pytest.raises(Ada3DError, match="no examples"):
+        report.animate([], tmp_path / "b.gif")
+
+
 def test_pixels_are_frames_last_to_first():
     clip = torch.arange(3 * 2 * 4 * 5).reshape(3, 2, 4, 5).float()
     assert report.pixels(clip).shape == (2, 4, 5, 3)

@@ -42,6 +42,7 @@ from ada3d_fx import Ada3DError, Policy, report
 from ada3d_fx.mm.checks import check_config
 from ada3d_fx.mm.launch import (
     build_runner,
+    class_names,
     load_config,
     load_weights,
     quiet,
@@ -395,7 +396,7 @@ def draw(count: int, config: Config, runner, path: Path) -> None:
     dataset, model = runner.test_dataloader.dataset, runner.model
     labels = [int(dataset.get_data_info(i)["label"]) for i in range(len(dataset))]
     order = sorted(range(len(labels)), key=lambda i: (labels[:i].count(labels[i]), labels[i]))
-    names = class_names(config) or {label: str(label) for label in labels}
+    names = {label: str(label) for label in range(model.num_classes)} | class_names(config)
     classes = list(dict.fromkeys(labels[i] for i in order))
     step = max(1, len(classes) // count)
     chosen = [i for i in order if labels[i] in classes[::step]][:count]
@@ -413,18 +414,10 @@ def draw(count: int, config: Config, runner, path: Path) -> None:
                 names[labels[index]],
                 names[int(sample.pred_score.argmax())],
                 macs / 1e9,
+                known=True,
             )
         )
     report.draw_policies(examples, path)
-
-
-def class_names(config: Config) -> dict[int, str]:
-    """The first word of each line of the config's ``class_file``, where there is one."""
-    path = config.get("class_file")
-    if not path or not Path(path).is_file():
-        return {}
-    lines = [line.split()[0] for line in Path(path).read_text().splitlines() if line.strip()]
-    return dict(enumerate(lines))
 
 
 @user_errors

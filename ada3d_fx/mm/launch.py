@@ -220,3 +220,12 @@ def calibrate(runner: Runner, loader, budget: float) -> float:
     target = budget * 1e9 - model.selector_macs
     model.test_threshold = table.threshold(distribution, target, model.greedy)
     return model.test_threshold
+
+
+def class_names(config: Config) -> dict[int, str]:
+    """The first word of each line of the config's ``class_file``, where there is one."""
+    path = config.get("class_file")
+    if not path or not Path(path).is_file():
+        return {}
+    lines = [line.split()[0] for line in Path(path).read_text().splitlines() if line.strip()]
+    return dict(enumerate(lines))

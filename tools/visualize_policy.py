@@ -1,0 +1,119 @@
+#!/usr/bin/env python
+"""Show what was decided for videos: kept frames, stage gates, prediction, cost (figure 4).
+
+    python tools/visualize_policy.py CONFIG CHECKPOINT VIDEO... [--out POLICIES.png]
+        [--gif PREVIEW.gif] [--views N] [--budget GMACS]
+
+Each clip that the test pipeline takes from a video is a line of the picture (--views of them):
+dropped frames are dark and crossed out, stages are green (3D) or grey (2D). The GIF plays the kept
+frames beside all frames. --budget turns the dial first, on the validation list.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+from mmengine.dataset import Compose, pseudo_collate
+
+import ada3d_fx.mm  # noqa: F401  registers models, hooks and metrics
+from ada3d_fx import Ada3DError, report
+from ada3d_fx.mm.checks import inner_datasets
+from ada3d_fx.mm.launch import (
+    build_runner,
+    calibrate,
+    class_names,
+    load_config,
+    load_weights,
+    user_errors,
+)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0],
+        epilog="\n".join(__doc__.splitlines()[2:]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("config", help="an Ada3D config")
+    parser.add_argument("checkpoint", help="a trained Ada3D checkpoint")
+    parser.add_argument("videos", nargs="+", help="video files")
+    parser.add_argument("--out", default="policies.png", help="the picture")
+    parser.add_argument("--gif", help="an animated preview")
+    parser.add_argument("--json", help="write decisions and predictions to this file too")
+    parser.add_argument("--views", type=int, default=1, help="clips shown of each video")
+    parser.add_argument("--budget", type=float, help="GMACs per clip, see tools/test.py")
+    parser.add_argument(
+        "--cfg-options", nargs="+", action=DictAction, help="config entries to set, as key=value"
+    )
+    return parser.parse_args()
+
+
+def load(args: argparse.Namespace, config: Config):
+    """A runner with the checkpoint's weights, the dial turned."""
+    config.load_from, config.resume = None, False
+    config.model.recognizer_checkpoint = None
+    if args.budget is None:  # the lists need not exist
+        for name in ("train", "val", "test"):
+            for key in ("dataloader", "evaluator", "cfg"):
+                config[f"{name}_{key}"] = None
+        config.optim_wrapper = config.param_scheduler = None
+    runner = build_runner(config)
+    load_weights(runner.model, args.checkpoint)
+    if args.budget is not None:
+        calibrate(runner, runner.build_dataloader(config.val_dataloader), args.budget)
+    return runner
+
+
+def examples(model, pipeline: Compose, video: str, names: dict, views: int) -> list[report.Example]:
+    """What is decided for the first ``views`` clips of a video."""
+    data = pipeline({"filename": video, "label": -1, "start_index": 0, "modality": "RGB"})
+    sample = model.test_step(pseudo_collate([data]))[0]
+    best = int(sample.pred_score.argmax())
+    found = []
+    for view, clip in enumerate(data["inputs"][:views]):
+        macs = int(sample.recognizer_macs[view]) + sample.selector_macs
+        found.append(
+            report.Example(
+                report.pixels(clip), sample.policy_frames[view], sample.policy_stages[view],
+                [stage.name for stage in model.plan.stages], Path(video).name,
+                names.get(best, str(best)), macs / 1e9,
+            )
+        )  # fmt: skip
+    return found
+
+
+@user_errors
+def main() -> None:
+    args = parse_args()
+    config = load_config(args.config, args.cfg_options)
+    if config.model.get("type") != "Ada3DRecognizer":
+        raise Ada3DError(f"{args.config}: its model is no Ada3DRecognizer; it decides nothing")
+    missing = [video for video in args.videos if not Path(video).is_file()]
+    if missing:
+        raise Ada3DError(f"no video at {', '.join(missing)}")
+    config.work_dir = str(Path(args.out).parent / "visualize_policy")
+    pipeline = Compose(next(inner_datasets(config.test_dataloader.dataset))["pipeline"])
+    names = class_names(config)
+    model = load(args, config).model.eval()
+    shown = []
+    for video in args.videos:
+        shown += examples(model, pipeline, video, names, args.views)
+    report.draw_policies(shown, args.out)
+    if args.gif:
+        report.animate(shown, args.gif)
+    rows = [
+        {"video": e.label, "predicted": e.prediction, "gmacs": e.gmacs,
+         **report.policy_words(e.frames, e.stages)}
+        for e in shown
+    ]  # fmt: skip
+    print(report.table(rows, report.DECISION_COLUMNS))
+    if args.json:
+        Path(args.json).write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
