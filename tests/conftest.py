@@ -15,8 +15,16 @@ with warnings.catch_warnings():
 from mmengine.registry import init_default_scope  # noqa: E402
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _from_the_start():
+    """Before fixtures of modules too: with several threads on a busy machine, sums differ in their
+    last bits from run to run; and these small networks' threads only wait for each other."""
+    init_default_scope("mmaction")
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(autouse=True)
 def _reproducible():
     init_default_scope("mmaction")
     torch.manual_seed(0)
-    torch.set_num_threads(1)  # small float64 networks: threads only wait for each other
+    torch.set_num_threads(1)

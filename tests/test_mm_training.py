@@ -5,6 +5,7 @@ import logging
 import mm_parts
 import pytest
 import torch
+from mmaction.registry import MODELS
 from mmengine.runner import Runner
 
 import ada3d_fx.mm  # noqa: F401
@@ -125,4 +126,15 @@ def test_collapse_is_warned_of(clips, tmp_path, caplog):
     assert (
         "collapsed" in caplog.text
         or "one pattern" in next((tmp_path / "collapsed").rglob("*.log")).read_text()
+    )
+
+
+def test_a_checkpoint_trained_to_a_budget_is_tested_without_one(tmp_path):
+    torch.manual_seed(0)
+    trained = MODELS.build(mm_parts.model(objective={"samples": 2, "budget": 1.0}))
+    torch.save(trained.state_dict(), tmp_path / "model.pth")
+    plain = MODELS.build(mm_parts.model(selector=mm_parts.selector()))  # no frame classifier either
+    load_weights(plain, tmp_path / "model.pth")
+    assert torch.equal(
+        plain.selector.heads.frame_out.weight, trained.selector.heads.frame_out.weight
     )

@@ -1,7 +1,9 @@
 """What was decided for videos, as a picture, an animation and rows."""
 
 import json
+import subprocess
 import sys
+from pathlib import Path
 
 import mm_parts
 import pytest
@@ -29,18 +31,25 @@ def run(monkeypatch, folder, videos, *options):
     return visualize_policy.main()
 
 
-def test_pictures_and_rows(work, monkeypatch, capsys):
+def test_pictures_and_rows(work):
     videos = [work / "videos" / f"{i}.mp4" for i in range(2)]
     (work / "list.txt").unlink()  # no list is needed
     paths = {"--out": work / "p.png", "--gif": work / "p.gif", "--json": work / "p.json"}
-    assert run(monkeypatch, work, videos, *(part for pair in paths.items() for part in pair)) == 0
+    options = [str(part) for pair in paths.items() for part in pair]
+    tool = Path(visualize_policy.__file__)
+    done = subprocess.run(  # a process of its own: nothing is registered beforehand
+        [sys.executable, "-W", "ignore", tool, work / "config.py", work / "model.pth", *videos,
+         *options],
+        capture_output=True, text=True, env={"PYTHONPATH": str(tool.parents[1]), "PATH": ""},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
     assert paths["--out"].read_bytes()[:4] == b"\x89PNG"
     assert paths["--gif"].read_bytes()[:3] == b"GIF"
     rows = json.loads(paths["--json"].read_text())
     assert [row["video"] for row in rows] == ["0.mp4", "1.mp4"]
     assert all(len(row["frames"]) == 4 and len(row["stages"]) == 5 for row in rows)
     assert all(row["gmacs"] > 0 for row in rows)
-    assert "1.mp4" in capsys.readouterr().out
+    assert "1.mp4" in done.stdout
 
 
 def test_the_dial_is_turned_first(work, monkeypatch):

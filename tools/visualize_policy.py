@@ -96,9 +96,10 @@ def main() -> None:
     if missing:
         raise Ada3DError(f"no video at {', '.join(missing)}")
     config.work_dir = str(Path(args.out).parent / "visualize_policy")
-    pipeline = Compose(next(inner_datasets(config.test_dataloader.dataset))["pipeline"])
+    steps = next(inner_datasets(config.test_dataloader.dataset))["pipeline"]
     names = class_names(config)
     model = load(args, config).model.eval()
+    pipeline = Compose(steps)  # after the runner, which says whose transforms these are
     shown = []
     for video in args.videos:
         shown += examples(model, pipeline, video, names, args.views)

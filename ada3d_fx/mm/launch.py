@@ -31,6 +31,9 @@ from .checks import inner_datasets
 from .hooks import unwrap
 from .recognizer import Ada3DRecognizer
 
+# Parts of a checkpoint that only training reads, which may differ from the config's.
+TRAINING_ONLY = ("frame_baseline.", "stage_baseline.", "cost_weight.", "selector.classifier.")
+
 
 def user_errors(main: Callable[[], None]) -> Callable[[], int]:
     """Print the user's mistakes as one message and return 2; anything else is ours and is
@@ -140,7 +143,11 @@ def load_weights(model: nn.Module, checkpoint: str | Path) -> None:
                 )
             return load_recognizer(model.recognizer, checkpoint)
         missing = model.load_state_dict(weights, strict=False)
-        wrong = missing.missing_keys + missing.unexpected_keys
+        wrong = [
+            key
+            for key in missing.missing_keys + missing.unexpected_keys
+            if not key.startswith(TRAINING_ONLY)
+        ]
         if wrong:
             raise Ada3DError(
                 f"checkpoint: {checkpoint} and the model differ in {len(wrong)} tensors: "
