@@ -212,6 +212,40 @@ def test_mmaction_backbones_select_too():
     assert model.selector_macs > 0
 
 
+def test_a_selector_is_transferred_frozen_to_other_classes(tmp_path):
+    """Table 3: policies learned on some classes, with a recognizer for others."""
+    source = build(head={"num_classes": 7})
+    torch.save({"state_dict": source.state_dict()}, tmp_path / "source.pth")
+    torch.manual_seed(1)
+    model = MODELS.build(mm_parts.model(selector_checkpoint=str(tmp_path / "source.pth")))
+    model.init_weights()
+    model.train().set_training_stage("transfer")
+    inputs, samples = mm_parts.batch(4)
+    assert torch.equal(
+        model.selector(inputs.flatten(0, 1)).frame_logits,
+        source.eval().selector(inputs.flatten(0, 1)).frame_logits,
+    )
+    weights, kept = state(model.recognizer), state(model.selector)
+    losses = model(inputs, samples, mode="loss")
+    assert "loss_policy" not in losses and losses["gmacs"] > 0
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    losses["loss_cls"].backward()
+    optimizer.step()
+    assert same(kept, state(model.selector)) and not same(weights, state(model.recognizer))
+
+
+def test_a_selector_that_does_not_fit_is_refused(tmp_path):
+    torch.save(build(selector=mm_parts.selector(hidden=12)).state_dict(), tmp_path / "other.pth")
+    with pytest.raises(Ada3DError, match=r"does not fit .*heads.embed.0.weight \[12, 6\] instead"):
+        build(selector_checkpoint=str(tmp_path / "other.pth"))
+    plain = build_recognizer(mm_parts.recognizer())
+    torch.save(plain.state_dict(), tmp_path / "plain.pth")
+    with pytest.raises(Ada3DError, match="holds no selection network"):
+        build(selector_checkpoint=str(tmp_path / "plain.pth"))
+    with pytest.raises(Ada3DError, match="selector_checkpoint needs selector="):
+        build(selector=None, selector_checkpoint=str(tmp_path / "other.pth"))
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
@@ -266,7 +300,7 @@ def process_group(tmp_path):
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("stage", ["warmup", "selection", "joint", "random"])
+@pytest.mark.parametrize("stage", ["warmup", "selection", "joint", "transfer", "random"])
 def test_every_parameter_has_a_gradient_under_distributed_training(stage, process_group):
     """Otherwise the second step fails: "Expected to have finished reduction"."""
     model = build().train()

@@ -144,6 +144,38 @@ def build_selector(
     return MODELS.build({**options, "plan": plan, "backbone": backbone})
 
 
+def load_selector(selector: SelectionNetwork, path: str | Path) -> None:
+    """Load the selection network of an Ada3D checkpoint, trained with another recognizer or on
+    other classes (table 3); its frame classifier is left.
+
+    Raises:
+        Ada3DError: no such file, no selection network in it, or one of another backbone or plan.
+    """
+    weights = load_checkpoint(path)
+    name = "selector."
+    found = {k.removeprefix(name): v for k, v in weights.items() if k.startswith(name)}
+    if not found:
+        raise Ada3DError(
+            f"selector_checkpoint: {path} holds no selection network; is it an Ada3D checkpoint?"
+        )
+    own = selector.state_dict()
+    left = {key for key in (*own, *found) if key.startswith("classifier.")}
+    unlike = [
+        f"{key} {list(found[key].shape) if key in found else 'missing'} instead of "
+        f"{list(own[key].shape) if key in own else 'nothing'}"
+        for key in dict.fromkeys((*own, *found))
+        if key not in left
+        and (key not in own or key not in found or own[key].shape != found[key].shape)
+    ]
+    if unlike:
+        raise Ada3DError(
+            f"selector_checkpoint: {path} does not fit the selection network in {len(unlike)} "
+            f"tensors: {'; '.join(unlike[:4])}. Its backbone, its aggregation, the number of stages "
+            "and (for aggregation 'uniform') of frames must be the same"
+        )
+    selector.load_state_dict({k: v for k, v in found.items() if k not in left}, strict=False)
+
+
 def build_backbone(config: Mapping) -> nn.Module:
     """A 2D backbone: ``torchvision.NAME``, SmallConvNet, or any 2D backbone of MMAction2."""
     options = Config(dict(config)).to_dict()

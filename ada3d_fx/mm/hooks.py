@@ -25,7 +25,8 @@ from ..policy import Policy
 from .recognizer import TRAINING_STAGES, Ada3DRecognizer
 
 GROUPS = ("recognizer", "selector")
-FROZEN = {"selection": "recognizer", "random": "selector"}  # what a stage does not train
+# What a stage does not train.
+FROZEN = {"selection": "recognizer", "transfer": "selector", "random": "selector"}
 STAGE_OPTIONS = {"name", "epochs", "iters", "recognizer_lr", "selector_lr", "schedule", "rise"}
 
 

@@ -25,11 +25,18 @@ from ..reinforce import (
     reward,
 )
 from ..selection import selector_price
-from .build import build_recognizer, build_selector, initial_weights, recognizer_config
+from .build import (
+    build_recognizer,
+    build_selector,
+    initial_weights,
+    load_selector,
+    recognizer_config,
+)
 
+LEARNED = ("selection", "joint", "transfer")  # what a selector is needed for
 RANDOM_PARTS = ("none", "frames", "stages")
 TEST_POLICIES = ("learned", "full", "random")
-TRAINING_STAGES = ("warmup", "selection", "joint", "random")
+TRAINING_STAGES = ("warmup", "selection", "joint", "transfer", "random")
 
 
 @MODELS.register_module()
@@ -44,6 +51,8 @@ class Ada3DRecognizer(BaseModel):
       of each batch full; the selector's backbone learns as a frame classifier (if it has one).
     - ``'selection'``: stage 1 of Algorithm 1; the recognizer is frozen.
     - ``'joint'``: stage 2, eq. 8.
+    - ``'transfer'``: the recognizer learns under policies drawn from the selector, which is frozen
+      (table 3).
     - ``'random'``: the recognizer learns under random policies of ``random_policy``'s usage (the
       paper's Random FT).
 
@@ -53,6 +62,8 @@ class Ada3DRecognizer(BaseModel):
             policies 'full' and 'random' only.
         objective: options of `Objective`.
         recognizer_checkpoint: the trained plain recognizer to start from.
+        selector_checkpoint: an Ada3D checkpoint whose selection network to start from; see
+            `load_selector`.
         clip_shape: (C, T, H, W) for which the plan and prices are made.
         convert_options: further options of `convert`.
         random_policy: ``frames`` and ``stages``, the fractions of 'random'.
@@ -74,6 +85,7 @@ class Ada3DRecognizer(BaseModel):
         selector: Mapping | None = None,
         objective: Mapping | None = None,
         recognizer_checkpoint: str | None = None,
+        selector_checkpoint: str | None = None,
         clip_shape: Sequence[int] = (3, 8, 224, 224),
         convert_options: Mapping | None = None,
         training_stage: str | None = None,
@@ -114,6 +126,10 @@ class Ada3DRecognizer(BaseModel):
                 selector, self.plan, preprocessor, plain.cls_head.num_classes
             )
             self.selector_macs = selector_price(self.selector, self.clip_shape)
+        if selector_checkpoint is not None:
+            if self.selector is None:
+                raise Ada3DError("selector_checkpoint needs selector=")
+            load_selector(self.selector, selector_checkpoint)
         self.warmup_full = warmup_full
         self.random_policy = {"frames": 0.7, "stages": 0.4, **dict(random_policy or {})}
         self.random_part = _one_of("random_part", random_part or "none", RANDOM_PARTS)
@@ -140,7 +156,7 @@ class Ada3DRecognizer(BaseModel):
         """What training steps do from now on; see the class."""
         if name not in TRAINING_STAGES:
             raise Ada3DError(f"training stage {name!r}; there are {', '.join(TRAINING_STAGES)}")
-        if name in ("selection", "joint") and self.selector is None:
+        if name in LEARNED and self.selector is None:
             raise Ada3DError(f"training stage {name!r} needs selector=")
         self.training_stage = name
         self.train(self.training)
@@ -149,7 +165,9 @@ class Ada3DRecognizer(BaseModel):
         super().train(mode)
         if self.training_stage == "selection":
             self.recognizer.eval()  # frozen: its BatchNorm must not drift either
-        if self.training_stage in ("selection", "joint") and self.selector_norm_eval:
+        if self.training_stage == "transfer":
+            self.selector.eval()
+        if self.training_stage in LEARNED and self.selector_norm_eval:
             for module in self.selector.modules():
                 if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
                     module.eval()
@@ -223,6 +241,8 @@ class Ada3DRecognizer(BaseModel):
         """Losses and log values of one training step, by the training stage."""
         if self.training_stage in ("warmup", "random"):
             losses = self._random_step(clips, data_samples)
+        elif self.training_stage == "transfer":
+            losses = self._transfer_step(clips, data_samples)
         else:
             losses = self._policy_step(clips, data_samples)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -257,6 +277,13 @@ class Ada3DRecognizer(BaseModel):
         else:
             loss = F.binary_cross_entropy_with_logits(scores.flatten(0, 1), labels.float())
         return {"loss_frame_classifier": loss}
+
+    def _transfer_step(self, clips: Tensor, data_samples: list) -> dict[str, Tensor]:
+        with torch.no_grad():
+            distribution = self.selector(clips)
+        policy = self._partly_random(distribution.sample())
+        losses = self._recognizer_loss(*self.recognizer.with_auxiliary(clips, policy), data_samples)
+        return {**losses, **self._usage_log(policy, self.selector_macs)}
 
     def _policy_step(self, clips: Tensor, data_samples: list) -> dict[str, Tensor]:
         """One estimate of eq. 7, and in the joint stage of eq. 8, over S policies for each clip."""
