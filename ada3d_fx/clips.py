@@ -1,0 +1,167 @@
+"""Which clips of a long video to look at, and when to stop (table 2).
+
+Ada3D decides inside a clip; this decides among the clips of a video, in the spirit of AdaFrame
+(Wu et al., CVPR 2019): recurrent, one clip at a time, until sure. Any other way to choose clips
+composes with Ada3D as well: it needs `look` only.
+
+Shapes: V videos of M clips, in the order of time; D numbers of a clip's glance; S steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .errors import Ada3DError
+from .reinforce import correctness
+
+# (videos [B], clips [B]) -> scores [B, num_classes] of these clips, all computed as one batch
+Look = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Walk:
+    """What was looked at. order: clip of each step, -1 after the stop, int [V, S]; probs:
+    prediction [V, num_classes]; log_prob: of the choices, [V]."""
+
+    order: Tensor
+    probs: Tensor
+    log_prob: Tensor
+
+    @property
+    def num_clips(self) -> Tensor:
+        """int64 [V]: clips looked at."""
+        return (self.order >= 0).sum(1)
+
+
+class ClipSelector(nn.Module):
+    """Chooses the next clip from a glance at all, reads its scores, and stops when sure.
+
+    A glance is what the selection network saw of a clip anyway, see `glances`. The first clip is
+    always looked at. The prediction is a mean of the clips' class probabilities, weighted by how
+    much the recurrent state makes of each.
+
+    Args:
+        glance_size: D.
+        num_classes: classes of the recognizer.
+        hidden: width of the recurrent state.
+    """
+
+    def __init__(self, glance_size: int, num_classes: int, hidden: int = 64):
+        super().__init__()
+        self.embed = nn.Sequential(nn.LayerNorm(glance_size), nn.Linear(glance_size, hidden))
+        self.start = nn.Linear(hidden, hidden)
+        self.cell = nn.GRUCell(hidden + 2 * num_classes + 2, hidden)
+        self.query, self.key = nn.Linear(hidden, hidden), nn.Linear(hidden + 2, hidden)
+        self.weigh, self.halt = nn.Linear(hidden, 1), nn.Linear(hidden, 1)
+
+    def forward(
+        self,
+        glance: Tensor,
+        look: Look,
+        max_clips: int | None = None,
+        threshold: float = 0.5,
+        generator: torch.Generator | None = None,
+    ) -> Walk:
+        """Walk through videos with glances [V, M, D].
+
+        ``max_clips``: at most so many of each. ``threshold``: stop where that is more probable than
+        this; lower is cheaper. In training mode clips and stops are drawn, else greedy. At each
+        step the clips of all videos that go on are one call of ``look``.
+        """
+        videos, clips, _ = glance.shape
+        seen = self.embed(glance)
+        time = torch.linspace(0, 1, clips).to(seen)[None, :, None].expand(videos, -1, -1)
+        keys = self.key(torch.cat([seen, time, (2 * torch.pi * time).sin()], 2))
+        state = self.start(seen.mean(1)).tanh()
+        free = torch.ones(videos, clips, dtype=torch.bool, device=seen.device)
+        going = torch.ones(videos, dtype=torch.bool, device=seen.device)
+        log_prob, weights, total = state.new_zeros(videos), state.new_zeros(videos), 0.0
+        order = []
+        for step in range(min(max_clips or clips, clips)):
+            logits = (keys @ self.query(state)[:, :, None])[:, :, 0] / keys.shape[2] ** 0.5
+            place = F.log_softmax(logits.masked_fill(~free, -torch.inf), 1)
+            chosen = self._draw(place, generator)
+            rows = going.nonzero().flatten()
+            probs = self._look(look, rows, chosen, total, videos)
+            known = total / weights[:, None].clamp(min=1e-6) if step else torch.zeros_like(probs)
+            progress = state.new_full((videos, 2), step / clips)
+            progress[:, 1] = probs.amax(1)
+            read = [seen[torch.arange(videos), chosen], probs, known, progress]
+            state = torch.where(going[:, None], self.cell(torch.cat(read, 1), state), state)
+            weight = torch.where(going, self.weigh(state)[:, 0].exp(), 0.0)
+            total, weights = total + weight[:, None] * probs, weights + weight
+            log_prob = log_prob + going * place.gather(1, chosen[:, None])[:, 0]
+            order.append(torch.where(going, chosen, -1))
+            free = free.scatter(1, chosen[:, None], False)
+            if step + 1 == min(max_clips or clips, clips):
+                break
+            halt = self.halt(state)[:, 0]
+            stops = self._stops(halt, threshold, generator)
+            log_prob = log_prob + going * torch.where(
+                stops, F.logsigmoid(halt), F.logsigmoid(-halt)
+            )
+            going = going & ~stops
+            if not going.any():
+                break
+        return Walk(torch.stack(order, 1), total / weights[:, None], log_prob)
+
+    def _look(self, look: Look, rows: Tensor, chosen: Tensor, total, videos: int) -> Tensor:
+        scores = look(rows, chosen[rows])
+        probs = scores.new_zeros(videos, scores.shape[1])
+        return probs.index_copy(0, rows, scores.softmax(1))
+
+    def _draw(self, place: Tensor, generator: torch.Generator | None) -> Tensor:
+        if self.training:
+            return torch.multinomial(place.exp(), 1, generator=generator)[:, 0]
+        return place.argmax(1)
+
+    def _stops(self, halt: Tensor, threshold: float, generator: torch.Generator | None) -> Tensor:
+        if self.training:
+            return torch.rand(halt.shape, generator=generator, device=halt.device) < halt.sigmoid()
+        return halt.sigmoid() > threshold
+
+
+def glances(features: Tensor) -> Tensor:
+    """The selection network's frame features [N, T, D] -> what is known of each clip, [N, 2 D]:
+    their mean, and how much they change."""
+    change = features.diff(dim=1).abs().mean(1) if features.shape[1] > 1 else 0 * features[:, 0]
+    return torch.cat([features.mean(1), change], 1)
+
+
+def clip_loss(
+    selector: ClipSelector,
+    glance: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    cost: float,
+    samples: int = 4,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, dict[str, float]]:
+    """Loss of one batch whose clips' scores [V, M, num_classes] are known, and values to log.
+
+    Cross-entropy of the predictions, and REINFORCE with a leave-one-out baseline over ``samples``
+    walks for the choices: the reward is 1 where the prediction is right, less ``cost`` times the
+    share of clips looked at. Labels: int [V].
+
+    Raises:
+        Ada3DError: fewer than 2 samples.
+    """
+    if samples < 2:
+        raise Ada3DError(f"clip_loss: samples={samples}; the leave-one-out baseline needs 2")
+    which = torch.arange(len(glance), device=glance.device).repeat_interleave(samples)
+    walk = selector(
+        glance[which], lambda rows, clips: scores[which[rows], clips], generator=generator
+    )
+    wanted = labels[which]
+    right = correctness(walk.probs.detach(), wanted)
+    used = walk.num_clips / glance.shape[1]
+    rewards = (right - cost * used).unflatten(0, (-1, samples))
+    advantage = rewards - (rewards.sum(1, keepdim=True) - rewards) / (samples - 1)
+    loss = F.nll_loss(walk.probs.clamp(min=1e-8).log(), wanted)
+    loss = loss - (advantage.flatten() * walk.log_prob).mean()
+    return loss, {"correct": right.mean().item(), "clips": walk.num_clips.float().mean().item()}
