@@ -28,6 +28,7 @@ ORDER = [
     "flops",
     "selection",
     "reinforce",
+    "clips",
     "report",
 ]
 

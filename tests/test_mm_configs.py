@@ -34,7 +34,7 @@ def test_config_loads_and_names_are_filled(path):
         stages = TrainingStageHook(hooks["TrainingStageHook"]["stages"]).stages
         assert sum(stage["epochs"] for stage in stages) == config.train_cfg.max_epochs
         t = config.model.clip_shape[1]
-        if path.stem != "ada3d_demo":  # its clips are made in their size
+        if not path.stem.startswith("ada3d_demo"):  # its clips are made in their size
             assert tuple(config.model.clip_shape) == clip_shape_of(config)
         sampling = [p for p in config.train_dataloader.dataset.pipeline if "clip_len" in p]
         assert [p["clip_len"] for p in sampling] == [t]

@@ -15,6 +15,7 @@ direction of one change; a single frame, at whatever time index, tells nothing a
 - background, colours, size, speed, noise and brightness vary alike in all classes. Every frame
   is coded on its own, so compression cannot carry motion into a still frame.
 
+With --segments, videos are so many clips with cuts between them, of which some are empty.
 Static objects differ in shape, show in all frames, and drift and turn a little.
 Output: `OUT/videos/*/*/*.mp4`, `OUT/train.txt` and `OUT/val.txt` (MMAction2's video list, relative
 to `OUT/videos`), and `OUT/classes.txt` (`name kind` per label, in order).
@@ -64,10 +65,15 @@ SPLITS = ("train", "val")
 WINDOW = (0.5, 0.75)
 SPEED = {"place": (0.025, 0.05), "angle": (0.028, 0.056), "pupil": (0.07, 0.12)}
 FORMAT_VERSION = 2
+SHOWN = 0.4  # share of a long video's segments that show its class
 
 
 def render_clip(
-    clip_class: ClipClass, rng: np.random.Generator, size: tuple[int, int], num_frames: int = 16
+    clip_class: ClipClass,
+    rng: np.random.Generator,
+    size: tuple[int, int],
+    num_frames: int = 16,
+    empty: bool = False,
 ) -> np.ndarray:
     """Render one clip.
 
@@ -76,6 +82,7 @@ def render_clip(
         rng: The only source of randomness.
         size: Width and height in pixels.
         num_frames: Frames of the clip.
+        empty: Only its background.
 
     Returns:
         uint8 array [num_frames, height, width, 3], RGB.
@@ -108,11 +115,31 @@ def render_clip(
 
     frames = _background(rng, size)[None].repeat(num_frames, axis=0)
     colour = rng.uniform(150, 250, 3)
-    alpha = (cover * shown[:, None, None])[..., None]
+    alpha = (cover * (shown & (not empty))[:, None, None])[..., None]
     frames = frames * (1 - alpha) + colour * alpha
     frames *= rng.uniform(0.9, 1.1, (num_frames, 1, 1, 1))
     frames += rng.normal(0, rng.uniform(2, 6), frames.shape)
     return np.clip(np.rint(frames), 0, 255).astype(np.uint8)
+
+
+def render_video(
+    clip_class: ClipClass,
+    rng: np.random.Generator,
+    size: tuple[int, int],
+    num_frames: int = 16,
+    segments: int = 1,
+) -> np.ndarray:
+    """Render a video of ``segments`` clips with cuts between them, [segments * num_frames, ...].
+
+    Each of several segments shows the class with probability 0.4, and at least one does; the others
+    are empty.
+    """
+    if segments == 1:
+        return render_clip(clip_class, rng, size, num_frames)
+    shows = rng.random(segments) < SHOWN
+    shows[rng.integers(segments)] = True
+    parts = [render_clip(clip_class, rng, size, num_frames, not show) for show in shows]
+    return np.concatenate(parts)
 
 
 def _window(rng: np.random.Generator, num_frames: int) -> np.ndarray:
@@ -221,13 +248,15 @@ def _write_clip(
     seed: int,
     size: tuple[int, int],
     num_frames: int,
+    segments: int,
 ) -> str:
     """Write clip number `item[1]` of split `item[0]`; return its line in the list."""
     split, index = item
     label = index % len(CLASSES)
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
     relative = f"{split}/{CLASSES[label].name}/{index:06d}.mp4"
-    write_video(out / "videos" / relative, render_clip(CLASSES[label], rng, size, num_frames))
+    frames = render_video(CLASSES[label], rng, size, num_frames, segments)
+    write_video(out / "videos" / relative, frames)
     return f"{relative} {label}"
 
 
@@ -239,6 +268,7 @@ def generate(
     size: tuple[int, int] = (56, 48),
     num_frames: int = 16,
     workers: int | None = None,
+    segments: int = 1,
 ) -> Path:
     """Write both splits below `out`; classes take turns, so they are balanced.
 
@@ -259,13 +289,15 @@ def generate(
         "seed": seed,
         "size": list(size),
         "num_frames": num_frames,
-    }
+    } | ({} if segments == 1 else {"segments": segments})
     done = out / "generated.json"
     if done.exists() and json.loads(done.read_text()) == wanted:
         return out
     done.unlink(missing_ok=True)
     items = [("train", i) for i in range(num_train)] + [("val", i) for i in range(num_val)]
-    write = partial(_write_clip, out=out, seed=seed, size=size, num_frames=num_frames)
+    write = partial(
+        _write_clip, out=out, seed=seed, size=size, num_frames=num_frames, segments=segments
+    )
     _check_decodes(out / "videos" / write(items[0]).split()[0])
     lines = _map(write, items, workers or os.cpu_count() or 1)
     for split in SPLITS:
@@ -311,10 +343,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--size", type=_size, default="56x48", help="WIDTHxHEIGHT, even")
     parser.add_argument("--num-frames", type=int, default=16, help="frames per clip")
+    parser.add_argument(
+        "--segments", type=int, default=1, help="clips per video, of which some show nothing"
+    )
     parser.add_argument("--workers", type=int, help="processes (default: one per core)")
     args = parser.parse_args(argv)
     if min(args.num_train, args.num_val) < len(CLASSES) or args.num_frames < 8:
         parser.error(f"at least {len(CLASSES)} clips per split, and 8 frames per clip")
+    if args.segments < 1:
+        parser.error(f"--segments {args.segments}: at least 1")
     try:
         out = generate(**vars(args))
     except ValueError as error:

@@ -203,7 +203,12 @@ class Ada3DRecognizer(BaseModel):
             return Policy.random(self.plan, len(clips), **self.random_policy).to(clips.device)
         if self.selector is None:
             raise Ada3DError("test_policy='learned' needs selector=; try 'full' or 'random'")
-        return self._partly_random(self.selector(clips).mode(self.test_threshold, self.greedy))
+        return self.policy_of(self.selector.frame_features(clips))
+
+    def policy_of(self, features: Tensor) -> Policy:
+        """The learned policies of clips with frame features [N, T, D], see SelectionNetwork."""
+        distribution = self.selector.distribution(features)
+        return self._partly_random(distribution.mode(self.test_threshold, self.greedy))
 
     def _partly_random(self, policy: Policy) -> Policy:
         """``policy`` with ``random_part`` drawn instead of chosen."""

@@ -1,0 +1,196 @@
+#!/usr/bin/env python
+"""Learn which clips of long videos to look at, on top of a trained Ada3D (table 2).
+
+    python tools/select_clips.py CONFIG CHECKPOINT [--costs 0.05,0.1,0.2,0.4] [--work-dir DIR]
+
+The config's test pipeline gives each video's candidate clips (num_clips of SampleFrames), for the
+training list and for the test list. Every clip goes through Ada3D once and its scores are kept;
+the clip selector then learns from these in seconds. Compared: all clips (the paper's vanilla),
+the first k of an even spread, and the selector at several costs per clip. GMACs are per video: the
+selection network's glance at all clips, and the recognizer on the clips looked at. Leaves
+DIR/clips.json, clips.md, clips.png and the selectors' weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from mmengine.config import Config, DictAction
+from torch import Tensor
+
+import ada3d_fx.mm  # noqa: F401  registers models, hooks and metrics
+from ada3d_fx import Ada3DError, report
+from ada3d_fx.clips import ClipSelector, clip_loss, glances
+from ada3d_fx.mm.checks import check_config
+from ada3d_fx.mm.launch import build_runner, load_config, load_weights, user_errors, versions
+
+COLUMNS = (
+    ("name", "clips", "{}"),
+    ("clips", "#Clip", "{:.2f}"),
+    ("accuracy", "accuracy %", "{:.2f}"),
+    ("gmacs", "GMACs per video", "{:.4g}"),
+)
+
+
+class Videos(NamedTuple):
+    """A list's clips: glances [V, M, D], scores [V, M, classes], GMACs of the recognizer [V, M],
+    labels [V]."""
+
+    glance: Tensor
+    scores: Tensor
+    gmacs: Tensor
+    labels: Tensor
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0],
+        epilog="\n".join(__doc__.splitlines()[2:]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("config", help="an Ada3D config whose test pipeline samples several clips")
+    parser.add_argument("checkpoint", help="a trained Ada3D checkpoint")
+    parser.add_argument("--costs", default="0.05,0.1,0.2,0.4", help="costs of looking at all clips")
+    parser.add_argument("--steps", type=int, default=1500, help="training steps for each cost")
+    parser.add_argument("--seed", type=int, default=0, help="random seed")
+    parser.add_argument("--work-dir", help="where runs and report go")
+    parser.add_argument(
+        "--cfg-options", nargs="+", action=DictAction, help="config entries to set, as key=value"
+    )
+    args = parser.parse_args()
+    try:
+        args.costs = [float(cost) for cost in args.costs.split(",")]
+    except ValueError:
+        parser.error(f"--costs {args.costs}: expected numbers, a,b,...")
+    return args
+
+
+@torch.no_grad()
+def look_at_all(runner, loader_config: Config) -> Videos:
+    """Every clip of a list through Ada3D."""
+    model, parts = runner.model.eval(), []
+    for batch in runner.build_dataloader(loader_config):
+        data = model.data_preprocessor(batch, training=False)
+        inputs, samples = data["inputs"], data["data_samples"]
+        clips = inputs.flatten(0, 1)
+        features = model.selector.frame_features(clips)
+        policy = model.policy_of(features)
+        scores = model.recognizer(clips, policy).float()
+        shape = inputs.shape[:2]
+        found = (glances(features), scores, model.price(policy)[:, None].double() / 1e9)
+        glance, scores, gmacs = (value.unflatten(0, shape).cpu() for value in found)
+        labels = torch.stack([sample.gt_label for sample in samples]).flatten().cpu()
+        parts.append(Videos(glance, scores, gmacs[..., 0], labels))
+    whole = Videos(*(torch.cat(column) for column in zip(*parts)))
+    if len(whole.labels) != len(whole.glance):
+        raise Ada3DError("select_clips: videos with several labels are not supported")
+    if whole.glance.shape[1] < 2:
+        raise Ada3DError(
+            "the test pipeline gives one clip of each video; set num_clips of its SampleFrames"
+        )
+    return whole
+
+
+def train(videos: Videos, cost: float, steps: int, seed: int) -> ClipSelector:
+    torch.manual_seed(seed)
+    selector = ClipSelector(videos.glance.shape[2], videos.scores.shape[2]).train()
+    optimizer = torch.optim.AdamW(selector.parameters(), lr=2e-3, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in range(steps):
+        part = torch.randint(len(videos.labels), (64,))
+        loss, _ = clip_loss(
+            selector, videos.glance[part], videos.scores[part], videos.labels[part], cost
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(selector.parameters(), 5.0)
+        optimizer.step()
+        schedule.step()
+    return selector.eval()
+
+
+def row(name: str, videos: Videos, probs: Tensor, looked: Tensor, glance_gmacs: float) -> dict:
+    """``looked`` bool [V, M]; ``glance_gmacs``: the selection network on all clips of a video."""
+    right = (probs.argmax(1) == videos.labels).double()
+    return {
+        "name": name,
+        "clips": looked.double().sum(1).mean().item(),
+        "accuracy": 100 * right.mean().item(),
+        "gmacs": (videos.gmacs * looked).sum(1).mean().item() + glance_gmacs,
+    }
+
+
+def even(count: int, total: int) -> Tensor:
+    """bool [total]: ``count`` clips, evenly spread."""
+    chosen = torch.zeros(total, dtype=torch.bool)
+    chosen[((torch.arange(count) + 0.5) * total / count).long()] = True
+    return chosen
+
+
+def compare(train_videos: Videos, videos: Videos, args: argparse.Namespace, macs: int, out: Path):
+    number, clips = videos.glance.shape[:2]
+    probs, rows = videos.scores.softmax(2), []
+    for count in range(1, clips + 1):
+        chosen = even(count, clips)
+        mean = probs[:, chosen].mean(1)
+        # without a selector only the clips that are computed are glanced at, for their policies
+        glance = count * macs / 1e9
+        name = "all (vanilla)" if count == clips else f"{count}, even"
+        rows.append(row(name, videos, mean, chosen.expand(number, -1), glance))
+    for cost in args.costs:
+        selector = train(train_videos, cost, args.steps, args.seed)
+        with torch.no_grad():
+            walk = selector(videos.glance, lambda rows, at: videos.scores[rows, at])
+        looked = torch.zeros(number, clips + 1, dtype=torch.bool).scatter(
+            1, walk.order % (clips + 1), True
+        )[:, :clips]
+        rows.append(row(f"chosen, cost {cost:g}", videos, walk.probs, looked, clips * macs / 1e9))
+        torch.save(selector.state_dict(), out / f"clip_selector_{cost:g}.pth")
+    return rows
+
+
+@user_errors
+def main() -> None:
+    args, start = parse_args(), time.monotonic()
+    config = load_config(args.config, args.cfg_options)
+    if config.model.get("type") != "Ada3DRecognizer":
+        raise Ada3DError(f"{args.config}: its model is no Ada3DRecognizer")
+    out = Path(args.work_dir or config.get("work_dir") or "work_dirs/select_clips")
+    config.work_dir, config.load_from, config.resume = str(out), None, False
+    config.model.recognizer_checkpoint, config.randomness = None, {"seed": args.seed}
+    check_config(config, ("train", "test"))
+    runner = build_runner(config)
+    load_weights(runner.model, args.checkpoint)
+    training = copy.deepcopy(config.test_dataloader)
+    for key in ("ann_file", "data_prefix"):
+        training.dataset[key] = config.train_dataloader.dataset[key]
+    rows = compare(
+        look_at_all(runner, training), look_at_all(runner, config.test_dataloader), args,
+        runner.model.selector_macs, out,
+    )  # fmt: skip
+    result = {
+        "rows": rows, "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "config": str(args.config), "seed": args.seed, "versions": versions(),
+        "seconds": round(time.monotonic() - start, 1),
+    }  # fmt: skip
+    report.write_json(out / "clips.json", result)
+    (out / "clips.md").write_text(report.table(rows, COLUMNS, markdown=True) + "\n")
+    kinds = {"even": "even", "all": "even", "chosen": "chosen"}
+    curves: dict[str, list] = {}
+    for one in rows:
+        kind = next(kind for word, kind in kinds.items() if word in one["name"])
+        curves.setdefault(kind, []).append((one["gmacs"], one["accuracy"]))
+    curves = {name: sorted(points) for name, points in curves.items()}
+    report.draw_curves(curves, out / "clips.png", "clips of long videos, GMACs per video")
+    print(report.table(rows, COLUMNS))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
