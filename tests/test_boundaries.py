@@ -30,6 +30,7 @@ ORDER = [
     "reinforce",
     "clips",
     "report",
+    "draw",
 ]
 
 PROBE = """

@@ -1,11 +1,11 @@
-"""Tables, JSON and pictures of policies."""
+"""Tables, files and pictures of policies."""
 
 import json
 
 import pytest
 import torch
 
-from ada3d_fx import Ada3DError, report
+from ada3d_fx import Ada3DError, draw, report
 
 ROWS = [
     {"name": "upper", "accuracy": 99.5, "gmacs": 1.25, "stages": 5.0, "frames": 8.0},
@@ -36,7 +36,7 @@ def test_json_refuses_what_json_lacks(tmp_path):
 
 def test_picture_is_written(tmp_path):
     pytest.importorskip("matplotlib")
-    example = report.Example(
+    example = draw.Example(
         torch.randint(0, 256, (4, 16, 16, 3), dtype=torch.uint8),
         torch.tensor([True, False, True, False]),
         torch.tensor([True, False]),
@@ -45,10 +45,10 @@ def test_picture_is_written(tmp_path):
         "sit",
         0.5,
     )
-    report.draw_policies([example, example._replace(prediction="walk")], tmp_path / "p.png")
+    draw.draw_policies([example, example._replace(prediction="walk")], tmp_path / "p.png")
     assert (tmp_path / "p.png").read_bytes()[:4] == b"\x89PNG"
     with pytest.raises(Ada3DError, match="no examples"):
-        report.draw_policies([], tmp_path / "none.png")
+        draw.draw_policies([], tmp_path / "none.png")
 
 
 def test_animation_has_a_picture_for_each_frame(tmp_path):
@@ -56,21 +56,21 @@ def test_animation_has_a_picture_for_each_frame(tmp_path):
 
     clip = torch.stack([torch.full((16, 16, 3), 60 * t, dtype=torch.uint8) for t in range(4)])
     frames = torch.tensor([False, True, False, True])
-    example = report.Example(clip, frames, torch.tensor([True]), ["stem"], "a", "b", 1.0)
-    report.animate([example, example], tmp_path / "a.gif", side=16)
+    example = draw.Example(clip, frames, torch.tensor([True]), ["stem"], "a", "b", 1.0)
+    draw.animate([example, example], tmp_path / "a.gif", side=16)
     with Image.open(tmp_path / "a.gif") as image:
         assert image.n_frames == 4 and image.size == (36, 40)
         image.seek(2)
         left, right = (image.convert("L").getpixel((x, 8)) for x in (8, 28))
         assert abs(left - 120) < 8 and abs(right - 36) < 8  # the frame before, darkened
     with pytest.raises(Ada3DError, match="no examples"):
-        report.animate([], tmp_path / "b.gif")
+        draw.animate([], tmp_path / "b.gif")
 
 
 def test_pixels_are_frames_last_to_first():
     clip = torch.arange(3 * 2 * 4 * 5).reshape(3, 2, 4, 5).float()
-    assert report.pixels(clip).shape == (2, 4, 5, 3)
-    assert report.pixels(clip)[1, 2, 3].tolist() == [33, 73, 113]
+    assert draw.pixels(clip).shape == (2, 4, 5, 3)
+    assert draw.pixels(clip)[1, 2, 3].tolist() == [33, 73, 113]
 
 
 def test_histograms_count_everything():
@@ -101,6 +101,6 @@ def test_policies_without_stages():
 
 
 def test_price_picture(tmp_path):
-    lines = [report.Line("0 of 1", [1, 2], [1, 2]), report.Line("1 of 1", [2, 4], [2, 4])]
-    report.draw_prices([1, 2], lines, {"2D part": 2, "+ stem": 2}, tmp_path / "p.png", "x", 4, 1)
+    lines = [draw.Line("0 of 1", [1, 2], [1, 2]), draw.Line("1 of 1", [2, 4], [2, 4])]
+    draw.draw_prices([1, 2], lines, {"2D part": 2, "+ stem": 2}, tmp_path / "p.png", "x", 4, 1)
     assert (tmp_path / "p.png").read_bytes()[:4] == b"\x89PNG"

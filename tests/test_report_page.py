@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import ada3d_fx.mm  # noqa: F401
-from ada3d_fx import report
+from ada3d_fx import draw, report
 
 TOOL = Path(__file__).parents[1] / "tools" / "report.py"
 
@@ -58,10 +58,10 @@ def experiment(tmp_path):
     result = {"rows": rows, "classes": classes, "kinds": [], "differences": gaps,
               "gmacs_share": 0.4, **about}  # fmt: skip
     report.write_json(tmp_path / "report.json", result)
-    report.draw_usage(classes, tmp_path / "usage.png")
+    draw.draw_usage(classes, tmp_path / "usage.png")
     turned = [{"name": "ada3d", "target": 0.4, "threshold": 0.5, **rows[1]}]
     report.write_json(tmp_path / "sweep" / "tradeoff.json", {"rows": turned, **about})
-    report.draw_curves({"ada3d": [(0.4, 89.5)]}, tmp_path / "sweep" / "tradeoff.png", "t")
+    draw.draw_curves({"ada3d": [(0.4, 89.5)]}, tmp_path / "sweep" / "tradeoff.png", "t")
     return tmp_path
 
 

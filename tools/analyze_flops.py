@@ -25,7 +25,7 @@ import torch
 from mmengine.config import Config, DictAction
 
 import ada3d_fx.mm  # noqa: F401  makes the published mmaction2 importable
-from ada3d_fx import Ada3DError, Policy, convert, price_table, report, specialize
+from ada3d_fx import Ada3DError, Policy, convert, draw, price_table, report, specialize
 from ada3d_fx.count import CONVENTIONS, count
 from ada3d_fx.flops import Payoff, PriceTable, executed, payoff
 from ada3d_fx.mm.build import build_recognizer, build_selector, recognizer_config
@@ -322,7 +322,7 @@ def times(analysis: Analysis) -> dict[str, float]:
     }
 
 
-def draw(analysis: Analysis, path: str) -> None:
+def picture(analysis: Analysis, path: str) -> None:
     """Price over kept frames, a line for each number of active stages; and the cost by stage."""
     plan, table = analysis.plan, analysis.table
     lengths = table.lengths
@@ -332,13 +332,13 @@ def draw(analysis: Analysis, path: str) -> None:
         cheapest = table.stages[lengths].sort(1).values[:, :active].sum(1)
         base = table.base[lengths]
         band = [((base + part).double() / 1e9).tolist() for part in (cheapest, dearest)]
-        lines.append(report.Line(f"{active} of {plan.num_stages} stages 3D", *band))
+        lines.append(draw.Line(f"{active} of {plan.num_stages} stages 3D", *band))
     full = table.stages[-1].tolist()
     parts = {"2D part": int(table.base[-1])}
     parts |= {f"+ {stage.name}": value for stage, value in zip(plan.stages, full)}
     if analysis.selector:
         parts["selection"] = analysis.selector
-    report.draw_prices(
+    draw.draw_prices(
         lengths,
         lines,
         {name: value / 1e9 for name, value in parts.items()},
@@ -410,7 +410,7 @@ def main() -> None:
     if args.json:
         write_report(args, analysis, rows, every, measured)
     if args.plot:
-        draw(analysis, args.plot)
+        picture(analysis, args.plot)
 
 
 def write_report(

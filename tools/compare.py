@@ -38,7 +38,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.runner import find_latest_checkpoint
 
 import ada3d_fx.mm  # noqa: F401  registers models, hooks and metrics
-from ada3d_fx import Ada3DError, Policy, report
+from ada3d_fx import Ada3DError, Policy, draw, report
 from ada3d_fx.mm.checks import check_config
 from ada3d_fx.mm.launch import (
     build_runner,
@@ -387,11 +387,11 @@ def write_report(args: argparse.Namespace, runs: list[Run], seconds: float) -> s
         parts += [report.table(usage, report.CLASS_COLUMNS, markdown)] if usage else []
         (folder / name).write_text("\n\n".join(parts) + "\n")
     if usage:
-        report.draw_usage(usage, folder / "usage.png")
+        draw.draw_usage(usage, folder / "usage.png")
     return (folder / "report.txt").read_text()
 
 
-def draw(count: int, config: Config, runner, path: Path) -> None:
+def picture(count: int, config: Config, runner, path: Path) -> None:
     """Draw ``count`` clips of the test list, taken from all classes in turn."""
     dataset, model = runner.test_dataloader.dataset, runner.model
     labels = [int(dataset.get_data_info(i)["label"]) for i in range(len(dataset))]
@@ -406,8 +406,8 @@ def draw(count: int, config: Config, runner, path: Path) -> None:
         sample = model.test_step(pseudo_collate([data]))[0]
         macs = int(sample.recognizer_macs[0]) + sample.selector_macs
         examples.append(
-            report.Example(
-                report.pixels(data["inputs"][0]),
+            draw.Example(
+                draw.pixels(data["inputs"][0]),
                 sample.policy_frames[0],
                 sample.policy_stages[0],
                 [stage.name for stage in model.plan.stages],
@@ -417,7 +417,7 @@ def draw(count: int, config: Config, runner, path: Path) -> None:
                 known=True,
             )
         )
-    report.draw_policies(examples, path)
+    draw.draw_policies(examples, path)
 
 
 @user_errors
@@ -431,7 +431,7 @@ def main() -> None:
             run.make(name)
     text = write_report(args, runs, time.monotonic() - start)
     if args.pictures:
-        draw(
+        picture(
             args.pictures, runs[0].config, runs[0].tester(), runs[0].folder.parent / "policies.png"
         )
     print(text)

@@ -26,7 +26,7 @@ from mmengine.config import Config, DictAction
 from torch import Tensor
 
 import ada3d_fx.mm  # noqa: F401  registers models, hooks and metrics
-from ada3d_fx import Ada3DError, report
+from ada3d_fx import Ada3DError, draw, report
 from ada3d_fx.clips import ClipSelector, clip_loss, glances
 from ada3d_fx.mm.checks import check_config
 from ada3d_fx.mm.launch import build_runner, load_config, load_weights, user_errors, versions
@@ -188,7 +188,7 @@ def main() -> None:
         kind = next(kind for word, kind in kinds.items() if word in one["name"])
         curves.setdefault(kind, []).append((one["gmacs"], one["accuracy"]))
     curves = {name: sorted(points) for name, points in curves.items()}
-    report.draw_curves(curves, out / "clips.png", "clips of long videos, GMACs per video")
+    draw.draw_curves(curves, out / "clips.png", "clips of long videos, GMACs per video")
     print(report.table(rows, COLUMNS))
 
 

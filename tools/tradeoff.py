@@ -24,7 +24,7 @@ import compare
 from mmengine.config import DictAction
 
 import ada3d_fx.mm  # noqa: F401  registers models, hooks and metrics
-from ada3d_fx import Ada3DError, report
+from ada3d_fx import Ada3DError, draw, report
 from ada3d_fx.mm.checks import check_config
 from ada3d_fx.mm.launch import (
     build_runner,
@@ -136,7 +136,7 @@ def main() -> None:
     }  # fmt: skip
     report.write_json(folder / "tradeoff.json", result)
     (folder / "tradeoff.md").write_text(report.table(rows, columns, markdown=True) + "\n")
-    report.draw_curves(curves(rows), folder / "tradeoff.png", Path(args.config).stem)
+    draw.draw_curves(curves(rows), folder / "tradeoff.png", Path(args.config).stem)
     print(report.table(rows, columns))
 
 

@@ -20,7 +20,7 @@ from mmengine.config import Config, DictAction
 from mmengine.dataset import Compose, pseudo_collate
 
 import ada3d_fx.mm  # noqa: F401  registers models, hooks and metrics
-from ada3d_fx import Ada3DError, report
+from ada3d_fx import Ada3DError, draw, report
 from ada3d_fx.mm.checks import inner_datasets
 from ada3d_fx.mm.launch import (
     build_runner,
@@ -68,7 +68,7 @@ def load(args: argparse.Namespace, config: Config):
     return runner
 
 
-def examples(model, pipeline: Compose, video: str, names: dict, views: int) -> list[report.Example]:
+def examples(model, pipeline: Compose, video: str, names: dict, views: int) -> list[draw.Example]:
     """What is decided for the first ``views`` clips of a video."""
     data = pipeline({"filename": video, "label": -1, "start_index": 0, "modality": "RGB"})
     sample = model.test_step(pseudo_collate([data]))[0]
@@ -77,8 +77,8 @@ def examples(model, pipeline: Compose, video: str, names: dict, views: int) -> l
     for view, clip in enumerate(data["inputs"][:views]):
         macs = int(sample.recognizer_macs[view]) + sample.selector_macs
         found.append(
-            report.Example(
-                report.pixels(clip), sample.policy_frames[view], sample.policy_stages[view],
+            draw.Example(
+                draw.pixels(clip), sample.policy_frames[view], sample.policy_stages[view],
                 [stage.name for stage in model.plan.stages], Path(video).name,
                 names.get(best, str(best)), macs / 1e9,
             )
@@ -103,9 +103,9 @@ def main() -> None:
     shown = []
     for video in args.videos:
         shown += examples(model, pipeline, video, names, args.views)
-    report.draw_policies(shown, args.out)
+    draw.draw_policies(shown, args.out)
     if args.gif:
-        report.animate(shown, args.gif)
+        draw.animate(shown, args.gif)
     rows = [
         {"video": e.label, "predicted": e.prediction, "gmacs": e.gmacs,
          **report.policy_words(e.frames, e.stages)}
