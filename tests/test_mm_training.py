@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 import ada3d_fx.mm  # noqa: F401
 from ada3d_fx import Ada3DError
 from ada3d_fx.mm.build import load_checkpoint
-from ada3d_fx.mm.hooks import TrainingStageHook, collapse
+from ada3d_fx.mm.hooks import TrainingStageHook, collapse, stalled
 from ada3d_fx.mm.launch import load_weights
 
 
@@ -138,3 +138,13 @@ def test_a_checkpoint_trained_to_a_budget_is_tested_without_one(tmp_path):
     assert torch.equal(
         plain.selector.heads.frame_out.weight, trained.selector.heads.frame_out.weight
     )
+
+
+def test_what_keeps_policies_from_learning_is_said():
+    assert stalled({"distinct_policies": 3.0, "correct": 0.9, "advantage": 0.2}) == []
+    (one,) = stalled({"distinct_policies": 1.0, "correct": 0.9, "advantage": 0.2})
+    assert "one greedy policy throughout" in one
+    (one,) = stalled({"distinct_policies": 3.0, "correct": 0.99, "advantage": 0.2})
+    assert "rewards saturate: 99.0 %" in one
+    (one,) = stalled({"distinct_policies": 3.0, "correct": 0.9, "advantage": 0.0})
+    assert "earn the same reward" in one

@@ -24,6 +24,7 @@ from ..errors import Ada3DError
 from ..policy import Policy
 from .recognizer import TRAINING_STAGES, Ada3DRecognizer
 
+SATURATED, NO_ADVANTAGE = 0.98, 1e-3  # of an epoch's mean log values, see `stalled`
 GROUPS = ("recognizer", "selector")
 # What a stage does not train.
 FROZEN = {"selection": "recognizer", "transfer": "selector", "random": "selector"}
@@ -184,12 +185,14 @@ class PolicyLogHook(Hook):
     def after_train_epoch(self, runner) -> None:
         if unwrap(runner.model).training_stage not in ("selection", "joint"):
             return
-        history = runner.message_hub.log_scalars.get("train/distinct_policies")
-        if history is not None and history.mean(len(runner.train_dataloader)) <= 1:
-            runner.logger.warning(
-                "policies: all clips of each batch had one greedy policy throughout this epoch; "
-                "a warm-up, a pre-trained selector or another learning rate may help"
-            )
+        scalars, iterations = runner.message_hub.log_scalars, len(runner.train_dataloader)
+        means = {
+            name: scalars[f"train/{name}"].mean(iterations)
+            for name in ("distinct_policies", "correct", "advantage")
+            if f"train/{name}" in scalars
+        }
+        for message in stalled(means):
+            runner.logger.warning(f"policies: {message}")
 
     def _watch(self, runner, batch_idx: int, outputs, batches: int) -> None:
         for sample in outputs or ():
@@ -216,6 +219,28 @@ class PolicyLogHook(Hook):
         if model.test_policy == "learned":
             for message in collapse(torch.cat(self._frames), torch.cat(self._stages)):
                 runner.logger.warning(f"policies: {message}")
+
+
+def stalled(means: Mapping[str, float]) -> list[str]:
+    """Why policies will not learn, by an epoch's mean log values."""
+    found = []
+    if means.get("distinct_policies", 2) <= 1:
+        found.append(
+            "all clips of each batch had one greedy policy throughout this epoch; a warm-up, a "
+            "pre-trained selector or another learning rate may help"
+        )
+    if means.get("correct", 0) > SATURATED:
+        found.append(
+            f"rewards saturate: {100 * means['correct']:.1f} % of the sampled policies are right, "
+            "so little but the cost is left to learn from; does the recognizer know its training "
+            "clips by heart? Stronger augmentation, or other clips than it was trained on, may help"
+        )
+    if means.get("advantage", 1) < NO_ADVANTAGE:
+        found.append(
+            "the samples of each clip earn the same reward, so nothing is learned; more samples, "
+            "bounded logits (max_logit) or an entropy bonus may help"
+        )
+    return found
 
 
 def collapse(frames: torch.Tensor, stages: torch.Tensor) -> list[str]:
