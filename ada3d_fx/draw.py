@@ -59,7 +59,7 @@ def draw_curves(
 
 
 def draw_usage(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
-    """Kept frames, active stages and GMACs of each class, the cheapest first.
+    """Kept frames, active stages and GMACs of each class, the dearest on top.
 
     Raises:
         Ada3DError: no Matplotlib.
