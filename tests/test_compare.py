@@ -95,6 +95,7 @@ def without_folds(comparison):
     return [argument.replace("{fold}", "0") for argument in comparison]
 
 
+@pytest.mark.slow
 def test_what_is_there_is_not_made_again_and_rows_can_be_added(comparison, monkeypatch):
     comparison = without_folds(comparison)
     run(monkeypatch, comparison)

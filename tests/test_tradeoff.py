@@ -47,6 +47,7 @@ def test_the_dial_of_one_checkpoint(work, monkeypatch, capsys):
     assert "target GMACs" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_sweep_trains_each_value_and_shares_the_warm_up(work, monkeypatch):
     folder, _ = work
     rows = run(monkeypatch, folder, "--recognizer", folder / "plain.pth", "--gammas", "0.5,4")
