@@ -147,6 +147,7 @@ def accuracy(data, frames: int, epochs: int) -> float:
     return (predicted == val_targets).double().mean().item()
 
 
+@pytest.mark.slow
 def test_one_frame_tells_static_classes_but_not_motion_classes_and_two_frames_tell_both():
     motion = [rendered(MOTION, split, 2400) for split in (0, 1)]
     chance = 1 / len(MOTION)

@@ -62,6 +62,7 @@ def test_policies_go_to_the_work_dir_and_count_the_selector(work, tmp_path):
     assert {clip["selector_macs"] for clip in clips} == {model.selector_macs}
 
 
+@pytest.mark.slow
 def test_a_budget_is_held(work, tmp_path):
     folder, model = work
     budget = 0.5 * model.full_macs / 1e9 + model.selector_macs / 1e9
