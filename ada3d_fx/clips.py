@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .errors import Ada3DError
-from .reinforce import correctness
+from .reinforce import correctness, leave_one_out
 
 # (videos [B], clips [B]) -> scores [B, num_classes] of these clips, all computed as one batch
 Look = Callable[[Tensor, Tensor], Tensor]
@@ -82,12 +82,15 @@ class ClipSelector(nn.Module):
         going = torch.ones(videos, dtype=torch.bool, device=seen.device)
         log_prob, weights, total = state.new_zeros(videos), state.new_zeros(videos), 0.0
         order = []
-        for step in range(min(max_clips or clips, clips)):
+        steps = min(max_clips or clips, clips)
+        for step in range(steps):
             logits = (keys @ self.query(state)[:, :, None])[:, :, 0] / keys.shape[2] ** 0.5
             place = F.log_softmax(logits.masked_fill(~free, -torch.inf), 1)
             chosen = self._draw(place, generator)
             rows = going.nonzero().flatten()
-            probs = self._look(look, rows, chosen, total, videos)
+            scores = look(rows, chosen[rows])
+            probs = scores.new_zeros(videos, scores.shape[1])
+            probs = probs.index_copy(0, rows, scores.softmax(1))
             known = total / weights[:, None].clamp(min=1e-6) if step else torch.zeros_like(probs)
             progress = state.new_full((videos, 2), step / clips)
             progress[:, 1] = probs.amax(1)
@@ -98,7 +101,7 @@ class ClipSelector(nn.Module):
             log_prob = log_prob + going * place.gather(1, chosen[:, None])[:, 0]
             order.append(torch.where(going, chosen, -1))
             free = free.scatter(1, chosen[:, None], False)
-            if step + 1 == min(max_clips or clips, clips):
+            if step + 1 == steps:
                 break
             halt = self.halt(state)[:, 0]
             stops = self._stops(halt, threshold, generator)
@@ -109,11 +112,6 @@ class ClipSelector(nn.Module):
             if not going.any():
                 break
         return Walk(torch.stack(order, 1), total / weights[:, None], log_prob)
-
-    def _look(self, look: Look, rows: Tensor, chosen: Tensor, total, videos: int) -> Tensor:
-        scores = look(rows, chosen[rows])
-        probs = scores.new_zeros(videos, scores.shape[1])
-        return probs.index_copy(0, rows, scores.softmax(1))
 
     def _draw(self, place: Tensor, generator: torch.Generator | None) -> Tensor:
         if self.training:
@@ -161,7 +159,6 @@ def clip_loss(
     right = correctness(walk.probs.detach(), wanted)
     used = walk.num_clips / glance.shape[1]
     rewards = (right - cost * used).unflatten(0, (-1, samples))
-    advantage = rewards - (rewards.sum(1, keepdim=True) - rewards) / (samples - 1)
     loss = F.nll_loss(walk.probs.clamp(min=1e-8).log(), wanted)
-    loss = loss - (advantage.flatten() * walk.log_prob).mean()
+    loss = loss - (leave_one_out(rewards).flatten() * walk.log_prob).mean()
     return loss, {"correct": right.mean().item(), "clips": walk.num_clips.float().mean().item()}

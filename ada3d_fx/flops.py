@@ -10,6 +10,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -69,7 +70,7 @@ class PriceTable:
         """The price of the full policy: that of the original recognizer."""
         return int(self.base[-1] + self.stages[-1].sum())
 
-    @property
+    @cached_property
     def unsupported(self) -> dict[str, float]:
         """The operations that no count includes, none of which multiplies and adds: elements they
         make per multiply-add of the full policy."""

@@ -127,6 +127,12 @@ class CostWeight(nn.Module):
             self.value.mul_((self.rate * excess).exp()).clamp_(1e-2, self.most)
 
 
+def leave_one_out(rewards: Tensor) -> Tensor:
+    """Rewards [N, S], S >= 2 -> each less the mean of its clip's (or video's) other samples."""
+    others = rewards.sum(1, keepdim=True) - rewards
+    return rewards - others / (rewards.shape[1] - 1)
+
+
 class Baseline(nn.Module):
     """b of the advantage R - b. None of the three depends on the sample it is taken from, so eq. 6
     stays unbiased."""
@@ -141,8 +147,7 @@ class Baseline(nn.Module):
         """Rewards [N, S] -> R - b [N, S]. ``greedy`` [N]: rewards of the most probable policies,
         for ``'greedy'``."""
         if self.kind == "leave_one_out":
-            others = rewards.sum(1, keepdim=True) - rewards
-            return rewards - others / (rewards.shape[1] - 1)
+            return leave_one_out(rewards)
         if self.kind == "greedy":
             return rewards - greedy[:, None]
         before = self.average.clone()  # this batch's own samples must not be in it
