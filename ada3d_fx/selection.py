@@ -38,7 +38,11 @@ class SelectionNetwork(nn.Module):
             logits; it serves clips of T frames only. ``'frame'`` judges each frame unit by its own
             features, the clip's mean, the differences to its neighbours and its relative time, and
             the stages by the clip's mean and how much it changes; it serves clips of any length.
-        hidden: width of the ``'frame'`` heads.
+            ``'context'`` is 'frame', and what the stages are judged by is also seen by the frames,
+            in place of the mean.
+        hidden: width of the ``'frame'`` and ``'context'`` heads.
+        motion: the backbone is given images [B, 6, h, w], each frame and its difference to the one
+            before it, so that movement shows where features of single frames are much alike.
         frame_prob, stage_prob: the probabilities of keeping a frame and a stage before any
             training.
         max_logit: logits stay within it (by a scaled tanh), so that no decision becomes so certain
@@ -48,12 +52,13 @@ class SelectionNetwork(nn.Module):
         clip_mean, clip_std, input_mean, input_std: per channel; clips arrive as ``(pixels -
             clip_mean) / clip_std`` and the backbone is given ``(pixels - input_mean) / input_std``.
             Give all four or none.
-        num_classes: adds a frame classifier (``classify``), which only the pre-training of the
-            backbone uses.
+        num_classes: adds a classifier (``classify``), which only the pre-training uses.
+        classify_by: ``'frame'``: it sees single frames and trains the backbone; ``'clip'``: it sees
+            what the stages are judged by, and trains that too.
 
     Raises:
-        Ada3DError: an unknown aggregation, probabilities outside (0, 1), or a part of the
-            normalisation missing.
+        Ada3DError: an unknown aggregation or classifier, probabilities outside (0, 1), a part of
+            the normalisation missing, or a backbone that does not take the images.
     """
 
     def __init__(
@@ -63,6 +68,7 @@ class SelectionNetwork(nn.Module):
         *,
         aggregation: str = "frame",
         hidden: int = 64,
+        motion: bool = False,
         frame_prob: float = 0.9,
         stage_prob: float = 0.9,
         max_logit: float | None = None,
@@ -72,29 +78,42 @@ class SelectionNetwork(nn.Module):
         input_mean: Sequence[float] | None = None,
         input_std: Sequence[float] | None = None,
         num_classes: int | None = None,
+        classify_by: str = "frame",
     ):
         super().__init__()
         self.num_frames, self.frame_unit = plan.num_frames, plan.frame_unit
-        self.input_size, self.max_logit = input_size, max_logit
+        self.input_size, self.max_logit, self.motion = input_size, max_logit, motion
         if max_logit is not None and max_logit <= 0:
             raise Ada3DError(f"SelectionNetwork: max_logit={max_logit}; it must be positive")
         self._set_normalisation(clip_mean, clip_std, input_mean, input_std)
         self.backbone = mobilenet_v2() if backbone is None else backbone
-        features = _feature_size(self.backbone, input_size or 112)
+        features = _feature_size(self.backbone, self.in_channels, input_size or 112)
         self.norm = nn.BatchNorm1d(features, affine=False)
         if aggregation == "uniform":
             self.heads: nn.Module = UniformHeads(
                 features, plan.num_frames, plan.frame_unit, plan.num_stages
             )
-        elif aggregation == "frame":
-            self.heads = FrameHeads(features, plan.frame_unit, plan.num_stages, hidden)
+        elif aggregation in ("frame", "context"):
+            context = aggregation == "context"
+            self.heads = FrameHeads(features, plan.frame_unit, plan.num_stages, hidden, context)
         else:
             raise Ada3DError(
-                f"SelectionNetwork: aggregation={aggregation!r}; try 'frame' or 'uniform'"
+                f"SelectionNetwork: aggregation={aggregation!r}; try 'frame', 'context' or "
+                "'uniform'"
             )
         _start_at(self.heads.frame_out, "frame_prob", frame_prob, max_logit)
         _start_at(self.heads.stage_out, "stage_prob", stage_prob, max_logit)
-        self.classifier = nn.Linear(features, num_classes) if num_classes else None
+        if classify_by not in ("frame", "clip"):
+            raise Ada3DError(f"SelectionNetwork: classify_by={classify_by!r}; try frame or clip")
+        self.classify_by, self.classifier = classify_by, None
+        if num_classes:
+            seen = features if classify_by == "frame" else self.heads.clip_size
+            self.classifier = nn.Linear(seen, num_classes)
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the backbone's images."""
+        return 6 if self.motion else 3
 
     def forward(self, clips: Tensor) -> PolicyDistribution:
         """Clips [N, 3, T, H, W], normalised for the recognizer -> their policies' distribution;
@@ -126,6 +145,8 @@ class SelectionNetwork(nn.Module):
             )
         if self.scale is not None:
             frames = frames * self.scale + self.shift
+        if self.motion:
+            frames = _with_differences(frames.unflatten(0, (n, t))).flatten(0, 1)
         # what all frames share is taken out: else policies first learn what suits the average clip
         return self.norm(_pooled(self.backbone(frames))).unflatten(0, (n, t))
 
@@ -139,14 +160,18 @@ class SelectionNetwork(nn.Module):
         return PolicyDistribution(frames, stages, self.frame_unit, num_frames=features.shape[1])
 
     def classify(self, clips: Tensor) -> Tensor:
-        """Clips [N, 3, T, H, W] -> class scores of every frame by itself [N, T, num_classes].
+        """Clips [N, 3, T, H, W] -> class scores of every frame by itself [N, T, num_classes], or of
+        the clip [N, 1, num_classes], see ``classify_by``.
 
         Pre-trains the backbone (sec. 4.1: "also pre-trained on these datasets ... to speed up
         convergence").
         """
         if self.classifier is None:
             raise Ada3DError("SelectionNetwork: classify needs num_classes=")
-        return self.classifier(self.frame_features(clips))
+        seen = self.frame_features(clips)
+        if self.classify_by == "clip":
+            seen = self.heads.clip(seen)[:, None]
+        return self.classifier(seen)
 
     def _set_normalisation(self, clip_mean, clip_std, input_mean, input_std) -> None:
         given = [value is not None for value in (clip_mean, clip_std, input_mean, input_std)]
@@ -171,12 +196,16 @@ class UniformHeads(nn.Module):
 
     def __init__(self, features: int, num_frames: int, unit: int | None, stages: int):
         super().__init__()
-        self.num_frames = num_frames
+        self.num_frames, self.clip_size = num_frames, features
         self.frame_out = _linear(features, 0 if unit is None else num_frames // unit)
         self.stage_out = _linear(features, stages)
 
+    def clip(self, features: Tensor) -> Tensor:
+        """Features [N, T, D] -> what decides about the clip [N, clip_size]."""
+        return features.mean(1)
+
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        mean = features.mean(1)
+        mean = self.clip(features)
         if features.shape[1] != self.num_frames:
             raise Ada3DError(
                 f"aggregation 'uniform' was built for clips of {self.num_frames} frames, not of "
@@ -187,32 +216,42 @@ class UniformHeads(nn.Module):
 
 class FrameHeads(nn.Module):
     """One logit per frame unit from the unit in its clip's context; features [N, T, D] -> [N, T/g],
-    [N, K]."""
+    [N, K]. ``context``: the units see what the stages are judged by, instead of the mean."""
 
     TIME = 8  # numbers of the sinusoidal time position
 
-    def __init__(self, features: int, unit: int | None, stages: int, hidden: int):
+    def __init__(
+        self, features: int, unit: int | None, stages: int, hidden: int, context: bool = False
+    ):
         super().__init__()
-        self.unit = unit
+        self.unit, self.context, self.clip_size = unit, context, hidden
         self.embed = nn.Sequential(nn.Linear(features, hidden), nn.ReLU())
         self.frame_hidden = nn.Sequential(nn.Linear(4 * hidden + self.TIME, hidden), nn.ReLU())
         self.frame_out = _linear(hidden, 0 if unit is None else 1)
         self.stage_hidden = nn.Sequential(nn.Linear(3 * hidden, hidden), nn.ReLU())
         self.stage_out = _linear(hidden, stages)
 
+    def clip(self, features: Tensor) -> Tensor:
+        """Features [N, T, D] -> what decides about the clip [N, clip_size]: from its mean and how
+        much it changes."""
+        return self._clip(self.embed(features))
+
+    def _clip(self, x: Tensor) -> Tensor:
+        steps = x.diff(dim=1).abs() if x.shape[1] > 1 else torch.zeros_like(x)
+        return self.stage_hidden(torch.cat([x.mean(1), steps.mean(1), steps.amax(1)], 1))
+
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         x = self.embed(features)
-        steps = x.diff(dim=1).abs() if x.shape[1] > 1 else torch.zeros_like(x)
-        mean = x.mean(1)
-        change = torch.cat([mean, steps.mean(1), steps.amax(1)], 1)
-        stages = self.stage_out(self.stage_hidden(change))
+        clip = self._clip(x)
+        stages = self.stage_out(clip)
         if self.unit is None:
             return stages.new_zeros(len(x), 0), stages
         units = x.unflatten(1, (-1, self.unit)).mean(2)
         before = units - torch.cat([units[:, :1], units[:, :-1]], 1)
         after = torch.cat([units[:, 1:], units[:, -1:]], 1) - units
         time = _time_position(units.shape[1], self.TIME).to(units).expand(len(units), -1, -1)
-        context = torch.cat([units, mean[:, None].expand_as(units), before, after, time], 2)
+        shared = (clip if self.context else x.mean(1))[:, None].expand_as(units)
+        context = torch.cat([units, shared, before, after, time], 2)
         return self.frame_out(self.frame_hidden(context)).squeeze(2), stages
 
 
@@ -288,9 +327,9 @@ def selector_price(
     By fvcore; ``convention`` as in `count`. The resizing of the frames and the classifier of the
     pre-training are not counted.
     """
-    channels, t, height, width = clip_shape
+    _, t, height, width = clip_shape
     side = selector.input_size
-    image = torch.zeros(1, channels, side or height, side or width)
+    image = torch.zeros(1, selector.in_channels, side or height, side or width)
     features = torch.zeros(1, t, selector.norm.num_features)
     backbone = count(selector.backbone, (image,), convention).total
     return t * backbone + count(selector.heads, (features,), convention).total
@@ -302,12 +341,29 @@ def _pooled(features: Tensor | Sequence[Tensor]) -> Tensor:
     return features.flatten(2).mean(2) if features.ndim > 2 else features
 
 
-def _feature_size(backbone: nn.Module, side: int) -> int:
+def _with_differences(frames: Tensor) -> Tensor:
+    """[N, T, C, h, w] -> [N, T, 2 C, h, w]: behind each frame its difference to the one before."""
+    before = torch.cat([frames[:, :1], frames[:, :-1]], 1)
+    return torch.cat([frames, frames - before], 2)
+
+
+def _feature_size(backbone: nn.Module, channels: int, side: int) -> int:
     states = [(module, module.training) for module in backbone.modules()]
     for module, _ in states:  # eval() itself may be overridden by frozen_stages and the like
         module.training = False
-    with torch.no_grad():
-        size = _pooled(backbone(torch.zeros(1, 3, side, side))).shape[1]
+    try:
+        with torch.no_grad():
+            size = _pooled(backbone(torch.zeros(1, channels, side, side))).shape[1]
+    except RuntimeError as error:
+        raise Ada3DError(
+            f"SelectionNetwork: backbone {type(backbone).__name__} does not take images [B, "
+            f"{channels}, {side}, {side}]: {error}. Does it have in_channels={channels}"
+            + (
+                " (motion=True gives each frame and its difference to the one before)?"
+                if channels == 6
+                else "?"
+            )
+        ) from error
     for module, training in states:
         module.training = training
     return size

@@ -10,10 +10,13 @@ model = dict(
     clip_shape=(3, 8, 72, 96),
     selector=dict(
         type="SelectionNetwork",
-        backbone=dict(type="SmallConvNet", channels=(8, 16, 32, 64)),
+        backbone=dict(type="SmallConvNet", channels=(8, 16, 32, 64), in_channels=6),
+        # Single frames of a walk and of sitting down are alike; what changes between them is not.
+        motion=True,
+        aggregation="context",
+        pretrain="clip",
         weights=None,
         input_size=64,
-        pretrain=True,
         max_logit=3.0,
     ),
     # Frames are much alike here: a threshold would turn all of them on or off at once.

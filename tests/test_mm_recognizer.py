@@ -175,7 +175,7 @@ def test_warmup_leaves_a_share_of_each_batch_full():
     losses = model(*mm_parts.batch(9), mode="loss")
     full = seen[0].frames.all(1) & seen[0].stages.all(1)
     assert full[:3].all() and full.sum() < 9
-    assert {"loss_cls", "loss_frame_classifier"} <= set(losses)
+    assert {"loss_cls", "loss_classifier"} <= set(losses)
 
 
 def test_random_stage_keeps_to_its_usage():

@@ -29,7 +29,7 @@ def selector(aggregation="frame", p=None, **options):
     ).eval()
 
 
-@pytest.mark.parametrize("aggregation", ["uniform", "frame"])
+@pytest.mark.parametrize("aggregation", ["uniform", "frame", "context"])
 @pytest.mark.parametrize("unit", [1, 2, None])
 def test_one_logit_per_unit_and_stage(aggregation, unit):
     dist = selector(aggregation, plan(unit=unit))(torch.randn(3, 3, 8, 20, 24))
@@ -39,7 +39,7 @@ def test_one_logit_per_unit_and_stage(aggregation, unit):
     assert dist.sample().frames.shape == (3, 8)
 
 
-@pytest.mark.parametrize("aggregation", ["uniform", "frame"])
+@pytest.mark.parametrize("aggregation", ["uniform", "frame", "context"])
 def test_starting_probabilities(aggregation):
     dist = selector(aggregation, frame_prob=0.8, stage_prob=0.3)(torch.randn(2, 3, 8, 16, 16))
     torch.testing.assert_close(dist.frame_probs, torch.full((2, 8), 0.8), atol=0.02, rtol=0)
@@ -150,10 +150,56 @@ def test_classifier_is_free_and_judges_frames_alone():
         selector().classify(torch.randn(1, 3, 8, 16, 16))
 
 
+def test_clip_classifier_trains_what_judges_clips():
+    net = selector(aggregation="context", num_classes=7, classify_by="clip")
+    scores = net.classify(torch.randn(2, 3, 8, 16, 16))
+    assert scores.shape == (2, 1, 7)
+    scores.sum().backward()
+    assert net.heads.stage_hidden[0].weight.grad.abs().sum() > 0
+    assert net.heads.embed[0].weight.grad.abs().sum() > 0
+    assert selector(num_classes=7, classify_by="clip", aggregation="uniform").classify(
+        torch.randn(2, 3, 8, 16, 16)
+    ).shape == (2, 1, 7)
+
+
+def test_context_shows_frames_how_much_the_clip_changes():
+    """The first frame's logit depends on a frame that is neither it nor its neighbour by more than
+    the clip's mean."""
+    torch.manual_seed(0)
+    features = torch.randn(1, 8, 6)
+    swapped = features[:, [0, 1, 2, 5, 4, 3, 6, 7]]  # the same mean, other changes
+    for aggregation, differs in (("frame", False), ("context", True)):
+        heads = selector(aggregation=aggregation).double().heads
+        torch.nn.init.normal_(heads.frame_out.weight)
+        before, after = (heads(x.double())[0][0, 0] for x in (features, swapped))
+        assert (abs(before - after) > 1e-6) == differs
+
+
+def test_motion_shows_the_backbone_each_difference_to_the_frame_before():
+    seen = []
+
+    class Watch(SmallConvNet):
+        def forward(self, images):
+            seen.append(images)
+            return super().forward(images)
+
+    net = SelectionNetwork(plan(), Watch((4,), in_channels=6), motion=True, input_size=None)
+    clips = torch.randn(2, 3, 8, 16, 16)
+    net(clips)
+    images = seen[-1].unflatten(0, (2, 8))
+    torch.testing.assert_close(images[:, :, :3], clips.transpose(1, 2))
+    torch.testing.assert_close(images[:, 1:, 3:], clips.transpose(1, 2).diff(dim=1))
+    assert not images[:, 0, 3:].any()
+    assert selector_price(net, (3, 8, 16, 16)) > 0
+    with pytest.raises(Ada3DError, match="in_channels=6"):
+        SelectionNetwork(plan(), SmallConvNet((4,)), motion=True)
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
         ({"aggregation": "lstm"}, "aggregation"),
+        ({"classify_by": "word"}, "classify_by"),
         ({"frame_prob": 1.0}, "frame_prob"),
         ({"stage_prob": 0.0}, "stage_prob"),
     ],

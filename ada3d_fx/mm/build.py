@@ -126,9 +126,10 @@ def build_selector(
     """A SelectionNetwork for this plan.
 
     ``config``: its options; ``backbone`` is a config (see `build_backbone`), ``weights`` a file of
-    pretrained weights for it, ``pretrain=True`` adds the frame classifier. ``preprocessor``: the
-    recognizer's data_preprocessor config, whose mean and std turn into ``input_mean, input_std``
-    where these are given.
+    pretrained weights for it, ``pretrain`` adds the classifier of the warm-up: ``'frame'`` (or
+    True) or ``'clip'``, see SelectionNetwork's ``classify_by``. ``preprocessor``: the recognizer's
+    data_preprocessor config, whose mean and std turn into ``input_mean, input_std`` where these are
+    given.
     """
     options = Config(dict(config)).to_dict()
     options.setdefault("type", "SelectionNetwork")
@@ -141,12 +142,13 @@ def build_selector(
         options.setdefault("clip_std", (preprocessor or {}).get("std") or [1.0, 1.0, 1.0])
     if pretrain:
         options.setdefault("num_classes", num_classes)
+        options.setdefault("classify_by", "frame" if pretrain is True else pretrain)
     return MODELS.build({**options, "plan": plan, "backbone": backbone})
 
 
 def load_selector(selector: SelectionNetwork, path: str | Path) -> None:
     """Load the selection network of an Ada3D checkpoint, trained with another recognizer or on
-    other classes (table 3); its frame classifier is left.
+    other classes (table 3); its classifier is left.
 
     Raises:
         Ada3DError: no such file, no selection network in it, or one of another backbone or plan.

@@ -48,7 +48,7 @@ class Ada3DRecognizer(BaseModel):
     sets it:
 
     - ``'warmup'``: the recognizer learns under random policies of any size, a share ``warmup_full``
-      of each batch full; the selector's backbone learns as a frame classifier (if it has one).
+      of each batch full; the selector learns as a classifier (if it has one).
     - ``'selection'``: stage 1 of Algorithm 1; the recognizer is frozen.
     - ``'joint'``: stage 2, eq. 8.
     - ``'transfer'``: the recognizer learns under policies drawn from the selector, which is frozen
@@ -269,10 +269,10 @@ class Ada3DRecognizer(BaseModel):
         policy = policy.to(clips.device)
         losses = self._recognizer_loss(*self.recognizer.with_auxiliary(clips, policy), data_samples)
         if self.training_stage == "warmup" and self.selector is not None:
-            losses.update(self._frame_classifier_loss(clips, data_samples))
+            losses.update(self._classifier_loss(clips, data_samples))
         return {**losses, **self._usage_log(policy)}
 
-    def _frame_classifier_loss(self, clips: Tensor, data_samples: list) -> dict[str, Tensor]:
+    def _classifier_loss(self, clips: Tensor, data_samples: list) -> dict[str, Tensor]:
         if self.selector.classifier is None:
             return {}
         scores, labels = self.selector.classify(clips).float(), _labels(data_samples, clips.device)
@@ -281,7 +281,7 @@ class Ada3DRecognizer(BaseModel):
             loss = F.cross_entropy(scores.flatten(0, 1), labels)
         else:
             loss = F.binary_cross_entropy_with_logits(scores.flatten(0, 1), labels.float())
-        return {"loss_frame_classifier": loss}
+        return {"loss_classifier": loss}
 
     def _transfer_step(self, clips: Tensor, data_samples: list) -> dict[str, Tensor]:
         with torch.no_grad():
