@@ -13,7 +13,6 @@ import os
 import sys
 from pathlib import Path
 
-import torch
 from mmengine.config import Config, DictAction
 
 import ada3d_fx.mm  # noqa: F401  registers models, hooks and metrics
@@ -32,7 +31,7 @@ def parse_args() -> argparse.Namespace:
         const="auto",
         help="continue from this checkpoint, or without a value from the work dir's latest one",
     )
-    parser.add_argument("--amp", action="store_true", help="mixed precision; on CPUs bfloat16")
+    parser.add_argument("--amp", action="store_true", help="automatic mixed precision")
     parser.add_argument("--no-validate", action="store_true", help="do not evaluate while training")
     parser.add_argument(
         "--auto-scale-lr", action="store_true", help="scale the learning rate with the batch size"
@@ -61,9 +60,7 @@ def make_config(args: argparse.Namespace) -> Config:
     config.work_dir = args.work_dir or config.get("work_dir") or _default_work_dir(args.config)
     if args.no_validate:
         config.val_cfg = config.val_dataloader = config.val_evaluator = None
-    if args.amp and not torch.cuda.is_available():
-        config.optim_wrapper.type = "Bfloat16OptimWrapper"
-    elif args.amp:
+    if args.amp:
         config.optim_wrapper.type = "AmpOptimWrapper"
         config.optim_wrapper.setdefault("loss_scale", "dynamic")
     if args.auto_scale_lr:

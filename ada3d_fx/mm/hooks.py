@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -53,20 +52,6 @@ class Ada3DOptimWrapperConstructor:
         config = {"type": "OptimWrapper", **self.config}
         optimizer = OPTIMIZERS.build({**config.pop("optimizer"), "params": groups})
         return OPTIM_WRAPPERS.build({**config, "optimizer": optimizer})
-
-
-@OPTIM_WRAPPERS.register_module()
-class Bfloat16OptimWrapper(OptimWrapper):
-    """Training steps in bfloat16 where that is safe (autocast), on any device.
-
-    MMEngine's AmpOptimWrapper refuses CPUs. bfloat16 has float32's range: no loss scale is needed.
-    """
-
-    @contextmanager
-    def optim_context(self, model: nn.Module) -> Iterator[None]:
-        device = next(model.parameters()).device.type
-        with super().optim_context(model), torch.autocast(device, torch.bfloat16):
-            yield
 
 
 @HOOKS.register_module()
