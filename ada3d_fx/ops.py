@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .rules import fit_window, ungateable
-from .segments import Packing, Segments
+from .segments import Gate, Packing, Segments
 
 
-def stage_gate(packing: Packing, stage: int) -> tuple[bool, ...]:
+def stage_gate(packing: Packing, stage: int) -> Gate:
     """Decision v_k of each clip of the pack."""
     return packing.gates[stage]
 
@@ -31,7 +31,21 @@ class PackedConv3d(nn.Conv3d):
     def forward(
         self, rows: Tensor, segments: Segments, gate: Sequence[bool] | None = None
     ) -> Tensor:
-        """rows [F, C, 1, H, W], gate one bool per clip (None: all on) -> [F', C', 1, H', W']."""
+        """rows [F, C, 1, H, W], gate one bool per clip (None: all on) -> [F', C', 1, H', W'].
+
+        A gate with gradients gets that of ``centre + gate * (all taps - centre)``.
+        """
+        out, soft = self._run(rows, segments, gate), getattr(gate, "soft", None)
+        if soft is None or ungateable(self) is not None:
+            return out
+        with torch.no_grad():
+            other = self._run(rows, segments, tuple(not on for on in gate))
+            sign = torch.tensor([1.0 if on else -1.0 for on in gate]).to(soft)
+        after = Segments(tuple((n - 1) // self.stride[0] + 1 for n in segments.lengths))
+        zero = after.spread((soft - soft.detach()) * sign)[:, None, None, None, None]
+        return out + zero.to(out) * (out - other).detach()
+
+    def _run(self, rows: Tensor, segments: Segments, gate: Sequence[bool] | None) -> Tensor:
         if ungateable(self) is not None:
             runs = segments.runs()
             return Segments.join([self._dense(part, None) for part in segments.split(rows, runs)])

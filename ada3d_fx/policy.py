@@ -29,14 +29,17 @@ class Policy:
     >>> policy.num_frames, policy.num_stages
     (tensor([2]), tensor([1]))
 
+    ``gates``: the same decisions as floating numbers ([N, T], [N, K]) through which gradients flow,
+    see `PolicyDistribution.straight_through`; slices and unions of policies have none.
+
     Raises:
         Ada3DError: not bool, not two-dimensional, different numbers of clips or devices, or a clip
             without a frame.
     """
 
-    __slots__ = ("frames", "stages")
+    __slots__ = ("frames", "gates", "stages")
 
-    def __init__(self, frames: Tensor, stages: Tensor):
+    def __init__(self, frames: Tensor, stages: Tensor, gates: tuple[Tensor, Tensor] | None = None):
         for name, value, shape in (("frames", frames, "[N, T]"), ("stages", stages, "[N, K]")):
             if not isinstance(value, Tensor):
                 raise Ada3DError(
@@ -59,7 +62,7 @@ class Policy:
             raise Ada3DError(
                 f"Policy: every clip must keep at least one frame; clips {empty} keep none"
             )
-        self.frames, self.stages = frames, stages
+        self.frames, self.stages, self.gates = frames, stages, gates
 
     @classmethod
     def full(cls, plan: StagePlan, n: int, device: torch.device | str | None = None) -> Policy:
@@ -233,6 +236,14 @@ class PolicyDistribution:
             rank = units.argsort(dim=1, descending=True, stable=True).argsort(1)
             return self._policy(rank < kept[:, None], stages > 0)
         return self._policy(units > 0, stages > 0)
+
+    def straight_through(self, policy: Policy) -> Policy:
+        """``policy`` with gates whose gradient is that of the probabilities (Bengio et al., 2013):
+        what is executed is the hard decision, what is differentiated the soft one."""
+        probs = (self.frame_probs, self.stage_probs)
+        hard = (policy.frames, policy.stages)
+        gates = [bits.to(prob) + (prob - prob.detach()) for bits, prob in zip(hard, probs)]
+        return Policy(*hard, (gates[0], gates[1]))
 
     def log_prob(self, policy: Policy) -> tuple[Tensor, Tensor]:
         """log pi^f(u | V) [N] and log pi^c(v | V) [N]; gradients flow to the logits."""

@@ -26,7 +26,8 @@ class Objective:
     samples), ``'greedy'`` (the reward of its most probable policy, which the recognizer then learns
     from too in the joint stage) or ``'moving_average'``.
     ``entropy``: weight of an entropy bonus. ``multi_label``: how right a set of labels is
-    predicted, see `correctness`. ``soft``: where it is above 0, a prediction is as right as the
+    predicted, see `correctness`. ``estimator``: of the gradient of eq. 5, ``'reinforce'`` (eq. 6-7)
+    or ``'straight_through'``, see `straight_through_loss`. ``soft``: where it is above 0, a prediction is as right as the
     probability that it gives to the label, its scores divided by this temperature; 0 is the paper's
     right or wrong. ``budget``:
     GMACs per clip, selection network included, that the drawn policies shall cost on average; the
@@ -39,6 +40,7 @@ class Objective:
     stage_exponent: float = 2.0
     baseline: str = "leave_one_out"
     samples: int = 4
+    estimator: str = "reinforce"
     momentum: float = 0.9
     entropy: float = 0.0
     multi_label: str = "top1"
@@ -50,11 +52,18 @@ class Objective:
         for name, allowed in (
             ("cost", ("usage", "flops")),
             ("baseline", ("leave_one_out", "greedy", "moving_average")),
+            ("estimator", ("reinforce", "straight_through")),
             ("multi_label", ("top1", "average_precision")),
         ):
             if getattr(self, name) not in allowed:
                 raise Ada3DError(f"objective: {name}={getattr(self, name)!r}; try one of {allowed}")
-        least = 2 if self.baseline == "leave_one_out" else 1
+        relaxed = self.estimator == "straight_through"
+        if relaxed and (self.soft <= 0 or self.cost != "usage"):
+            raise Ada3DError(
+                "objective: estimator='straight_through' needs what has a gradient: soft= above 0, "
+                f"not {self.soft!r}, and cost='usage', not {self.cost!r}"
+            )
+        least = 2 if self.baseline == "leave_one_out" and not relaxed else 1
         if self.samples < least:
             raise Ada3DError(
                 f"objective: {self.baseline!r} needs samples >= {least}, not {self.samples}"
@@ -96,9 +105,7 @@ def costs(
             raise Ada3DError("costs: cost='flops' needs the price of each policy")
         share = (price.double() / full_price).float()
         return share, share
-    frames = policy.frames.float().mean(1) ** objective.frame_exponent
-    stages = policy.stages.float().sum(1) / max(policy.stages.shape[1], 1)
-    return frames, stages**objective.stage_exponent
+    return _usage(policy.frames.float(), policy.stages.float(), objective)
 
 
 def reward(correct: Tensor, cost: Tensor, gamma: float, weight: float | Tensor = 1.0) -> Tensor:
@@ -172,9 +179,48 @@ def policy_loss(
     log_frames, log_stages = distribution.repeat_interleave(times).log_prob(samples)
     gain = frame_advantage.detach().flatten() * log_frames
     gain = gain + stage_advantage.detach().flatten() * log_stages
-    loss = -gain.mean()
-    if entropy:
-        frames, stages = distribution.entropy()
-        units, gates = distribution.frame_logits.shape[1], distribution.stage_logits.shape[1]
-        loss = loss - entropy * (frames.mean() / max(units, 1) + stages.mean() / max(gates, 1))
-    return loss
+    return -gain.mean() - _bonus(distribution, entropy)
+
+
+def straight_through_loss(
+    distribution: PolicyDistribution,
+    scores: Tensor,
+    labels: Tensor,
+    policy: Policy,
+    objective: Objective,
+    weight: float | Tensor = 1.0,
+) -> Tensor:
+    """The peer of `policy_loss`: eq. 4 itself, soft in its correctness, differentiated through the
+    gates of ``policy`` (`PolicyDistribution.straight_through`).
+
+    scores [M, classes] of the policies' M clips, with gradients; labels int [M]; weight: of O(x).
+    Each decision gets the gradient of its own reward, as in eq. 7: right predictions, and its own
+    cost where they are right. A frame that is dropped is not executed: its gate sees its cost only.
+
+    Raises:
+        Ada3DError: a policy without gates, or sets of labels.
+    """
+    if policy.gates is None or labels.ndim != 1:
+        raise Ada3DError(
+            "straight_through_loss: needs a policy with gates, and one label for each clip"
+        )
+    correct = correctness(scores, labels, soft=objective.soft)
+    frames, stages = policy.gates
+    both = _usage(frames, stages, objective)
+    mean = sum(both).detach() / 2
+    gain = correct * (1 + objective.gamma - weight * mean)
+    gain = gain - correct.detach() * weight * sum(both)
+    return -gain.mean() - _bonus(distribution, objective.entropy)
+
+
+def _usage(frames: Tensor, stages: Tensor, objective: Objective) -> tuple[Tensor, Tensor]:
+    share = stages.sum(1) / max(stages.shape[1], 1)
+    return frames.mean(1) ** objective.frame_exponent, share**objective.stage_exponent
+
+
+def _bonus(distribution: PolicyDistribution, entropy: float) -> Tensor | float:
+    if not entropy:
+        return 0.0
+    frames, stages = distribution.entropy()
+    units, gates = distribution.frame_logits.shape[1], distribution.stage_logits.shape[1]
+    return entropy * (frames.mean() / max(units, 1) + stages.mean() / max(gates, 1))

@@ -99,6 +99,13 @@ class Segments:
         return torch.cat(packs) if len(packs) > 1 else packs[0]
 
 
+class Gate(tuple):
+    """Decision v_k of each clip of a pack, bools. ``soft``: the same as floating numbers [N] with
+    gradients, or None."""
+
+    soft: Tensor | None = None
+
+
 @dataclass(frozen=True)
 class Packing:
     """How one batch is laid out under its policy. Clips are sorted by length and stage decisions so
@@ -106,13 +113,14 @@ class Packing:
 
     order: clip of the batch at each place of the pack; segments: the kept frames, in that order;
     gates: for each stage, the decision of each clip in that order; rows: (clip, time) of each row,
-        None for all in order.
+        None for all in order; frame_gates: of each row, floating [F] with gradients, or None.
     """
 
     order: tuple[int, ...]
     segments: Segments
-    gates: tuple[tuple[bool, ...], ...]
+    gates: tuple[Gate, ...]
     rows: tuple[tuple[int, ...], tuple[int, ...]] | None
+    frame_gates: Tensor | None = None
 
     @classmethod
     def of(cls, policy: Policy) -> Packing:
@@ -123,13 +131,18 @@ class Packing:
         order = tuple(sorted(range(len(keys)), key=keys.__getitem__))
         lengths = tuple(keys[clip][0] for clip in order)
         gates = tuple(
-            tuple(keys[clip][1][k] for clip in order) for k in range(policy.stages.shape[1])
+            Gate(keys[clip][1][k] for clip in order) for k in range(policy.stages.shape[1])
         )
         every = all(length == num_frames for length in lengths) and order == tuple(
             range(len(order))
         )
         kept = [(clip, t) for clip in order for t in bits[clip, :num_frames].nonzero()[0].tolist()]
-        return cls(order, Segments(lengths), gates, None if every else tuple(zip(*kept)))
+        rows, soft = None if every else tuple(zip(*kept)), None
+        if policy.gates is not None:
+            soft = policy.gates[0].flatten() if every else policy.gates[0][rows]
+            for k, gate in enumerate(gates):
+                gate.soft = policy.gates[1][list(order), k]
+        return cls(order, Segments(lengths), gates, rows, soft)
 
 
 def pack_frames(clips: Tensor, packing: Packing) -> Tensor:
@@ -140,6 +153,8 @@ def pack_frames(clips: Tensor, packing: Packing) -> Tensor:
     else:
         clip, time = torch.tensor(packing.rows).to(clips.device, non_blocking=True)
         frames = frames[clip, time]
+    if packing.frame_gates is not None:
+        frames = frames * packing.frame_gates[:, None, None, None].to(frames)
     frames = frames.contiguous(memory_format=torch.channels_last)
     return frames.unsqueeze(2)
 

@@ -76,3 +76,35 @@ def scores(model, plan, clips, policy, run=lambda model, x: model.cls_head(model
     for clip, frames, stages in zip(clips, policy.frames, policy.stages):
         rows.append(run(sliced(model, plan, stages.tolist()), clip[None][:, :, frames]))
     return torch.cat(rows)
+
+
+class _Blend(nn.Module):
+    """centre + gate * (all taps - centre), written out."""
+
+    def __init__(self, conv, gate):
+        super().__init__()
+        self.conv, self.centre, self.gate = conv, _CentreSlice(conv), gate
+
+    def forward(self, x):
+        centre = self.centre(x)
+        return centre + self.gate * (self.conv(x) - centre)
+
+
+def gate_gradients(model, plan, clips, policy, loss):
+    """Gradients [N, T], [N, K] of ``loss(scores)`` with regard to gates of value 1 or 0: clip by
+    clip, the kept frames times their gates, stages as blends. A dropped frame's is 0."""
+    frames = policy.frames.to(clips).requires_grad_()
+    stages = policy.stages.to(clips).requires_grad_()
+    rows = []
+    for i, clip in enumerate(clips):
+        own = sliced(model, plan, [True] * len(plan.stages))  # a copy; pools take short clips
+        for k, stage in enumerate(plan.stages):
+            for site in stage.sites:
+                parent, _, name = site.rpartition(".")
+                blend = _Blend(own.get_submodule(site), stages[i, k])
+                setattr(own.get_submodule(parent), name, blend)
+        kept = policy.frames[i]
+        x = (clip * frames[i, None, :, None, None])[:, kept]
+        rows.append(own.cls_head(own.backbone(x[None])))
+    loss(torch.cat(rows)).backward()
+    return frames.grad, stages.grad

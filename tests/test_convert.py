@@ -506,3 +506,23 @@ def test_sub_batchnorm_trains_as_the_original():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
     torch.testing.assert_close(adaptive(x), dense_scores(model, x), rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["i3d_r18", "i3d_stage_strides", "i3d_3x3x3", "slowonly"])
+def test_gates_have_the_gradients_of_blends(name):
+    """Straight-through: values as without gates, gradients as if each stage blended its two
+    kernels and each kept frame were weighted."""
+    model, adaptive = converted(name)
+    policy = every_length(adaptive.plan)
+    x, weight = clips(len(policy)), torch.randn(len(policy), 5, dtype=torch.float64)
+
+    def loss(scores):
+        return (scores.softmax(1) * weight).sum()
+
+    gates = [bits.double().requires_grad_() for bits in (policy.frames, policy.stages)]
+    scores = adaptive(x, Policy(policy.frames, policy.stages, tuple(gates)))
+    torch.testing.assert_close(scores, adaptive(x, policy), **EXACT)
+    found = torch.autograd.grad(loss(scores), gates)
+    for ours, theirs in zip(found, oracle.gate_gradients(model, adaptive.plan, x, policy, loss)):
+        assert theirs.abs().max() > 0
+        torch.testing.assert_close(ours, theirs, **EXACT)

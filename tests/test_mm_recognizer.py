@@ -5,6 +5,7 @@ import copy
 import mm_parts
 import pytest
 import torch
+from families import FAMILIES, config_of
 from mmaction.registry import MODELS
 
 import ada3d_fx.mm  # noqa: F401  registers the model
@@ -93,6 +94,28 @@ def test_policy_stages_train_for_every_baseline(baseline, cost):
     logged = "reward_frames reward_stages advantage entropy_frames entropy_stages kept_frames"
     logged += " active_stages gmacs distinct_policies"
     assert set(logged.split()) <= set(losses)
+
+
+@pytest.mark.parametrize("part", [None, "frames", "stages"])
+def test_straight_through_trains_what_is_learned(part):
+    goal = {"samples": 2, "estimator": "straight_through", "soft": 0.5}
+    model = build(objective=goal, random_part=part).train()
+    for stage in ("selection", "joint"):
+        model.set_training_stage(stage)
+        losses = model(*mm_parts.batch(), mode="loss")
+        model.zero_grad()
+        losses["loss_policy"].backward()
+        heads = model.selector.heads
+        for name, layer in (("frames", heads.frame_out), ("stages", heads.stage_out)):
+            learned = layer.weight.grad is not None and layer.weight.grad.abs().sum() > 0
+            assert learned == (part != name), (stage, name)
+
+
+def test_straight_through_names_gates_in_the_models_own_code():
+    config, shape = config_of("mvit"), FAMILIES["mvit"][2]
+    goal = {"samples": 1, "estimator": "straight_through", "soft": 0.5}
+    with pytest.raises(Ada3DError, match="backbone.blocks.*reinforce"):
+        build(recognizer=config, clip_shape=shape, objective=goal)
 
 
 @pytest.mark.parametrize("samples_as", ["top1", "average_precision"])

@@ -17,6 +17,7 @@ from ada3d_fx.reinforce import (
     costs,
     policy_loss,
     reward,
+    straight_through_loss,
 )
 
 
@@ -211,3 +212,40 @@ def test_entropy_bonus_pulls_towards_even_odds():
 def test_objective_refuses(wrong):
     with pytest.raises(Ada3DError, match=next(iter(wrong))):
         Objective(**wrong)
+
+
+def test_straight_through_gives_each_decision_the_gradient_of_its_own_reward():
+    """Scores that depend on the gates: what flows back is eq. 4's derivative, R(u) for frames and
+    R(v) for stages, times the probabilities' own."""
+    dist = distribution(n=3)
+    goal = Objective(gamma=2.0, soft=0.5, estimator="straight_through", samples=1)
+    policy = dist.straight_through(dist.sample(torch.Generator().manual_seed(0)))
+    assert torch.equal(policy.gates[0] > 0.5, policy.frames)
+    labels, mix = torch.tensor([0, 1, 2]), torch.randn(4, 3, dtype=torch.float64)
+
+    def scores(frames, stages):
+        return torch.cat([frames, stages], 1) @ mix
+
+    found = torch.autograd.grad(
+        straight_through_loss(dist, scores(*policy.gates), labels, policy, goal, 0.7),
+        [dist.frame_logits, dist.stage_logits],
+    )
+    hard = [gate.detach().requires_grad_() for gate in policy.gates]
+    correct = correctness(scores(*hard), labels, soft=0.5)
+    usage = hard[0].mean(1), hard[1].mean(1) ** 2
+    # R(u) + R(v), where the accuracy gained is worth the mean of what is saved by both
+    value = correct * (3.0 - 0.7 * sum(usage).detach() / 2)
+    value = (value - correct.detach() * 0.7 * sum(usage)).mean()
+    wanted = torch.autograd.grad(-value, hard)
+    for ours, gate, logits in zip(found, wanted, (dist.frame_logits, dist.stage_logits)):
+        p = logits.detach().sigmoid()
+        torch.testing.assert_close(ours, gate * p * (1 - p))
+
+
+def test_straight_through_needs_what_has_a_gradient():
+    for options in ({}, {"soft": 0.5, "cost": "flops"}):
+        with pytest.raises(Ada3DError, match="straight_through"):
+            Objective(estimator="straight_through", **options)
+    dist, goal = distribution(n=2), Objective(estimator="straight_through", soft=1.0)
+    with pytest.raises(Ada3DError, match="gates"):
+        straight_through_loss(dist, torch.zeros(2, 3), torch.zeros(2).long(), dist.sample(), goal)

@@ -11,9 +11,10 @@ from mmengine.model import BaseModel
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..convert import convert
+from ..convert import AdaptiveNetwork, convert
 from ..errors import Ada3DError
 from ..flops import price
+from ..ops import PackedConv3d
 from ..policy import GREEDY, Policy, PolicyDistribution
 from ..reinforce import (
     Baseline,
@@ -23,6 +24,7 @@ from ..reinforce import (
     costs,
     policy_loss,
     reward,
+    straight_through_loss,
 )
 from ..selection import selector_price
 from .build import (
@@ -117,6 +119,8 @@ class Ada3DRecognizer(BaseModel):
         self.clip_shape = tuple(clip_shape)
         self.max_testing_views = (config.get("test_cfg") or {}).get("max_testing_views")
         self.objective = Objective(**dict(objective or {}))
+        if self.objective.estimator == "straight_through":
+            _check_gates(self.recognizer)
         self.frame_baseline = Baseline(self.objective)
         self.stage_baseline = Baseline(self.objective)
         self.cost_weight = CostWeight(self.objective)
@@ -293,14 +297,17 @@ class Ada3DRecognizer(BaseModel):
     def _policy_step(self, clips: Tensor, data_samples: list) -> dict[str, Tensor]:
         """One estimate of eq. 7, and in the joint stage of eq. 8, over S policies for each clip."""
         goal, n, joint = self.objective, len(clips), self.training_stage == "joint"
-        many = n * goal.samples
+        many, relaxed = n * goal.samples, goal.estimator == "straight_through"
         distribution: PolicyDistribution = self.selector(clips)
-        drawn = self._partly_random(distribution.repeat_interleave(goal.samples).sample())
+        repeated = distribution.repeat_interleave(goal.samples)
+        drawn = self._partly_random(repeated.sample())
+        if relaxed:
+            drawn = self._with_gates(repeated, drawn)
         greedy = self._partly_random(distribution.mode(greedy=self.greedy))
         policy, which = drawn, torch.arange(n, device=clips.device).repeat_interleave(goal.samples)
-        if goal.baseline == "greedy":  # behind the samples, in the same forward
+        if goal.baseline == "greedy" and not relaxed:  # behind the samples, in the same forward
             policy, which = Policy.cat([drawn, greedy]), torch.cat([which, which[:: goal.samples]])
-        with torch.set_grad_enabled(joint):
+        with torch.set_grad_enabled(joint or relaxed):
             scores, auxiliary = self.recognizer.with_auxiliary(clips[which], policy)
         scores = scores.float()
         labels = _labels(data_samples, clips.device)[which]
@@ -311,12 +318,18 @@ class Ada3DRecognizer(BaseModel):
         for baseline, cost in zip(baselines, both, strict=True):
             value = reward(correct, cost, goal.gamma, self.cost_weight.value)
             rewards.append(value[:many].unflatten(0, (n, goal.samples)))
-            advantages.append(baseline.advantage(rewards[-1], value[many:]))
-        if self.random_part != "none":  # was not drawn from the distribution: nothing to learn
-            advantages[self.random_part == "stages"].zero_()
+            if not relaxed:
+                advantages.append(baseline.advantage(rewards[-1], value[many:]))
         usage = self._usage_log(drawn, self.selector_macs)
+        if relaxed:
+            weight = self.cost_weight.value.clone()
+            loss = straight_through_loss(repeated, scores, labels, drawn, goal, weight)
+        else:
+            if self.random_part != "none":  # was not drawn from the distribution: nothing to learn
+                advantages[self.random_part == "stages"].zero_()
+            loss = policy_loss(distribution, drawn, *advantages, goal.entropy)
+        losses = {"loss_policy": loss}
         self.cost_weight.update(usage["gmacs"])
-        losses = {"loss_policy": policy_loss(distribution, drawn, *advantages, goal.entropy)}
         if joint:
             samples = [data_samples[i] for i in which.tolist()]
             losses.update(self._recognizer_loss(scores, auxiliary, samples))
@@ -324,7 +337,6 @@ class Ada3DRecognizer(BaseModel):
         log = {
             "reward_frames": rewards[0].mean(),
             "reward_stages": rewards[1].mean(),
-            "advantage": torch.stack(advantages).abs().mean(),
             "correct": correct[:many].mean(),
             "entropy_frames": frames.detach().mean(),
             "entropy_stages": stages.detach().mean(),
@@ -332,7 +344,19 @@ class Ada3DRecognizer(BaseModel):
             "gmacs_greedy": self._usage_log(greedy, self.selector_macs)["gmacs"],
             "cost_weight": self.cost_weight.value.clone(),
         }
+        if not relaxed:
+            log["advantage"] = torch.stack(advantages).abs().mean()
         return {**losses, **log, **usage}
+
+    def _with_gates(self, distribution: PolicyDistribution, policy: Policy) -> Policy:
+        """``policy`` with gates through which its learned part has gradients."""
+        policy = distribution.straight_through(policy)
+        frames, stages = policy.gates
+        if self.random_part == "frames":
+            policy.gates = (frames.detach(), stages)
+        elif self.random_part == "stages":
+            policy.gates = (frames, stages.detach())
+        return policy
 
     def _recognizer_loss(self, scores: Tensor, auxiliary: dict, data_samples: list) -> dict:
         """The head's loss, and those of auxiliary heads, each made by the head's own code."""
@@ -381,6 +405,20 @@ class _Scored:
 
     def __call__(self, scores: Tensor) -> Tensor:
         return scores
+
+
+def _check_gates(recognizer: AdaptiveNetwork) -> None:
+    stuck = [
+        site
+        for stage in recognizer.plan.stages
+        for site in stage.sites
+        if not isinstance(recognizer.get_submodule(site), PackedConv3d)
+    ]
+    if stuck:
+        raise Ada3DError(
+            "objective: estimator='straight_through' needs gates with gradients, which the model's "
+            f"own code has not: {', '.join(stuck[:4])}; try estimator='reinforce'"
+        )
 
 
 def _labels(data_samples: list, device) -> Tensor:
