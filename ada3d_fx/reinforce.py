@@ -27,11 +27,11 @@ class Objective:
     from too in the joint stage) or ``'moving_average'``.
     ``entropy``: weight of an entropy bonus. ``multi_label``: how right a set of labels is
     predicted, see `correctness`. ``estimator``: of the gradient of eq. 5, ``'reinforce'`` (eq. 6-7)
-    or ``'straight_through'``, see `straight_through_loss`. ``soft``: where it is above 0, a prediction is as right as the
-    probability that it gives to the label, its scores divided by this temperature; 0 is the paper's
-    right or wrong. ``budget``:
-    GMACs per clip, selection network included, that the drawn policies shall cost on average; the
-    weight of the cost follows it with the rate ``budget_rate``, see `CostWeight`.
+    or ``'straight_through'``, see `straight_through_loss`. ``soft``: where it is above 0, a
+    prediction is as right as the probability that it gives to the label, its scores divided by this
+    temperature; 0 is the paper's right or wrong. ``budget``: GMACs per clip, selection network
+    included, that the drawn policies shall cost on average; the weight of the cost follows it with
+    the rate ``budget_rate``, see `CostWeight`.
     """
 
     gamma: float = 1.0

@@ -108,6 +108,7 @@ def test_what_is_there_is_not_made_again_and_rows_can_be_added(comparison, monke
     log = "".join(path.read_text() for path in (out / "no_stage1").rglob("*.log"))
     assert "joint, 2 iterations" in log and "selection, " not in log
     assert rows["random_frames"]["frames"] == pytest.approx(rows["ada3d"]["frames"], abs=1)
+    assert rows["upper_ft"]["gmacs"] == rows["upper"]["gmacs"] and rows["upper_ft"]["frames"] == 4
     same = run(monkeypatch, comparison, "--report-only")
     assert same["rows"] == report["rows"] and same["differences"] == report["differences"]
 

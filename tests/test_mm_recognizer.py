@@ -114,7 +114,7 @@ def test_straight_through_trains_what_is_learned(part):
 def test_straight_through_names_gates_in_the_models_own_code():
     config, shape = config_of("mvit"), FAMILIES["mvit"][2]
     goal = {"samples": 1, "estimator": "straight_through", "soft": 0.5}
-    with pytest.raises(Ada3DError, match="backbone.blocks.*reinforce"):
+    with pytest.raises(Ada3DError, match=r"backbone\.blocks.*reinforce"):
         build(recognizer=config, clip_shape=shape, objective=goal)
 
 

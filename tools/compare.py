@@ -11,6 +11,7 @@ Rows, as in tables 1, 5 and 6 of the paper:
   network included;
 - random_ft: from the same recognizer, trained under such policies for as many steps as ada3d;
 - ada3d: the config's own training stages, then the greedy policies;
+- upper_ft: from the same recognizer, all frames and all stages, trained for as many steps as ada3d;
 - no_stage1, no_stage2: without the selection network's own stage, without joint training;
 - random_frames, random_stages: one of the two policies random, of ada3d's usage; the other learned.
 
@@ -55,7 +56,7 @@ from ada3d_fx.mm.metric import row_of
 USAGE_DRAWS = 4096  # random policies by whose mean price the budgets are matched
 BOOTSTRAP_DRAWS = 10_000
 ROWS = ("upper", "random", "random_ft", "ada3d")
-ABLATIONS = ("no_stage1", "no_stage2", "random_frames", "random_stages")
+ABLATIONS = ("upper_ft", "no_stage1", "no_stage2", "random_frames", "random_stages")
 
 
 def parse_args() -> argparse.Namespace:
@@ -140,6 +141,13 @@ class Run:
     def _random_ft(self) -> dict:
         options = {"test_policy": "random", "random_policy": self.usage}
         return self._trained("random_ft", random_stages(self.stages), **options)
+
+    def _upper_ft(self) -> dict:
+        stages, everything = random_stages(self.stages), {"frames": 1.0, "stages": 1.0}
+        unit = "epochs" if "epochs" in stages[-1] else "iters"
+        steps = sum(stage[unit] for stage in stages)
+        options = {"test_policy": "full", "random_policy": everything}
+        return self._trained("upper_ft", [{**stages[-1], unit: steps}], **options)
 
     def _no_stage1(self) -> dict:
         return self._trained("no_stage1", [s for s in self.stages if s["name"] != "selection"])
