@@ -95,6 +95,34 @@ def without_folds(comparison):
     return [argument.replace("{fold}", "0") for argument in comparison]
 
 
+def test_variants_are_rows_with_other_entries(comparison, monkeypatch):
+    """One shares the warm-up; one changes the selection network and trains its own."""
+    comparison = without_folds(comparison)
+    report = run(
+        monkeypatch, comparison, "--rows", "ada3d",
+        *("--variant", "dearer", "model.objective.gamma=3", "model.objective.entropy=0.1"),
+        *("--variant", "uniform", "model.selector.aggregation=uniform"),
+    )  # fmt: skip
+    assert [row["name"] for row in report["rows"]][-2:] == ["dearer", "uniform"]
+    assert [gap["name"] for gap in report["differences"]][-2:] == ["ada3d - dearer", "ada3d - uniform"]
+    out = Path(comparison[-1]) / "seed0"
+    logs = {
+        name: "".join(path.read_text() for path in (out / name).rglob("*.log"))
+        for name in ("dearer", "uniform")
+    }
+    assert "gamma=3" in logs["dearer"] and "entropy=0.1" in logs["dearer"]
+    assert "warmup, 2 iterations" not in logs["dearer"]
+    assert "warmup, 2 iterations" in logs["uniform"] and "aggregation='uniform'" in logs["uniform"]
+
+
+@pytest.mark.parametrize("variant", [["ada3d", "model.greedy=count"], ["nothing"]])
+def test_variants_need_a_name_of_their_own_and_entries(variant, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["compare.py", "config.py", "--variant", *variant])
+    with pytest.raises(SystemExit):
+        compare.main()
+    assert "--variant takes a name of its own" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_what_is_there_is_not_made_again_and_rows_can_be_added(comparison, monkeypatch):
     comparison = without_folds(comparison)

@@ -2,7 +2,7 @@
 """Upper, Random, Random FT, Ada3D and its ablations side by side, over seeds and folds.
 
     python tools/compare.py CONFIG --recognizer CHECKPOINT [--rows all] [--seeds 0,1,2]
-        [--folds 0,1,2,3] [--work-dir DIR] [--pictures N]
+        [--folds 0,1,2,3] [--variant NAME KEY=VALUE ...] [--work-dir DIR] [--pictures N]
 
 Rows, as in tables 1, 5 and 6 of the paper:
 
@@ -13,7 +13,9 @@ Rows, as in tables 1, 5 and 6 of the paper:
 - ada3d: the config's own training stages, then the greedy policies;
 - upper_ft: from the same recognizer, all frames and all stages, trained for as many steps as ada3d;
 - no_stage1, no_stage2: without the selection network's own stage, without joint training;
-- random_frames, random_stages: one of the two policies random, of ada3d's usage; the other learned.
+- random_frames, random_stages: one of the two policies random, of ada3d's usage; the other learned;
+- each --variant: ada3d with other config entries. It shares ada3d's warm-up unless it changes the
+  selection network or the stages.
 
 In CHECKPOINT, {fold} and {seed} stand for the run's. Every part leaves its result in DIR and is not
 repeated: an interrupted comparison goes on where it stopped, more seeds and rows add to it, and
@@ -71,6 +73,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--rows", default=",".join(ROWS), help="a,b,..., or all")
     parser.add_argument("--seeds", default="0", help="random seeds, a,b,...")
     parser.add_argument("--folds", help="values of the config's `fold`, a,b,...")
+    parser.add_argument(
+        "--variant", nargs="+", action="append", default=[], dest="variants",
+        metavar=("NAME", "KEY=VALUE"), help="one more row; may be given several times",
+    )  # fmt: skip
     parser.add_argument("--pictures", type=int, default=0, help="draw the policies of N clips")
     parser.add_argument("--report-only", action="store_true", help="report what DIR holds already")
     parser.add_argument(
@@ -82,7 +88,19 @@ def parse_args() -> argparse.Namespace:
     if unknown:
         parser.error(f"--rows: {', '.join(unknown)}; there are {', '.join(ROWS + ABLATIONS)}")
     args.seeds, args.folds = numbers(parser, args.seeds), numbers(parser, args.folds)
+    args.variants = {name: entries(pairs) for name, *pairs in args.variants}
+    taken = [name for name in args.variants if name in ROWS + ABLATIONS]
+    if taken or not all(args.variants.values()):
+        parser.error("--variant takes a name of its own and config entries, NAME KEY=VALUE ...")
+    args.rows += args.variants
     return args
+
+
+def entries(pairs: list[str]) -> dict:
+    """['key=value', ...], as --cfg-options takes them."""
+    inner = argparse.ArgumentParser(prog="--variant")
+    inner.add_argument("--set", nargs="+", action=DictAction)
+    return inner.parse_args(["--set", *pairs]).set if pairs else {}
 
 
 def numbers(parser: argparse.ArgumentParser, text: str | None) -> list:
@@ -103,6 +121,7 @@ class Run:
         if self.config.model.get("type") != "Ada3DRecognizer":
             raise Ada3DError(f"{args.config}: its model is no Ada3DRecognizer; nothing to compare")
         self.seed, self.fold, self.count = seed, fold, 0
+        self.variants = getattr(args, "variants", {})
         self.name = f"seed{seed}" + ("" if fold is None else f"_fold{fold}")
         work_dir = args.work_dir or self.config.get("work_dir") or "work_dirs/compare"
         self.folder = Path(work_dir) / self.name
@@ -125,6 +144,8 @@ class Run:
 
     def make(self, name: str) -> dict:
         """The row's result, made now if it is not there yet."""
+        if self.result(name) is None and name in self.variants:
+            return self._trained(name, stages_of(self._config(name, {})))
         return self.result(name) or getattr(self, f"_{name}")()
 
     # ------------------------------------------------------------------------------------- rows
@@ -168,11 +189,7 @@ class Run:
     @property
     def stages(self) -> list[dict]:
         """The config's training stages."""
-        return next(
-            [dict(stage) for stage in hook["stages"]]
-            for hook in self.config.custom_hooks
-            if hook["type"] == "TrainingStageHook"
-        )
+        return stages_of(self.config)
 
     @cached_property
     def own_usage(self) -> dict[str, float]:
@@ -198,6 +215,7 @@ class Run:
     def _config(self, name: str | Path, model_options: Mapping) -> Config:
         """A copy of the config whose work dir is ``name`` below the run's folder."""
         config = copy.deepcopy(self.config)
+        config.merge_from_dict(self.variants.get(str(name), {}))
         config.model.update(model_options)
         config.work_dir = str(self.folder / name)
         self.count += 1  # MMEngine wants another name for each runner of a process
@@ -209,10 +227,15 @@ class Run:
         if stages is not None:
             self._set_stages(config, stages)
             last = find_latest_checkpoint(config.work_dir)
-            if last is None and stages[0]["name"] == "warmup" and len(stages) > 1:
+            warm = stages[0]["name"] == "warmup" and len(stages) > 1
+            if last is None and warm and self._shares_warmup(name):
                 last = self._warmed_up(stages[0])
             config.load_from, config.resume = last, last is not None
         return build_runner(config)
+
+    def _shares_warmup(self, name: str | Path) -> bool:
+        own = ("model.selector", "model.recognizer", "custom_hooks", "optim_wrapper")
+        return not any(key.startswith(own) for key in self.variants.get(str(name), {}))
 
     def _set_stages(self, config: Config, stages: list[dict]) -> None:
         for hook in config.custom_hooks:
@@ -261,6 +284,15 @@ class Run:
         runner = self._tester("pictures")
         load_weights(runner.model, self.make("ada3d")["checkpoint"])
         return runner
+
+
+def stages_of(config: Config) -> list[dict]:
+    """The training stages of a config."""
+    return next(
+        [dict(stage) for stage in hook["stages"]]
+        for hook in config.custom_hooks
+        if hook["type"] == "TrainingStageHook"
+    )
 
 
 def match_usage(model, frames: float, stages: float, gmacs: float) -> dict[str, float]:
@@ -366,7 +398,7 @@ DIFFERENCES = (
 def write_report(args: argparse.Namespace, runs: list[Run], seconds: float) -> str:
     results = {
         name: found
-        for name in ROWS + ABLATIONS
+        for name in (*ROWS, *ABLATIONS, *args.variants)
         if (found := [r for run in runs if (r := run.result(name)) is not None])
     }
     if not results:
