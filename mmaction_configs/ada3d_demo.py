@@ -14,11 +14,13 @@ model = dict(
     clip_shape=(3, 8, 48, 56),
     selector=dict(
         type="SelectionNetwork",
-        backbone=dict(type="SmallConvNet", channels=(8, 16, 32)),
+        backbone=dict(type="SmallConvNet", channels=(8, 16, 32), in_channels=6),
         input_size=32,
-        pretrain=True,
+        motion=True,
+        aggregation="context",
+        pretrain="clip",
     ),
-    objective=dict(gamma=6.0, samples=4, entropy=0.3),
+    objective=dict(gamma=10.0, samples=4, entropy=0.3),
 )
 val_evaluator = [
     dict(type="AccMetric", metric_list=("top_k_accuracy", "mean_class_accuracy")),

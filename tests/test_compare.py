@@ -104,7 +104,10 @@ def test_variants_are_rows_with_other_entries(comparison, monkeypatch):
         *("--variant", "uniform", "model.selector.aggregation=uniform"),
     )  # fmt: skip
     assert [row["name"] for row in report["rows"]][-2:] == ["dearer", "uniform"]
-    assert [gap["name"] for gap in report["differences"]][-2:] == ["ada3d - dearer", "ada3d - uniform"]
+    assert [gap["name"] for gap in report["differences"]][-2:] == [
+        "ada3d - dearer",
+        "ada3d - uniform",
+    ]
     out = Path(comparison[-1]) / "seed0"
     logs = {
         name: "".join(path.read_text() for path in (out / name).rglob("*.log"))

@@ -17,7 +17,8 @@ Rows, as in tables 1, 5 and 6 of the paper:
 - each --variant: ada3d with other config entries. It shares ada3d's warm-up unless it changes the
   selection network or the stages.
 
-In CHECKPOINT, {fold} and {seed} stand for the run's. Every part leaves its result in DIR and is not
+With a budget in the config, the threshold of greedy policies is set so that they cost it on the
+training list. In CHECKPOINT, {fold} and {seed} stand for the run's. Every part leaves its result in DIR and is not
 repeated: an interrupted comparison goes on where it stopped, more seeds and rows add to it, and
 several processes may share DIR if they take different seeds or folds. Leaves DIR/report.json,
 report.txt, report.md, usage.png, and with --pictures policies.png.
@@ -45,11 +46,13 @@ from ada3d_fx import Ada3DError, Policy, draw, report
 from ada3d_fx.mm.checks import check_config
 from ada3d_fx.mm.launch import (
     build_runner,
+    calibrate,
     class_names,
     load_config,
     load_weights,
     quiet,
     record_policies,
+    training_list,
     user_errors,
     versions,
 )
@@ -266,10 +269,16 @@ class Run:
         folder = self.folder / name
         runner = self._tester(name, **model_options)
         load_weights(runner.model, checkpoint)
+        model, threshold = runner.model, None
+        budget = model.objective.budget
+        if budget is not None and model.test_policy == "learned" and model.random_part == "none":
+            clips = runner.build_dataloader(training_list(self.config))
+            threshold = calibrate(runner, clips, budget)
         row = row_of(name, runner.test())
         row["train_seconds"] = round(seconds, 1)
         result = {"row": row, "clips": report.read_clips(folder / "policies.json")}
         result |= {"seed": self.seed, "fold": self.fold, "checkpoint": str(checkpoint)}
+        result |= {} if threshold is None else {"threshold": threshold}
         report.write_json(folder / "result.json", {**result, "versions": versions()})
         return result
 
@@ -281,8 +290,9 @@ class Run:
 
     def tester(self):
         """A runner with ada3d's last checkpoint, for pictures."""
-        runner = self._tester("pictures")
-        load_weights(runner.model, self.make("ada3d")["checkpoint"])
+        runner, result = self._tester("pictures"), self.make("ada3d")
+        load_weights(runner.model, result["checkpoint"])
+        runner.model.test_threshold = result.get("threshold", runner.model.test_threshold)
         return runner
 
 

@@ -14,7 +14,6 @@ DIR/clips.json, clips.md, clips.png and the selectors' weights.
 from __future__ import annotations
 
 import argparse
-import copy
 import shlex
 import sys
 import time
@@ -29,7 +28,14 @@ import ada3d_fx.mm  # noqa: F401  registers models, hooks and metrics
 from ada3d_fx import Ada3DError, draw, report
 from ada3d_fx.clips import ClipSelector, clip_loss, glances
 from ada3d_fx.mm.checks import check_config
-from ada3d_fx.mm.launch import build_runner, load_config, load_weights, user_errors, versions
+from ada3d_fx.mm.launch import (
+    build_runner,
+    load_config,
+    load_weights,
+    training_list,
+    user_errors,
+    versions,
+)
 
 COLUMNS = (
     ("name", "clips", "{}"),
@@ -168,11 +174,8 @@ def main() -> None:
     check_config(config, ("train", "test"))
     runner = build_runner(config)
     load_weights(runner.model, args.checkpoint)
-    training = copy.deepcopy(config.test_dataloader)
-    for key in ("ann_file", "data_prefix"):
-        training.dataset[key] = config.train_dataloader.dataset[key]
     rows = compare(
-        look_at_all(runner, training), look_at_all(runner, config.test_dataloader), args,
+        look_at_all(runner, training_list(config)), look_at_all(runner, config.test_dataloader), args,
         runner.model.selector_macs, out,
     )  # fmt: skip
     result = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import logging
 import platform
@@ -200,6 +201,14 @@ def record_policies(config: Config, path: str) -> bool:
                 keys = transform.get("meta_keys", PackActionInputs().meta_keys)
                 transform["meta_keys"] = tuple(dict.fromkeys([*keys, "filename", "frame_dir"]))
     return bool(metrics)
+
+
+def training_list(config: Config) -> dict:
+    """The config's test loader, over the training list: its videos as they are tested."""
+    loader = copy.deepcopy(config.test_dataloader)
+    for key in ("ann_file", "data_prefix"):
+        loader.dataset[key] = config.train_dataloader.dataset[key]
+    return loader
 
 
 def calibrate(runner: Runner, loader, budget: float) -> float:
