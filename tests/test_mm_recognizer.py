@@ -228,6 +228,47 @@ def test_checkpoint_of_the_plain_recognizer_is_where_it_starts(tmp_path):
     assert set(model.state_dict()) >= {f"recognizer.{key}" for key in plain.state_dict()}
 
 
+def test_distillation_is_nothing_where_the_pupil_is_the_teacher(tmp_path):
+    """Full policies, the teacher's weights, evaluation mode: both scores are the same; other
+    policies differ, and only the recognizer learns from that."""
+    plain = build_recognizer(mm_parts.recognizer())
+    torch.save(plain.state_dict(), tmp_path / "plain.pth")
+    model = build(recognizer_checkpoint=str(tmp_path / "plain.pth"), distill=0.5)
+    assert not [key for key in model.state_dict() if "teacher" in key]
+    inputs, samples = mm_parts.batch()
+    usage = {"frames": 1.0, "stages": 1.0}
+    for share, exact in ((1.0, True), (0.5, False)):
+        model.random_policy = {key: share * value for key, value in usage.items()}
+        model.set_training_stage("random")
+        model.eval()
+        loss = model(inputs, samples, mode="loss")["loss_distill"]
+        assert (loss.item() < 1e-5) == exact
+    loss.backward()
+    assert any(p.grad is not None and p.grad.any() for p in model.recognizer.parameters())
+    model.set_training_stage("joint")
+    assert "loss_distill" in model.train()(inputs, samples, mode="loss")
+    model.set_training_stage("selection")  # the recognizer is frozen
+    assert "loss_distill" not in model(inputs, samples, mode="loss")
+
+
+def test_distillation_of_label_sets(tmp_path):
+    head = {"multi_class": True, "loss_cls": {"type": "BCELossWithLogits"}}
+    plain = build_recognizer(mm_parts.recognizer(**head))
+    torch.save(plain.state_dict(), tmp_path / "plain.pth")
+    model = build(
+        head=head, recognizer_checkpoint=str(tmp_path / "plain.pth"), distill=1.0,
+        training_stage="random",
+    ).train()  # fmt: skip
+    loss = model(*mm_parts.batch(multi_label=True), mode="loss")["loss_distill"]
+    assert loss.isfinite() and loss > 0
+
+
+def test_distillation_needs_a_teacher():
+    model = build(distill=1.0, training_stage="random")
+    with pytest.raises(Ada3DError, match="recognizer_checkpoint"):
+        model(*mm_parts.batch(), mode="loss")
+
+
 def test_mmaction_backbones_select_too():
     backbone = {"type": "MobileNetV2", "widen_factor": 0.25}
     model = build(selector={"backbone": backbone, "input_size": 32})
@@ -282,6 +323,7 @@ def test_a_selector_that_does_not_fit_is_refused(tmp_path):
         ({"random_part": "clips"}, "random_part .clips.; there are none, frames, stages"),
         ({"greedy": "best"}, "greedy 'best'; there are threshold, count"),
         ({"objective": {"baseline": "none"}}, "baseline"),
+        ({"distill": -1.0}, "distill"),
         ({"selector": {"backbone": {"type": "torchvision.absent"}}}, "absent"),
         ({"selector": {"backbone": {"type": "NoSuchNet"}}}, "NoSuchNet"),
     ],

@@ -71,6 +71,9 @@ class Ada3DRecognizer(BaseModel):
         random_policy: ``frames`` and ``stages``, the fractions of 'random'.
         random_part: ``'frames'`` or ``'stages'``: that policy is random, of ``random_policy``'s usage,
             in training and in test; only the other is learned (table 6).
+        distill: weight of a loss by which the recognizer, under whatever policies, learns the scores
+            of the plain recognizer of ``recognizer_checkpoint`` (Hinton et al., 2015); needs that.
+        distill_temperature: by which both scores are divided first.
         test_policy: ``'learned'`` (the greedy policy), ``'full'`` or ``'random'``.
         test_threshold: what the greedy policy's probabilities must exceed.
         greedy: how the greedy policy keeps frames, see `PolicyDistribution.mode`.
@@ -92,6 +95,8 @@ class Ada3DRecognizer(BaseModel):
         convert_options: Mapping | None = None,
         training_stage: str | None = None,
         warmup_full: float = 1 / 3,
+        distill: float = 0.0,
+        distill_temperature: float = 2.0,
         random_policy: Mapping | None = None,
         random_part: str | None = None,
         test_policy: str = "learned",
@@ -135,6 +140,13 @@ class Ada3DRecognizer(BaseModel):
                 raise Ada3DError("selector_checkpoint needs selector=")
             load_selector(self.selector, selector_checkpoint)
         self.warmup_full = warmup_full
+        self.distill, self.distill_temperature = distill, distill_temperature
+        if distill < 0 or distill_temperature <= 0:
+            raise Ada3DError(
+                f"distill={distill}, distill_temperature={distill_temperature}: a weight is not "
+                "negative, a temperature is positive"
+            )
+        self._teacher: tuple = ()  # made when needed; in a tuple: neither parameters nor weights
         self.random_policy = {"frames": 0.7, "stages": 0.4, **dict(random_policy or {})}
         self.random_part = _one_of("random_part", random_part or "none", RANDOM_PARTS)
         self.test_policy = _one_of("test_policy", test_policy, TEST_POLICIES)
@@ -271,7 +283,9 @@ class Ada3DRecognizer(BaseModel):
             some = Policy.random(self.plan, n - full, torch.rand(n - full), torch.rand(n - full))
             policy = Policy.cat([Policy.full(self.plan, full), some])
         policy = policy.to(clips.device)
-        losses = self._recognizer_loss(*self.recognizer.with_auxiliary(clips, policy), data_samples)
+        scores, auxiliary = self.recognizer.with_auxiliary(clips, policy)
+        losses = self._recognizer_loss(scores, auxiliary, data_samples)
+        losses.update(self._distillation_loss(scores, clips, data_samples))
         if self.training_stage == "warmup" and self.selector is not None:
             losses.update(self._classifier_loss(clips, data_samples))
         return {**losses, **self._usage_log(policy)}
@@ -291,7 +305,9 @@ class Ada3DRecognizer(BaseModel):
         with torch.no_grad():
             distribution = self.selector(clips)
         policy = self._partly_random(distribution.sample())
-        losses = self._recognizer_loss(*self.recognizer.with_auxiliary(clips, policy), data_samples)
+        scores, auxiliary = self.recognizer.with_auxiliary(clips, policy)
+        losses = self._recognizer_loss(scores, auxiliary, data_samples)
+        losses.update(self._distillation_loss(scores, clips, data_samples))
         return {**losses, **self._usage_log(policy, self.selector_macs)}
 
     def _policy_step(self, clips: Tensor, data_samples: list) -> dict[str, Tensor]:
@@ -333,6 +349,7 @@ class Ada3DRecognizer(BaseModel):
         if joint:
             samples = [data_samples[i] for i in which.tolist()]
             losses.update(self._recognizer_loss(scores, auxiliary, samples))
+            losses.update(self._distillation_loss(scores, clips, data_samples, which))
         frames, stages = distribution.entropy()
         log = {
             "reward_frames": rewards[0].mean(),
@@ -365,6 +382,34 @@ class Ada3DRecognizer(BaseModel):
             head = _Scored(self.recognizer.get_submodule(path))
             losses.update(type(head.module).loss(head, value.float(), data_samples))
         return losses
+
+    def _distillation_loss(
+        self, scores: Tensor, clips: Tensor, data_samples: list, which: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """``which``: the clip of each row of ``scores``, None for one row each."""
+        if not self.distill:
+            return {}
+        taught = self._teach(clips)[slice(None) if which is None else which]
+        ours, theirs = scores.float() / self.distill_temperature, taught / self.distill_temperature
+        if _labels(data_samples, clips.device).ndim > 1:
+            loss = F.binary_cross_entropy_with_logits(ours, theirs.sigmoid())
+        else:
+            loss = F.kl_div(ours.log_softmax(1), theirs.softmax(1), reduction="batchmean")
+        return {"loss_distill": self.distill * self.distill_temperature**2 * loss}
+
+    @torch.no_grad()
+    def _teach(self, clips: Tensor) -> Tensor:
+        """The plain recognizer's scores [N, num_classes] for clips."""
+        if not self._teacher:
+            config, checkpoint = self._start
+            if checkpoint is None:
+                raise Ada3DError(
+                    "distill needs recognizer_checkpoint=, the recognizer to learn from"
+                )
+            plain = build_recognizer(config)
+            plain.load_state_dict(initial_weights(config, checkpoint))
+            self._teacher = (convert(plain, clip_shape=self.clip_shape).eval(),)
+        return self._teacher[0].to(clips.device)(clips).float()
 
     def _usage_log(self, policy: Policy, selector_macs: int = 0) -> dict[str, Tensor]:
         return {
