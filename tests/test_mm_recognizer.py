@@ -166,8 +166,8 @@ def test_stage_2_trains_both_and_batch_norm_moves():
 def test_the_recognizer_learns_from_greedy_policies_too_where_they_are_the_baseline():
     model = build(objective={"samples": 2, "baseline": "greedy"}).train()
     model.set_training_stage("joint")
-    seen, loss = [], model._head[0].loss_by_feat
-    model._head[0].loss_by_feat = lambda scores, samples: (
+    seen, loss = [], model.head[0].loss_by_feat
+    model.head[0].loss_by_feat = lambda scores, samples: (
         seen.append((scores, samples)) or loss(scores, samples)
     )
     inputs, samples = mm_parts.batch(3)
@@ -324,6 +324,7 @@ def test_a_selector_that_does_not_fit_is_refused(tmp_path):
         ({"greedy": "best"}, "greedy 'best'; there are threshold, count"),
         ({"objective": {"baseline": "none"}}, "baseline"),
         ({"distill": -1.0}, "distill"),
+        ({"distill_temperature": 0.0}, "distill_temperature"),
         ({"selector": {"backbone": {"type": "torchvision.absent"}}}, "absent"),
         ({"selector": {"backbone": {"type": "NoSuchNet"}}}, "NoSuchNet"),
     ],

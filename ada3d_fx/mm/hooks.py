@@ -22,7 +22,8 @@ from torch import nn
 
 from ..errors import Ada3DError
 from ..policy import Policy
-from .recognizer import TRAINING_STAGES, Ada3DRecognizer
+from .recognizer import Ada3DRecognizer
+from .steps import STEPS
 
 SATURATED, NO_ADVANTAGE = 0.98, 1e-3  # of an epoch's mean log values, see `stalled`
 GROUPS = ("recognizer", "selector")
@@ -84,10 +85,10 @@ class TrainingStageHook(Hook):
                     f"TrainingStageHook: stage {stage} needs name and one of epochs and iters; "
                     f"unknown: {sorted(unknown) or 'nothing'}"
                 )
-            if stage.get("name") not in TRAINING_STAGES:
+            if stage.get("name") not in STEPS:
                 raise Ada3DError(
                     f"TrainingStageHook: stage name {stage.get('name')!r}; there are "
-                    + ", ".join(TRAINING_STAGES)
+                    + ", ".join(STEPS)
                 )
 
     def before_train(self, runner) -> None:

@@ -9,36 +9,34 @@ import torch
 from mmaction.registry import MODELS
 from mmengine.model import BaseModel
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..convert import AdaptiveNetwork, convert
 from ..errors import Ada3DError
 from ..flops import price
 from ..ops import PackedConv3d
-from ..policy import GREEDY, Policy, PolicyDistribution
+from ..policy import GREEDY, Policy
 from ..reinforce import (
     Baseline,
     CostWeight,
     Objective,
     correctness,
     costs,
-    policy_loss,
     reward,
-    straight_through_loss,
 )
 from ..selection import selector_price
 from .build import (
+    Teacher,
     build_recognizer,
     build_selector,
     initial_weights,
     load_selector,
     recognizer_config,
 )
+from .steps import STEPS, labels_of
 
 LEARNED = ("selection", "joint", "transfer")  # what a selector is needed for
 RANDOM_PARTS = ("none", "frames", "stages")
 TEST_POLICIES = ("learned", "full", "random")
-TRAINING_STAGES = ("warmup", "selection", "joint", "transfer", "random")
 
 
 @MODELS.register_module()
@@ -117,7 +115,7 @@ class Ada3DRecognizer(BaseModel):
             )
         plain = build_recognizer(config)
         self._start = (config, recognizer_checkpoint)
-        self._head = (plain.cls_head,)  # its losses and averaging only; in a tuple: no parameters
+        self.head = (plain.cls_head,)  # its losses and averaging only; in a tuple: no parameters
         self.recognizer = convert(
             plain, clip_shape=tuple(clip_shape), **dict(convert_options or {})
         )
@@ -140,13 +138,10 @@ class Ada3DRecognizer(BaseModel):
                 raise Ada3DError("selector_checkpoint needs selector=")
             load_selector(self.selector, selector_checkpoint)
         self.warmup_full = warmup_full
-        self.distill, self.distill_temperature = distill, distill_temperature
-        if distill < 0 or distill_temperature <= 0:
-            raise Ada3DError(
-                f"distill={distill}, distill_temperature={distill_temperature}: a weight is not "
-                "negative, a temperature is positive"
-            )
-        self._teacher: tuple = ()  # made when needed; in a tuple: neither parameters nor weights
+        if distill < 0:
+            raise Ada3DError(f"distill={distill}: a weight is not negative")
+        self.distill = distill
+        self.teacher = Teacher(config, recognizer_checkpoint, clip_shape, distill_temperature)
         self.random_policy = {"frames": 0.7, "stages": 0.4, **dict(random_policy or {})}
         self.random_part = _one_of("random_part", random_part or "none", RANDOM_PARTS)
         self.test_policy = _one_of("test_policy", test_policy, TEST_POLICIES)
@@ -160,7 +155,7 @@ class Ada3DRecognizer(BaseModel):
 
     @property
     def num_classes(self) -> int:
-        return self._head[0].num_classes
+        return self.head[0].num_classes
 
     def init_weights(self) -> None:
         """The recognizer's checkpoint, or where there is none its own initialisation."""
@@ -170,8 +165,8 @@ class Ada3DRecognizer(BaseModel):
 
     def set_training_stage(self, name: str) -> None:
         """What training steps do from now on; see the class."""
-        if name not in TRAINING_STAGES:
-            raise Ada3DError(f"training stage {name!r}; there are {', '.join(TRAINING_STAGES)}")
+        if name not in STEPS:
+            raise Ada3DError(f"training stage {name!r}; there are {', '.join(STEPS)}")
         if name in LEARNED and self.selector is None:
             raise Ada3DError(f"training stage {name!r} needs selector=")
         self.training_stage = name
@@ -224,9 +219,9 @@ class Ada3DRecognizer(BaseModel):
     def policy_of(self, features: Tensor) -> Policy:
         """The learned policies of clips with frame features [N, T, D], see SelectionNetwork."""
         distribution = self.selector.distribution(features)
-        return self._partly_random(distribution.mode(self.test_threshold, self.greedy))
+        return self.partly_random(distribution.mode(self.test_threshold, self.greedy))
 
-    def _partly_random(self, policy: Policy) -> Policy:
+    def partly_random(self, policy: Policy) -> Policy:
         """``policy`` with ``random_part`` drawn instead of chosen."""
         if self.random_part == "none":
             return policy
@@ -245,7 +240,7 @@ class Ada3DRecognizer(BaseModel):
             scores.append(self.recognizer(part, policies[-1]).float())
         policy, all_scores = Policy.cat(policies), torch.cat(scores)
         macs = self.price(policy)
-        data_samples = self._head[0].predict_by_feat(all_scores, data_samples)
+        data_samples = self.head[0].predict_by_feat(all_scores, data_samples)
         views = len(clips) // len(data_samples)
         for i, sample in enumerate(data_samples):
             mine = slice(i * views, (i + 1) * views)
@@ -260,163 +255,14 @@ class Ada3DRecognizer(BaseModel):
 
     def loss(self, clips: Tensor, data_samples: list) -> dict[str, Tensor]:
         """Losses and log values of one training step, by the training stage."""
-        if self.training_stage in ("warmup", "random"):
-            losses = self._random_step(clips, data_samples)
-        elif self.training_stage == "transfer":
-            losses = self._transfer_step(clips, data_samples)
-        else:
-            losses = self._policy_step(clips, data_samples)
+        losses = STEPS[self.training_stage](self, clips, data_samples)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             # DistributedDataParallel waits for a gradient of every parameter, in every stage
             unused = sum(p.flatten()[:1].sum() for p in self.parameters() if p.requires_grad)
             losses["loss_unused"] = 0.0 * unused
         return losses
 
-    # --------------------------------------------------------------------------- training steps
-
-    def _random_step(self, clips: Tensor, data_samples: list) -> dict[str, Tensor]:
-        n = len(clips)
-        if self.training_stage == "random":
-            policy = Policy.random(self.plan, n, **self.random_policy)
-        else:
-            full = round(n * self.warmup_full)
-            some = Policy.random(self.plan, n - full, torch.rand(n - full), torch.rand(n - full))
-            policy = Policy.cat([Policy.full(self.plan, full), some])
-        policy = policy.to(clips.device)
-        scores, auxiliary = self.recognizer.with_auxiliary(clips, policy)
-        losses = self._recognizer_loss(scores, auxiliary, data_samples)
-        losses.update(self._distillation_loss(scores, clips, data_samples))
-        if self.training_stage == "warmup" and self.selector is not None:
-            losses.update(self._classifier_loss(clips, data_samples))
-        return {**losses, **self._usage_log(policy)}
-
-    def _classifier_loss(self, clips: Tensor, data_samples: list) -> dict[str, Tensor]:
-        if self.selector.classifier is None:
-            return {}
-        scores, labels = self.selector.classify(clips).float(), _labels(data_samples, clips.device)
-        labels = labels.repeat_interleave(scores.shape[1], 0)
-        if labels.ndim == 1:
-            loss = F.cross_entropy(scores.flatten(0, 1), labels)
-        else:
-            loss = F.binary_cross_entropy_with_logits(scores.flatten(0, 1), labels.float())
-        return {"loss_classifier": loss}
-
-    def _transfer_step(self, clips: Tensor, data_samples: list) -> dict[str, Tensor]:
-        with torch.no_grad():
-            distribution = self.selector(clips)
-        policy = self._partly_random(distribution.sample())
-        scores, auxiliary = self.recognizer.with_auxiliary(clips, policy)
-        losses = self._recognizer_loss(scores, auxiliary, data_samples)
-        losses.update(self._distillation_loss(scores, clips, data_samples))
-        return {**losses, **self._usage_log(policy, self.selector_macs)}
-
-    def _policy_step(self, clips: Tensor, data_samples: list) -> dict[str, Tensor]:
-        """One estimate of eq. 7, and in the joint stage of eq. 8, over S policies for each clip."""
-        goal, n, joint = self.objective, len(clips), self.training_stage == "joint"
-        many, relaxed = n * goal.samples, goal.estimator == "straight_through"
-        distribution: PolicyDistribution = self.selector(clips)
-        repeated = distribution.repeat_interleave(goal.samples)
-        drawn = self._partly_random(repeated.sample())
-        if relaxed:
-            drawn = self._with_gates(repeated, drawn)
-        greedy = self._partly_random(distribution.mode(greedy=self.greedy))
-        policy, which = drawn, torch.arange(n, device=clips.device).repeat_interleave(goal.samples)
-        if goal.baseline == "greedy" and not relaxed:  # behind the samples, in the same forward
-            policy, which = Policy.cat([drawn, greedy]), torch.cat([which, which[:: goal.samples]])
-        with torch.set_grad_enabled(joint or relaxed):
-            scores, auxiliary = self.recognizer.with_auxiliary(clips[which], policy)
-        scores = scores.float()
-        labels = _labels(data_samples, clips.device)[which]
-        correct = correctness(scores.detach(), labels, goal.multi_label, goal.soft)
-        rewards, advantages = [], []
-        both = costs(policy, goal, self.price(policy), self.full_macs)
-        baselines = (self.frame_baseline, self.stage_baseline)
-        for baseline, cost in zip(baselines, both, strict=True):
-            value = reward(correct, cost, goal.gamma, self.cost_weight.value)
-            rewards.append(value[:many].unflatten(0, (n, goal.samples)))
-            if not relaxed:
-                advantages.append(baseline.advantage(rewards[-1], value[many:]))
-        usage = self._usage_log(drawn, self.selector_macs)
-        if relaxed:
-            weight = self.cost_weight.value.clone()
-            loss = straight_through_loss(repeated, scores, labels, drawn, goal, weight)
-        else:
-            if self.random_part != "none":  # was not drawn from the distribution: nothing to learn
-                advantages[self.random_part == "stages"].zero_()
-            loss = policy_loss(distribution, drawn, *advantages, goal.entropy)
-        losses = {"loss_policy": loss}
-        self.cost_weight.update(usage["gmacs"])
-        if joint:
-            samples = [data_samples[i] for i in which.tolist()]
-            losses.update(self._recognizer_loss(scores, auxiliary, samples))
-            losses.update(self._distillation_loss(scores, clips, data_samples, which))
-        frames, stages = distribution.entropy()
-        log = {
-            "reward_frames": rewards[0].mean(),
-            "reward_stages": rewards[1].mean(),
-            "correct": correct[:many].mean(),
-            "entropy_frames": frames.detach().mean(),
-            "entropy_stages": stages.detach().mean(),
-            "distinct_policies": clips.new_tensor(float(greedy.num_distinct)),
-            "gmacs_greedy": self._usage_log(greedy, self.selector_macs)["gmacs"],
-            "cost_weight": self.cost_weight.value.clone(),
-        }
-        if not relaxed:
-            log["advantage"] = torch.stack(advantages).abs().mean()
-        return {**losses, **log, **usage}
-
-    def _with_gates(self, distribution: PolicyDistribution, policy: Policy) -> Policy:
-        """``policy`` with gates through which its learned part has gradients."""
-        policy = distribution.straight_through(policy)
-        frames, stages = policy.gates
-        if self.random_part == "frames":
-            policy.gates = (frames.detach(), stages)
-        elif self.random_part == "stages":
-            policy.gates = (frames, stages.detach())
-        return policy
-
-    def _recognizer_loss(self, scores: Tensor, auxiliary: dict, data_samples: list) -> dict:
-        """The head's loss, and those of auxiliary heads, each made by the head's own code."""
-        losses = self._head[0].loss_by_feat(scores.float(), data_samples)
-        for path, value in auxiliary.items():
-            head = _Scored(self.recognizer.get_submodule(path))
-            losses.update(type(head.module).loss(head, value.float(), data_samples))
-        return losses
-
-    def _distillation_loss(
-        self, scores: Tensor, clips: Tensor, data_samples: list, which: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        """``which``: the clip of each row of ``scores``, None for one row each."""
-        if not self.distill:
-            return {}
-        taught = self._teach(clips)[slice(None) if which is None else which]
-        ours, theirs = scores.float() / self.distill_temperature, taught / self.distill_temperature
-        if _labels(data_samples, clips.device).ndim > 1:
-            loss = F.binary_cross_entropy_with_logits(ours, theirs.sigmoid())
-        else:
-            loss = F.kl_div(ours.log_softmax(1), theirs.softmax(1), reduction="batchmean")
-        return {"loss_distill": self.distill * self.distill_temperature**2 * loss}
-
-    @torch.no_grad()
-    def _teach(self, clips: Tensor) -> Tensor:
-        """The plain recognizer's scores [N, num_classes] for clips."""
-        if not self._teacher:
-            config, checkpoint = self._start
-            if checkpoint is None:
-                raise Ada3DError(
-                    "distill needs recognizer_checkpoint=, the recognizer to learn from"
-                )
-            plain = build_recognizer(config)
-            plain.load_state_dict(initial_weights(config, checkpoint))
-            self._teacher = (convert(plain, clip_shape=self.clip_shape).eval(),)
-        return self._teacher[0].to(clips.device)(clips).float()
-
-    def _usage_log(self, policy: Policy, selector_macs: int = 0) -> dict[str, Tensor]:
-        return {
-            "kept_frames": policy.num_frames.float().mean(),
-            "active_stages": policy.num_stages.float().mean(),
-            "gmacs": (self.price(policy).double().mean() + selector_macs).float() / 1e9,
-        }
+    # ------------------------------------------------------------------------------------ prices
 
     def _objective_value(self, sample, policy: Policy, macs: Tensor) -> float:
         """R(u) + R(v) of eq. 4 for a predicted sample, by its averaged scores."""
@@ -424,7 +270,7 @@ class Ada3DRecognizer(BaseModel):
             return float("nan")
         scores = sample.pred_score  # [classes], or a row per view where the head does not average
         scores = scores.expand(len(policy), scores.shape[-1])
-        labels = _labels([sample], scores.device)
+        labels = labels_of([sample], scores.device)
         right = correctness(scores, labels.expand(len(policy), *labels.shape[1:]))
         both = costs(policy, self.objective, macs, self.full_macs)
         return sum(reward(right, cost, self.objective.gamma).mean().item() for cost in both)
@@ -439,19 +285,6 @@ class Ada3DRecognizer(BaseModel):
         return price(self.recognizer, policy).to(policy.frames.device)
 
 
-class _Scored:
-    """An auxiliary head whose scores are there already: calling it gives back what it is given."""
-
-    def __init__(self, module: torch.nn.Module):
-        self.module = module
-
-    def __getattr__(self, name: str):
-        return getattr(self.module, name)
-
-    def __call__(self, scores: Tensor) -> Tensor:
-        return scores
-
-
 def _check_gates(recognizer: AdaptiveNetwork) -> None:
     stuck = [
         site
@@ -464,12 +297,6 @@ def _check_gates(recognizer: AdaptiveNetwork) -> None:
             "objective: estimator='straight_through' needs gates with gradients, which the model's "
             f"own code has not: {', '.join(stuck[:4])}; try estimator='reinforce'"
         )
-
-
-def _labels(data_samples: list, device) -> Tensor:
-    """Classes int [N], or label sets as 0/1 [N, num_classes]."""
-    labels = torch.stack([sample.gt_label for sample in data_samples]).to(device)
-    return labels.flatten() if labels.shape[-1] == 1 else labels
 
 
 def _one_of(option: str, value: str, allowed: Sequence[str]) -> str:
