@@ -36,6 +36,7 @@ def test_usage_stops_at_everything():
 def test_random_ft_takes_as_many_steps():
     stages = [
         {"name": "warmup", "epochs": 3, "recognizer_lr": 0.1},
+        {"name": "pretrain", "epochs": 7, "selector_lr": 0.2},
         {"name": "selection", "epochs": 4, "selector_lr": 0.2},
         {"name": "joint", "epochs": 5, "recognizer_lr": 0.3, "schedule": "cosine"},
     ]

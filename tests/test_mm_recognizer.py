@@ -201,6 +201,21 @@ def test_warmup_leaves_a_share_of_each_batch_full():
     assert {"loss_cls", "loss_classifier"} <= set(losses)
 
 
+def test_pretraining_trains_the_selector_and_leaves_the_recognizer(tmp_path):
+    model = build(selector=mm_parts.selector(pretrain="clip")).train()
+    model.set_training_stage("pretrain")
+    before = state(model.recognizer)
+    losses = model(*mm_parts.batch(), mode="loss")
+    assert list(losses) == ["loss_classifier"]
+    losses["loss_classifier"].backward()
+    assert same(before, model.recognizer.state_dict())
+    assert all(p.grad is None for p in model.recognizer.parameters())
+    heads = model.selector.heads
+    assert heads.embed[0].weight.grad.any() and heads.frame_out.weight.grad is None
+    with pytest.raises(Ada3DError, match="pretrain="):
+        build(selector=mm_parts.selector()).set_training_stage("pretrain")
+
+
 def test_random_stage_keeps_to_its_usage():
     model = build(
         random_policy={"frames": 0.5, "stages": 0.4}, selector=None, training_stage="random"

@@ -323,11 +323,12 @@ def match_usage(model, frames: float, stages: float, gmacs: float) -> dict[str, 
 def random_stages(stages: list[dict]) -> list[dict]:
     """The training stages of Random FT: ada3d's warm-up, then as many steps with random policies.
 
-    Where ada3d's recognizer is frozen, random_ft's learns, as in the joint stage.
+    Where ada3d's recognizer is frozen, random_ft's learns, as in the joint stage; steps of the
+    selection network without the recognizer do not count.
     """
     joint = next((s for s in stages if s["name"] == "joint"), stages[-1])
     kept = [s for s in stages if s["name"] == "warmup"]
-    rest = [s for s in stages if s["name"] != "warmup"]
+    rest = [s for s in stages if s["name"] not in ("warmup", "pretrain")]
     unit = "epochs" if "epochs" in joint else "iters"
     return [*kept, {**joint, unit: sum(s[unit] for s in rest), "name": "random"}]
 

@@ -28,7 +28,9 @@ from .steps import STEPS
 SATURATED, NO_ADVANTAGE = 0.98, 1e-3  # of an epoch's mean log values, see `stalled`
 GROUPS = ("recognizer", "selector")
 # What a stage does not train.
-FROZEN = {"selection": "recognizer", "transfer": "selector", "random": "selector"}
+FROZEN = {
+    "pretrain": "recognizer", "selection": "recognizer", "transfer": "selector", "random": "selector"
+}  # fmt: skip
 STAGE_OPTIONS = {"name", "epochs", "iters", "recognizer_lr", "selector_lr", "schedule", "rise"}
 
 

@@ -34,7 +34,7 @@ from .build import (
 )
 from .steps import STEPS, labels_of
 
-LEARNED = ("selection", "joint", "transfer")  # what a selector is needed for
+LEARNED = ("selection", "joint", "transfer")  # the stages with learned policies
 RANDOM_PARTS = ("none", "frames", "stages")
 TEST_POLICIES = ("learned", "full", "random")
 
@@ -49,6 +49,7 @@ class Ada3DRecognizer(BaseModel):
 
     - ``'warmup'``: the recognizer learns under random policies of any size, a share ``warmup_full``
       of each batch full; the selector learns as a classifier (if it has one).
+    - ``'pretrain'``: the selector alone learns as a classifier, which costs next to nothing.
     - ``'selection'``: stage 1 of Algorithm 1; the recognizer is frozen.
     - ``'joint'``: stage 2, eq. 8.
     - ``'transfer'``: the recognizer learns under policies drawn from the selector, which is frozen
@@ -167,14 +168,16 @@ class Ada3DRecognizer(BaseModel):
         """What training steps do from now on; see the class."""
         if name not in STEPS:
             raise Ada3DError(f"training stage {name!r}; there are {', '.join(STEPS)}")
-        if name in LEARNED and self.selector is None:
+        if name in (*LEARNED, "pretrain") and self.selector is None:
             raise Ada3DError(f"training stage {name!r} needs selector=")
+        if name == "pretrain" and self.selector.classifier is None:
+            raise Ada3DError("training stage 'pretrain' needs selector.pretrain='frame' or 'clip'")
         self.training_stage = name
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Ada3DRecognizer:
         super().train(mode)
-        if self.training_stage == "selection":
+        if self.training_stage in ("selection", "pretrain"):
             self.recognizer.eval()  # frozen: its BatchNorm must not drift either
         if self.training_stage == "transfer":
             self.selector.eval()

@@ -35,6 +35,11 @@ def random_step(model: Ada3DRecognizer, clips: Tensor, data_samples: list) -> Lo
     return {**losses, **_usage(model, policy)}
 
 
+def pretrain_step(model: Ada3DRecognizer, clips: Tensor, data_samples: list) -> Losses:
+    """The selector's classifier alone."""
+    return _classifier_loss(model, clips, data_samples)
+
+
 def transfer_step(model: Ada3DRecognizer, clips: Tensor, data_samples: list) -> Losses:
     """The recognizer under policies drawn from the selector, which is frozen."""
     with torch.no_grad():
@@ -84,6 +89,7 @@ def policy_step(model: Ada3DRecognizer, clips: Tensor, data_samples: list) -> Lo
 
 STEPS: dict[str, Callable[[Ada3DRecognizer, Tensor, list], Losses]] = {
     "warmup": random_step,
+    "pretrain": pretrain_step,
     "selection": policy_step,
     "joint": policy_step,
     "transfer": transfer_step,
