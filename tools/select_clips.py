@@ -122,11 +122,15 @@ def train(videos: Videos, cost: float, steps: int, seed: int) -> ClipSelector:
     return selector.eval()
 
 
-def row(name: str, videos: Videos, probs: Tensor, looked: Tensor, glance_gmacs: float) -> dict:
-    """``looked`` bool [V, M]; ``glance_gmacs``: the selection network on all clips of a video."""
+def row(
+    name: str, way: str, videos: Videos, probs: Tensor, looked: Tensor, glance_gmacs: float
+) -> dict:
+    """``way``: how clips are chosen; ``looked`` bool [V, M]; ``glance_gmacs``: the selection
+    network on the clips of a video that it saw."""
     right = (probs.argmax(1) == videos.labels).double()
     return {
         "name": name,
+        "way": way,
         "clips": looked.double().sum(1).mean().item(),
         "accuracy": 100 * right.mean().item(),
         "gmacs": (videos.gmacs * looked).sum(1).mean().item() + glance_gmacs,
@@ -149,7 +153,7 @@ def compare(train_videos: Videos, videos: Videos, args: argparse.Namespace, macs
         # without a selector only the clips that are computed are glanced at, for their policies
         glance = count * macs / 1e9
         name = "all (vanilla)" if count == clips else f"{count}, even"
-        rows.append(row(name, videos, mean, chosen.expand(number, -1), glance))
+        rows.append(row(name, "even", videos, mean, chosen.expand(number, -1), glance))
     for cost in args.costs:
         selector = train(train_videos, cost, args.steps, args.seed)
         with torch.no_grad():
@@ -157,7 +161,8 @@ def compare(train_videos: Videos, videos: Videos, args: argparse.Namespace, macs
         looked = torch.zeros(number, clips + 1, dtype=torch.bool).scatter(
             1, walk.order % (clips + 1), True
         )[:, :clips]
-        rows.append(row(f"chosen, cost {cost:g}", videos, walk.probs, looked, clips * macs / 1e9))
+        name, glance = f"chosen, cost {cost:g}", clips * macs / 1e9
+        rows.append(row(name, "chosen", videos, walk.probs, looked, glance))
         torch.save(selector.state_dict(), out / f"clip_selector_{cost:g}.pth")
     return rows
 
@@ -185,11 +190,9 @@ def main() -> None:
     }  # fmt: skip
     report.write_json(out / "clips.json", result)
     (out / "clips.md").write_text(report.table(rows, COLUMNS, markdown=True) + "\n")
-    kinds = {"even": "even", "all": "even", "chosen": "chosen"}
     curves: dict[str, list] = {}
     for one in rows:
-        kind = next(kind for word, kind in kinds.items() if word in one["name"])
-        curves.setdefault(kind, []).append((one["gmacs"], one["accuracy"]))
+        curves.setdefault(one["way"], []).append((one["gmacs"], one["accuracy"]))
     curves = {name: sorted(points) for name, points in curves.items()}
     draw.draw_curves(curves, out / "clips.png", "clips of long videos, GMACs per video")
     print(report.table(rows, COLUMNS))
