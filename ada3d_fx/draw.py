@@ -31,9 +31,12 @@ class Example(NamedTuple):
 
 
 def draw_curves(
-    curves: Mapping[str, Sequence[tuple[float, float]]], path: str | Path, title: str
+    curves: Mapping[str, Sequence[tuple[float, float]]],
+    path: str | Path,
+    title: str,
+    per: str = "clip",
 ) -> None:
-    """Accuracy over GMACs, a line for each name; ``upper`` is drawn as a dashed level.
+    """Accuracy over GMACs ``per`` clip or video, a line for each name; ``upper`` is drawn as a dashed level.
 
     Raises:
         Ada3DError: no Matplotlib.
@@ -50,7 +53,7 @@ def draw_curves(
             )  # fmt: skip
         else:
             ax.plot(*zip(*points), "o-", markersize=4, label=name)
-    ax.set_xlabel("GMACs per clip, selection network included")
+    ax.set_xlabel(f"GMACs per {per}, selection network included")
     ax.set_ylabel("accuracy %")
     ax.set_title(title, fontsize=10)
     ax.grid(alpha=0.3)
@@ -71,7 +74,7 @@ def draw_usage(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
     for ax, (key, title) in zip(figure.subplots(1, 3, sharey=True), parts):
         bars = ax.barh(labels, [row[key] for row in rows], color="tab:blue")
         ax.bar_label(bars, [f"{row[key]:.3g}" for row in rows], padding=3, fontsize=8)
-        ax.set_xlim(0, 1.15 * max(row[key] for row in rows) + 1e-9)
+        ax.set_xlim(0, 1.25 * max(row[key] for row in rows) + 1e-9)
         ax.set_title(title, fontsize=10)
     figure.savefig(path, dpi=110)
 

@@ -194,7 +194,7 @@ def main() -> None:
     for one in rows:
         curves.setdefault(one["way"], []).append((one["gmacs"], one["accuracy"]))
     curves = {name: sorted(points) for name, points in curves.items()}
-    draw.draw_curves(curves, out / "clips.png", "clips of long videos, GMACs per video")
+    draw.draw_curves(curves, out / "clips.png", "clips of long videos", per="video")
     print(report.table(rows, COLUMNS))
 
 
