@@ -251,6 +251,9 @@ def test_distillation_is_nothing_where_the_pupil_is_the_teacher(tmp_path):
     model = build(recognizer_checkpoint=str(tmp_path / "plain.pth"), distill=0.5)
     assert not [key for key in model.state_dict() if "teacher" in key]
     inputs, samples = mm_parts.batch()
+    before = torch.get_rng_state()
+    model.teacher.scores(inputs.flatten(0, 1))
+    assert torch.equal(torch.get_rng_state(), before)  # its making draws nothing
     usage = {"frames": 1.0, "stages": 1.0}
     for share, exact in ((1.0, True), (0.5, False)):
         model.random_policy = {key: share * value for key, value in usage.items()}

@@ -152,9 +152,10 @@ class Teacher:
                 raise Ada3DError(
                     "distill needs recognizer_checkpoint=, the recognizer to learn from"
                 )
-            plain = build_recognizer(self.config)
-            plain.load_state_dict(initial_weights(self.config, self.checkpoint))
-            self._network = convert(plain, clip_shape=self.clip_shape).eval()
+            with torch.random.fork_rng():  # a resumed run draws the numbers of an unbroken one
+                plain = build_recognizer(self.config)
+                plain.load_state_dict(initial_weights(self.config, self.checkpoint))
+                self._network = convert(plain, clip_shape=self.clip_shape).eval()
         return self._network.to(clips.device)(clips).float()
 
     def loss(
