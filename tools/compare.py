@@ -14,12 +14,12 @@ Rows, as in tables 1, 5 and 6 of the paper:
 - upper_ft: from the same recognizer, all frames and all stages, trained for as many steps as ada3d;
 - no_stage1, no_stage2: without the selection network's own stage, without joint training;
 - random_frames, random_stages: one of the two policies random, of ada3d's usage; the other learned;
-- each --variant: ada3d with other config entries. It shares ada3d's warm-up unless it changes the
-  selection network or the stages.
+- each --variant: ada3d with other config entries. It shares ada3d's warm-up if it changes the
+  objective or the greedy policy only.
 
 With a budget in the config, the threshold of greedy policies is set so that they cost it on the
-training list. In CHECKPOINT, {fold} and {seed} stand for the run's. Every part leaves its result in DIR and is not
-repeated: an interrupted comparison goes on where it stopped, more seeds and rows add to it, and
+training list. In CHECKPOINT, {fold} and {seed} stand for the run's. Every part leaves its result in
+DIR and is not repeated: an interrupted comparison goes on where it stopped, more seeds and rows add to it, and
 several processes may share DIR if they take different seeds or folds. Leaves DIR/report.json,
 report.txt, report.md, usage.png, and with --pictures policies.png.
 """
@@ -237,8 +237,8 @@ class Run:
         return build_runner(config)
 
     def _shares_warmup(self, name: str | Path) -> bool:
-        own = ("model.selector", "model.recognizer", "custom_hooks", "optim_wrapper")
-        return not any(key.startswith(own) for key in self.variants.get(str(name), {}))
+        later = ("model.objective.", "model.greedy", "model.test_threshold")  # not in a warm-up
+        return all(key.startswith(later) for key in self.variants.get(str(name), {}))
 
     def _set_stages(self, config: Config, stages: list[dict]) -> None:
         for hook in config.custom_hooks:
