@@ -6,7 +6,7 @@ _base_ = [
 ]
 # Direction is learned late: many small steps do better than few large ones.
 train_dataloader = dict(batch_size=16)
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=14, val_interval=7)
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=20, val_interval=7)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 optim_wrapper = dict(optimizer=dict(type="AdamW", lr=3e-3, weight_decay=0.02))
@@ -14,7 +14,7 @@ param_scheduler = [
     dict(
         type="OneCycleLR",
         eta_max=3e-3,
-        total_steps=14,
+        total_steps=20,
         pct_start=0.2,
         by_epoch=True,
         convert_to_iter_based=True,
