@@ -6,7 +6,7 @@ _base_ = [
 ]
 # Direction is learned late: many small steps do better than few large ones.
 train_dataloader = dict(batch_size=16)
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=20, val_interval=7)
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=20, val_interval=10)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 optim_wrapper = dict(optimizer=dict(type="AdamW", lr=3e-3, weight_decay=0.02))
