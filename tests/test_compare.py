@@ -96,6 +96,7 @@ def without_folds(comparison):
     return [argument.replace("{fold}", "0") for argument in comparison]
 
 
+@pytest.mark.slow
 def test_variants_are_rows_with_other_entries(comparison, monkeypatch):
     """One shares the warm-up; one changes the selection network and trains its own."""
     comparison = without_folds(comparison)
