@@ -9,10 +9,10 @@ from mmaction.registry import MODELS
 from mmengine.runner import Runner
 
 import ada3d_fx.mm  # noqa: F401
-from ada3d_fx import Ada3DError
+from ada3d_fx import Ada3DError, report
 from ada3d_fx.mm.build import load_checkpoint
 from ada3d_fx.mm.hooks import TrainingStageHook, collapse, stalled
-from ada3d_fx.mm.launch import load_weights
+from ada3d_fx.mm.launch import examples, load_weights, record_policies
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +74,23 @@ def test_tested_weights_give_the_validated_metrics(clips, trained, tmp_path):
     assert metrics["policy/gmacs_p10"] <= metrics["policy/gmacs_p90"] <= metrics["policy/gmacs_max"]
     even, odd = metrics["policy/frames_even"], metrics["policy/frames_odd"]
     assert metrics["policy/frames"] == pytest.approx((even + odd) / 2)
+
+
+def test_examples_are_what_the_test_decides(clips, trained, tmp_path):
+    """A runner's model starts in training mode; examples are those of evaluation mode."""
+    config = mm_parts.run_config(clips, tmp_path)
+    steps = config.test_dataloader.dataset.pipeline
+    config.test_dataloader.dataset.pipeline = [step for step in steps if step["type"] != "Flip"]
+    record_policies(config, str(tmp_path / "clips.json"))
+    runner = Runner.from_cfg(config)
+    load_weights(runner.model, trained / "epoch_3.pth")
+    runner.test()
+    dataset = runner.test_dataloader.dataset
+    for index, record in enumerate(report.read_clips(tmp_path / "clips.json")):
+        (example,) = examples(runner.model.train(), dataset[index], "x", {})
+        assert example.gmacs * 1e9 == pytest.approx(record["macs"] + record["selector_macs"])
+        assert example.prediction == str(record["predicted"])
+    assert not runner.model.training
 
 
 def test_plain_checkpoint_serves_policies_that_are_not_learned(clips, trained, tmp_path):

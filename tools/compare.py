@@ -38,7 +38,6 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config, DictAction
-from mmengine.dataset import pseudo_collate
 from mmengine.runner import find_latest_checkpoint
 
 import ada3d_fx.mm  # noqa: F401  registers models, hooks and metrics
@@ -48,6 +47,7 @@ from ada3d_fx.mm.launch import (
     build_runner,
     calibrate,
     class_names,
+    examples,
     load_config,
     load_weights,
     quiet,
@@ -451,24 +451,8 @@ def picture(count: int, config: Config, runner, path: Path) -> None:
     classes = list(dict.fromkeys(labels[i] for i in order))
     step = max(1, len(classes) // count)
     chosen = [i for i in order if labels[i] in classes[::step]][:count]
-    examples = []
-    for index in chosen:
-        data = dataset[index]
-        sample = model.test_step(pseudo_collate([data]))[0]
-        macs = int(sample.recognizer_macs[0]) + sample.selector_macs
-        examples.append(
-            draw.Example(
-                draw.pixels(data["inputs"][0]),
-                sample.policy_frames[0],
-                sample.policy_stages[0],
-                [stage.name for stage in model.plan.stages],
-                names[labels[index]],
-                names[int(sample.pred_score.argmax())],
-                macs / 1e9,
-                known=True,
-            )
-        )
-    draw.draw_policies(examples, path)
+    shown = [examples(model, dataset[i], names[labels[i]], names, known=True)[0] for i in chosen]
+    draw.draw_policies(shown, path)
 
 
 @user_errors

@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
-from mmengine.dataset import Compose, pseudo_collate
+from mmengine.dataset import Compose
 
 import ada3d_fx.mm  # noqa: F401  registers models, hooks and metrics
 from ada3d_fx import Ada3DError, draw, report
@@ -26,6 +26,7 @@ from ada3d_fx.mm.launch import (
     build_runner,
     calibrate,
     class_names,
+    examples,
     load_config,
     load_weights,
     user_errors,
@@ -68,24 +69,6 @@ def load(args: argparse.Namespace, config: Config):
     return runner
 
 
-def examples(model, pipeline: Compose, video: str, names: dict, views: int) -> list[draw.Example]:
-    """What is decided for the first ``views`` clips of a video."""
-    data = pipeline({"filename": video, "label": -1, "start_index": 0, "modality": "RGB"})
-    sample = model.test_step(pseudo_collate([data]))[0]
-    best = int(sample.pred_score.argmax())
-    found = []
-    for view, clip in enumerate(data["inputs"][:views]):
-        macs = int(sample.recognizer_macs[view]) + sample.selector_macs
-        found.append(
-            draw.Example(
-                draw.pixels(clip), sample.policy_frames[view], sample.policy_stages[view],
-                [stage.name for stage in model.plan.stages], Path(video).name,
-                names.get(best, str(best)), macs / 1e9,
-            )
-        )  # fmt: skip
-    return found
-
-
 @user_errors
 def main() -> None:
     args = parse_args()
@@ -98,11 +81,12 @@ def main() -> None:
     config.work_dir = str(Path(args.out).parent / "visualize_policy")
     steps = next(inner_datasets(config.test_dataloader.dataset))["pipeline"]
     names = class_names(config)
-    model = load(args, config).model.eval()
+    model = load(args, config).model
     pipeline = Compose(steps)  # after the runner, which says whose transforms these are
     shown = []
     for video in args.videos:
-        shown += examples(model, pipeline, video, names, args.views)
+        data = pipeline({"filename": video, "label": -1, "start_index": 0, "modality": "RGB"})
+        shown += examples(model, data, Path(video).name, names, views=args.views)
     draw.draw_policies(shown, args.out)
     if args.gif:
         draw.animate(shown, args.gif)

@@ -20,10 +20,11 @@ import mmengine
 import torch
 from mmaction.datasets.transforms import PackActionInputs
 from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
 from mmengine.runner import Runner
 from torch import nn
 
-from .. import __version__
+from .. import __version__, draw
 from ..errors import Ada3DError
 from ..flops import price_table
 from ..policy import PolicyDistribution
@@ -236,6 +237,25 @@ def calibrate(runner: Runner, loader, budget: float) -> float:
     target = budget * 1e9 - model.selector_macs
     model.test_threshold = table.threshold(distribution, target, model.greedy)
     return model.test_threshold
+
+
+def examples(
+    model, data: Mapping, label: str, names: Mapping[int, str], known: bool = False, views: int = 1
+) -> list[draw.Example]:
+    """What is decided for the first ``views`` clips of a video, ``data`` as a test pipeline packs
+    it; the model is put into evaluation mode. ``label``: the class if ``known``, else the video's
+    name."""
+    model = unwrap(model).eval()
+    sample = model.test_step(pseudo_collate([data]))[0]
+    best = int(sample.pred_score.argmax())
+    return [
+        draw.Example(
+            draw.pixels(clip), sample.policy_frames[view], sample.policy_stages[view],
+            [stage.name for stage in model.plan.stages], label, names.get(best, str(best)),
+            (int(sample.recognizer_macs[view]) + sample.selector_macs) / 1e9, known,
+        )
+        for view, clip in enumerate(data["inputs"][:views])
+    ]  # fmt: skip
 
 
 def class_names(config: Config) -> dict[int, str]:
