@@ -20,7 +20,7 @@ model = dict(
         aggregation="context",
         pretrain="clip",
     ),
-    objective=dict(gamma=10.0, samples=4, entropy=0.3),
+    objective=dict(gamma=6.0, samples=4, entropy=0.3),
 )
 val_evaluator = [
     dict(type="AccMetric", metric_list=("top_k_accuracy", "mean_class_accuracy")),

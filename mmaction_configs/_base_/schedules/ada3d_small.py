@@ -1,7 +1,7 @@
 # Ada3D on a small recognizer from scratch, in one run: a warm-up of the recognizer with random
 # policies beside the pre-training of the selection network's backbone, then stages 1 and 2 of the
 # paper's Algorithm 1.
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=14, val_interval=7)
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=18, val_interval=9)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 param_scheduler = []  # TrainingStageHook sets the learning rates
@@ -23,7 +23,7 @@ custom_hooks = [
                 rise=0.1,
             ),
             dict(name="selection", epochs=2, selector_lr=1e-3),
-            dict(name="joint", epochs=6, recognizer_lr=7e-4, selector_lr=1e-3, schedule="cosine"),
+            dict(name="joint", epochs=10, recognizer_lr=7e-4, selector_lr=1e-3, schedule="cosine"),
         ],
     ),
     dict(type="PolicyLogHook"),
