@@ -146,7 +146,8 @@ class SelectionNetwork(nn.Module):
         if self.scale is not None:
             frames = frames * self.scale + self.shift
         if self.motion:
-            frames = _with_differences(frames.unflatten(0, (n, t))).flatten(0, 1)
+            frames = frames.unflatten(0, (n, t))
+            frames = torch.cat([frames, _since_before(frames)], 2).flatten(0, 1)
         # what all frames share is taken out: else policies first learn what suits the average clip
         return self.norm(_pooled(self.backbone(frames))).unflatten(0, (n, t))
 
@@ -247,7 +248,7 @@ class FrameHeads(nn.Module):
         if self.unit is None:
             return stages.new_zeros(len(x), 0), stages
         units = x.unflatten(1, (-1, self.unit)).mean(2)
-        before = units - torch.cat([units[:, :1], units[:, :-1]], 1)
+        before = _since_before(units)
         after = torch.cat([units[:, 1:], units[:, -1:]], 1) - units
         time = _time_position(units.shape[1], self.TIME).to(units).expand(len(units), -1, -1)
         shared = (clip if self.context else x.mean(1))[:, None].expand_as(units)
@@ -341,10 +342,9 @@ def _pooled(features: Tensor | Sequence[Tensor]) -> Tensor:
     return features.flatten(2).mean(2) if features.ndim > 2 else features
 
 
-def _with_differences(frames: Tensor) -> Tensor:
-    """[N, T, C, h, w] -> [N, T, 2 C, h, w]: behind each frame its difference to the one before."""
-    before = torch.cat([frames[:, :1], frames[:, :-1]], 1)
-    return torch.cat([frames, frames - before], 2)
+def _since_before(x: Tensor) -> Tensor:
+    """[N, T, ...]: each of T less the one before; the first has none and is 0."""
+    return x - torch.cat([x[:, :1], x[:, :-1]], 1)
 
 
 def _feature_size(backbone: nn.Module, channels: int, side: int) -> int:

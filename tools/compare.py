@@ -147,9 +147,11 @@ class Run:
 
     def make(self, name: str) -> dict:
         """The row's result, made now if it is not there yet."""
-        if self.result(name) is None and name in self.variants:
+        if (result := self.result(name)) is not None:
+            return result
+        if name in self.variants:
             return self._trained(name, stages_of(self._config(name, {})))
-        return self.result(name) or getattr(self, f"_{name}")()
+        return getattr(self, f"_{name}")()
 
     # ------------------------------------------------------------------------------------- rows
 

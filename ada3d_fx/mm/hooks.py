@@ -23,14 +23,10 @@ from torch import nn
 from ..errors import Ada3DError
 from ..policy import Policy
 from .recognizer import Ada3DRecognizer
-from .steps import STEPS
+from .steps import FROZEN, STEPS
 
 SATURATED, NO_ADVANTAGE = 0.98, 1e-3  # of an epoch's mean log values, see `stalled`
 GROUPS = ("recognizer", "selector")
-# What a stage does not train.
-FROZEN = {
-    "pretrain": "recognizer", "selection": "recognizer", "transfer": "selector", "random": "selector"
-}  # fmt: skip
 STAGE_OPTIONS = {"name", "epochs", "iters", "recognizer_lr", "selector_lr", "schedule", "rise"}
 
 

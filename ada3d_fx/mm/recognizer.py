@@ -32,7 +32,7 @@ from .build import (
     load_selector,
     recognizer_config,
 )
-from .steps import STEPS, labels_of
+from .steps import FROZEN, STEPS, labels_of
 
 LEARNED = ("selection", "joint", "transfer")  # the stages with learned policies
 RANDOM_PARTS = ("none", "frames", "stages")
@@ -177,7 +177,7 @@ class Ada3DRecognizer(BaseModel):
 
     def train(self, mode: bool = True) -> Ada3DRecognizer:
         super().train(mode)
-        if self.training_stage in ("selection", "pretrain"):
+        if FROZEN.get(self.training_stage) == "recognizer":
             self.recognizer.eval()  # frozen: its BatchNorm must not drift either
         if self.training_stage == "transfer":
             self.selector.eval()

@@ -97,6 +97,12 @@ STEPS: dict[str, Callable[[Ada3DRecognizer, Tensor, list], Losses]] = {
 }
 
 
+# What a stage does not train.
+FROZEN = {
+    "pretrain": "recognizer", "selection": "recognizer", "transfer": "selector", "random": "selector"
+}  # fmt: skip
+
+
 def labels_of(data_samples: list, device: torch.device | str) -> Tensor:
     """Classes int [N], or label sets as 0/1 [N, num_classes]."""
     labels = torch.stack([sample.gt_label for sample in data_samples]).to(device)
@@ -137,7 +143,6 @@ def _recognizer_losses(
 ) -> Losses:
     """The head's loss, those of auxiliary heads, each made by the head's own code, and what is
     learned from the plain recognizer. ``which``: the clip of each row, None for one row each."""
-    sets = labels_of(data_samples, clips.device).ndim > 1
     if which is not None:
         data_samples = [data_samples[i] for i in which.tolist()]
     losses = model.head[0].loss_by_feat(scores.float(), data_samples)
@@ -145,6 +150,7 @@ def _recognizer_losses(
         head = _Scored(model.recognizer.get_submodule(path))
         losses.update(type(head.module).loss(head, value.float(), data_samples))
     if model.distill:
+        sets = labels_of(data_samples, clips.device).ndim > 1
         taught = model.teacher.loss(scores.float(), clips, sets, which)
         losses["loss_distill"] = model.distill * taught
     return losses
