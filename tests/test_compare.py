@@ -92,6 +92,14 @@ def test_comparison_leaves_its_report(comparison, monkeypatch, capsys):
     assert (out / "report.md").read_text().startswith("| policy")
 
 
+def test_policies_are_given_one_after_another():
+    model = MODELS.build(mm_parts.model(selector=None, training_stage="random"))
+    policies = Policy.random(model.plan, 7)
+    choose = compare.one_after_another(policies)
+    clips = torch.zeros(7, 3, 1, 1, 1)
+    assert Policy.cat([choose(part) for part in clips.split(3)]) == policies
+
+
 def without_folds(comparison):
     return [argument.replace("{fold}", "0") for argument in comparison]
 
@@ -142,6 +150,14 @@ def test_what_is_there_is_not_made_again_and_rows_can_be_added(comparison, monke
     assert "joint, 2 iterations" in log and "selection, " not in log
     assert rows["random_frames"]["frames"] == pytest.approx(rows["ada3d"]["frames"], abs=1)
     assert rows["upper_ft"]["gmacs"] == rows["upper"]["gmacs"] and rows["upper_ft"]["frames"] == 4
+    clips = {
+        name: json.loads((out / name / "result.json").read_text())["clips"]
+        for name in ("ada3d", "shuffled")
+    }
+    policies = {name: [(c["frames"], c["stages"]) for c in clips[name]] for name in clips}
+    assert policies["shuffled"] != policies["ada3d"] or len(set(policies["ada3d"])) == 1
+    assert sorted(policies["shuffled"]) == sorted(policies["ada3d"])
+    assert rows["shuffled"]["gmacs"] == pytest.approx(rows["ada3d"]["gmacs"])
     same = run(monkeypatch, comparison, "--report-only")
     assert same["rows"] == report["rows"] and same["differences"] == report["differences"]
 

@@ -11,6 +11,7 @@ Rows, as in tables 1, 5 and 6 of the paper:
   network included;
 - random_ft: from the same recognizer, trained under such policies for as many steps as ada3d;
 - ada3d: the config's own training stages, then the greedy policies;
+- shuffled: ada3d's recognizer under ada3d's policies, each given to another clip;
 - upper_ft: from the same recognizer, all frames and all stages, trained for as many steps as ada3d;
 - no_stage1, no_stage2: without the selection network's own stage, without joint training;
 - random_frames, random_stages: one of the two policies random, of ada3d's usage; the other learned;
@@ -32,7 +33,7 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -61,7 +62,7 @@ from ada3d_fx.mm.metric import row_of
 USAGE_DRAWS = 4096  # random policies by whose mean price the budgets are matched
 BOOTSTRAP_DRAWS = 10_000
 ROWS = ("upper", "random", "random_ft", "ada3d")
-ABLATIONS = ("upper_ft", "no_stage1", "no_stage2", "random_frames", "random_stages")
+ABLATIONS = ("shuffled", "upper_ft", "no_stage1", "no_stage2", "random_frames", "random_stages")
 
 
 def parse_args() -> argparse.Namespace:
@@ -168,6 +169,12 @@ class Run:
         options = {"test_policy": "random", "random_policy": self.usage}
         return self._trained("random_ft", random_stages(self.stages), **options)
 
+    def _shuffled(self) -> dict:
+        result = self.make("ada3d")
+        order = torch.randperm(len(result["clips"]), generator=torch.Generator().manual_seed(0))
+        others = report.policies_of(result["clips"])[order]
+        return self._test("shuffled", result["checkpoint"], policies=others)
+
     def _upper_ft(self) -> dict:
         stages, everything = random_stages(self.stages), {"frames": 1.0, "stages": 1.0}
         unit = "epochs" if "epochs" in stages[-1] else "iters"
@@ -267,13 +274,20 @@ class Run:
         checkpoint = find_latest_checkpoint(str(self.folder / name))
         return self._test(name, checkpoint, seconds, **model_options)
 
-    def _test(self, name: str, checkpoint: str, seconds: float = 0.0, **model_options) -> dict:
+    def _test(
+        self, name: str, checkpoint: str, seconds: float = 0.0, policies: Policy | None = None,
+        **model_options,
+    ) -> dict:  # fmt: skip
+        """Test a checkpoint; with ``policies`` of all clips, in the order of the test list, by
+        these."""
         folder = self.folder / name
         runner = self._tester(name, **model_options)
         load_weights(runner.model, checkpoint)
         model, threshold = runner.model, None
         budget = model.objective.budget
-        if budget is not None and model.test_policy == "learned" and model.random_part == "none":
+        if policies is not None:
+            model.choose = one_after_another(policies)
+        elif budget is not None and model.test_policy == "learned" and model.random_part == "none":
             clips = runner.build_dataloader(training_list(self.config))
             threshold = calibrate(runner, clips, budget)
         row = row_of(name, runner.test())
@@ -305,6 +319,16 @@ def stages_of(config: Config) -> list[dict]:
         for hook in config.custom_hooks
         if hook["type"] == "TrainingStageHook"
     )
+
+
+def one_after_another(policies: Policy) -> Callable[[torch.Tensor], Policy]:
+    """In place of `Ada3DRecognizer.choose`: for the first clips the first policies, and so on."""
+    indices = iter(range(len(policies)))
+
+    def choose(clips: torch.Tensor) -> Policy:
+        return policies[[next(indices) for _ in clips]].to(clips.device)
+
+    return choose
 
 
 def match_usage(model, frames: float, stages: float, gmacs: float) -> dict[str, float]:
