@@ -26,6 +26,7 @@ ORDER = [
     "convert",
     "count",
     "flops",
+    "backbones",
     "selection",
     "reinforce",
     "clips",

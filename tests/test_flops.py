@@ -11,8 +11,9 @@ from torch import nn
 
 import ada3d_fx
 from ada3d_fx import Ada3DError, Policy, PolicyDistribution
+from ada3d_fx.backbones import SmallConvNet
 from ada3d_fx.flops import executed, payoff, price_table
-from ada3d_fx.selection import SelectionNetwork, SmallConvNet, selector_price
+from ada3d_fx.selection import SelectionNetwork, selector_price
 
 
 class Dense(nn.Module):

@@ -7,14 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from ada3d_fx.backbones import SmallConvNet, load_backbone, mobilenet_v2
 from ada3d_fx.errors import Ada3DError
-from ada3d_fx.selection import (
-    SelectionNetwork,
-    SmallConvNet,
-    load_backbone,
-    mobilenet_v2,
-    selector_price,
-)
+from ada3d_fx.selection import SelectionNetwork, selector_price
 
 
 def plan(frames=8, stages=5, unit=1):

@@ -14,9 +14,10 @@ from mmengine.registry import DefaultScope, init_default_scope
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..backbones import UNREADABLE, SmallConvNet, load_backbone, mobilenet_v2
 from ..convert import convert
 from ..errors import Ada3DError
-from ..selection import UNREADABLE, SelectionNetwork, SmallConvNet, load_backbone, mobilenet_v2
+from ..selection import SelectionNetwork
 
 MODELS.register_module(module=SelectionNetwork)
 MODELS.register_module(module=SmallConvNet)
