@@ -30,7 +30,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -51,6 +50,7 @@ from ada3d_fx.mm.launch import (
     examples,
     load_config,
     load_weights,
+    provenance,
     quiet,
     record_policies,
     training_list,
@@ -432,7 +432,7 @@ DIFFERENCES = (
 )
 
 
-def write_report(args: argparse.Namespace, runs: list[Run], seconds: float) -> str:
+def write_report(args: argparse.Namespace, runs: list[Run], begin: float) -> str:
     results = {
         name: found
         for name in (*ROWS, *ABLATIONS, *args.variants)
@@ -452,9 +452,8 @@ def write_report(args: argparse.Namespace, runs: list[Run], seconds: float) -> s
     share = {row["name"]: row["gmacs"] / rows[0]["gmacs"] for row in rows}
     result = {
         "rows": rows, "kinds": kinds, "classes": usage, "differences": gaps,
-        "gmacs_share": share.get("ada3d"), "shares": share, "config": str(args.config),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]), "seeds": args.seeds,
-        "folds": args.folds, "seconds": round(seconds, 1), "versions": versions(),
+        "gmacs_share": share.get("ada3d"), "shares": share,
+        "seeds": args.seeds, "folds": args.folds, **provenance(args.config, begin),
     }  # fmt: skip
     report.write_json(folder / "report.json", result)
     for markdown, name in ((False, "report.txt"), (True, "report.md")):
@@ -483,14 +482,14 @@ def picture(count: int, config: Config, runner, path: Path) -> None:
 
 @user_errors
 def main() -> None:
-    args, start = parse_args(), time.monotonic()
+    args, begin = parse_args(), time.monotonic()
     runs = [Run(args, seed, fold) for seed in args.seeds for fold in args.folds]
     for run in () if args.report_only else runs:
         run.check()
     for run in () if args.report_only else runs:
         for name in args.rows:
             run.make(name)
-    text = write_report(args, runs, time.monotonic() - start)
+    text = write_report(args, runs, begin)
     if args.pictures:
         picture(
             args.pictures, runs[0].config, runs[0].tester(), runs[0].folder.parent / "policies.png"

@@ -14,7 +14,6 @@ DIR/clips.json, clips.md, clips.png and the selectors' weights.
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 import time
 from pathlib import Path
@@ -32,9 +31,9 @@ from ada3d_fx.mm.launch import (
     build_runner,
     load_config,
     load_weights,
+    provenance,
     training_list,
     user_errors,
-    versions,
 )
 
 COLUMNS = (
@@ -184,10 +183,10 @@ def main() -> None:
         runner.model.selector_macs, out,
     )  # fmt: skip
     result = {
-        "rows": rows, "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "config": str(args.config), "seed": args.seed, "versions": versions(),
-        "seconds": round(time.monotonic() - start, 1),
-    }  # fmt: skip
+        "rows": rows,
+        "seed": args.seed,
+        **provenance(args.config, start),
+    }
     report.write_json(out / "clips.json", result)
     (out / "clips.md").write_text(report.table(rows, COLUMNS, markdown=True) + "\n")
     curves: dict[str, list] = {}

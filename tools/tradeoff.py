@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import shlex
 import sys
 import time
 from pathlib import Path
@@ -31,8 +30,8 @@ from ada3d_fx.mm.launch import (
     calibrate,
     load_config,
     load_weights,
+    provenance,
     user_errors,
-    versions,
 )
 from ada3d_fx.mm.metric import row_of
 
@@ -129,12 +128,7 @@ def main() -> None:
     if any(row["accuracy"] is None for row in rows):
         raise Ada3DError("the config's test_evaluator measures no accuracy: nothing to draw")
     columns = DIAL_COLUMNS if args.targets else COLUMNS
-    result = {
-        "rows": rows, "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "config": str(args.config), "seconds": round(time.monotonic() - start, 1),
-        "versions": versions(),
-    }  # fmt: skip
-    report.write_json(folder / "tradeoff.json", result)
+    report.write_json(folder / "tradeoff.json", {"rows": rows, **provenance(args.config, start)})
     (folder / "tradeoff.md").write_text(report.table(rows, columns, markdown=True) + "\n")
     draw.draw_curves(curves(rows), folder / "tradeoff.png", Path(args.config).stem)
     print(report.table(rows, columns))

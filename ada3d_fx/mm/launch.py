@@ -7,8 +7,10 @@ import functools
 import logging
 import platform
 import re
+import shlex
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -78,6 +80,17 @@ def versions() -> dict[str, str | None]:
         "mmaction2": mmaction.__version__,
         "mmengine": mmengine.__version__,
         "python": platform.python_version(),
+    }
+
+
+def provenance(config: str | Path, begin: float) -> dict:
+    """What a tool's report says of its own making: command, config, seconds since ``begin`` (of
+    `time.monotonic`) and versions."""
+    return {
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "config": str(config),
+        "seconds": round(time.monotonic() - begin, 1),
+        "versions": versions(),
     }
 
 
