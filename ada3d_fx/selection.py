@@ -155,8 +155,8 @@ class SelectionNetwork(nn.Module):
             )
         return PolicyDistribution(frames, stages, self.frame_unit, num_frames=features.shape[1])
 
-    def classify(self, clips: Tensor) -> Tensor:
-        """Clips [N, 3, T, H, W] -> class scores of every frame by itself [N, T, num_classes], or of
+    def classify(self, features: Tensor) -> Tensor:
+        """Features [N, T, D] -> class scores of every frame by itself [N, T, num_classes], or of
         the clip [N, 1, num_classes], see ``classify_by``.
 
         Pre-trains the backbone (sec. 4.1: "also pre-trained on these datasets ... to speed up
@@ -164,10 +164,9 @@ class SelectionNetwork(nn.Module):
         """
         if self.classifier is None:
             raise Ada3DError("SelectionNetwork: classify needs num_classes=")
-        seen = self.frame_features(clips)
         if self.classify_by == "clip":
-            seen = self.heads.clip(seen)[:, None]
-        return self.classifier(seen)
+            features = self.heads.clip(features)[:, None]
+        return self.classifier(features)
 
     def _set_normalisation(self, clip_mean, clip_std, input_mean, input_std) -> None:
         given = [value is not None for value in (clip_mean, clip_std, input_mean, input_std)]

@@ -22,6 +22,7 @@ model = dict(
     ),
     # Some 350 clips are few to learn all policies from; the plain recognizer's scores help.
     distill=1.0,
+    classify=1.0,  # what tells sitting down from walking must not be unlearned from rewards
     # Frames are much alike here: a threshold would turn all of them on or off at once.
     greedy="count",
     objective=dict(
@@ -33,7 +34,7 @@ model = dict(
         budget_rate=0.01,
     ),
 )
-train_cfg = dict(max_epochs=68)
+train_cfg = dict(max_epochs=62)
 param_scheduler = []
 optim_wrapper = dict(
     _delete_=True,
@@ -48,7 +49,7 @@ custom_hooks = [
             dict(name="warmup", epochs=16, recognizer_lr=1e-3, selector_lr=3e-3, schedule="cosine"),
             dict(name="pretrain", epochs=30, selector_lr=3e-3, schedule="cosine"),
             dict(name="selection", epochs=4, selector_lr=1e-3),
-            dict(name="joint", epochs=18, recognizer_lr=1e-3, selector_lr=5e-4, schedule="cosine"),
+            dict(name="joint", epochs=12, recognizer_lr=1e-3, selector_lr=5e-4, schedule="cosine"),
         ],
     ),
     dict(type="PolicyLogHook"),

@@ -139,21 +139,21 @@ def test_paper_price_of_mobilenet_v2():
 
 def test_classifier_is_free_and_judges_frames_alone():
     net = selector(num_classes=7)
-    assert net.classify(torch.randn(2, 3, 8, 16, 16)).shape == (2, 8, 7)
+    assert net.classify(net.frame_features(torch.randn(2, 3, 8, 16, 16))).shape == (2, 8, 7)
     assert selector_price(net, (3, 8, 16, 16)) == selector_price(selector(), (3, 8, 16, 16))
     with pytest.raises(Ada3DError, match="num_classes"):
-        selector().classify(torch.randn(1, 3, 8, 16, 16))
+        selector().classify(torch.randn(1, 8, 6))
 
 
 def test_clip_classifier_trains_what_judges_clips():
     net = selector(aggregation="context", num_classes=7, classify_by="clip")
-    scores = net.classify(torch.randn(2, 3, 8, 16, 16))
+    scores = net.classify(net.frame_features(torch.randn(2, 3, 8, 16, 16)))
     assert scores.shape == (2, 1, 7)
     scores.sum().backward()
     assert net.heads.stage_hidden[0].weight.grad.abs().sum() > 0
     assert net.heads.embed[0].weight.grad.abs().sum() > 0
     assert selector(num_classes=7, classify_by="clip", aggregation="uniform").classify(
-        torch.randn(2, 3, 8, 16, 16)
+        torch.randn(2, 8, 6)
     ).shape == (2, 1, 7)
 
 

@@ -67,6 +67,8 @@ class Ada3DRecognizer(BaseModel):
             `load_selector`.
         clip_shape: (C, T, H, W) for which the plan and prices are made.
         convert_options: further options of `convert`.
+        classify: weight of the selector's classifier in the policy stages too, so that what it told
+            apart after its pre-training is not unlearned from rewards; needs a classifier.
         random_policy: ``frames`` and ``stages``, the fractions of 'random'.
         random_part: ``'frames'`` or ``'stages'``: that policy is random, of ``random_policy``'s usage,
             in training and in test; only the other is learned (table 6).
@@ -96,6 +98,7 @@ class Ada3DRecognizer(BaseModel):
         warmup_full: float = 1 / 3,
         distill: float = 0.0,
         distill_temperature: float = 2.0,
+        classify: float = 0.0,
         random_policy: Mapping | None = None,
         random_part: str | None = None,
         test_policy: str = "learned",
@@ -139,9 +142,12 @@ class Ada3DRecognizer(BaseModel):
                 raise Ada3DError("selector_checkpoint needs selector=")
             load_selector(self.selector, selector_checkpoint)
         self.warmup_full = warmup_full
-        if distill < 0:
-            raise Ada3DError(f"distill={distill}: a weight is not negative")
-        self.distill = distill
+        for option, weight in (("distill", distill), ("classify", classify)):
+            if weight < 0:
+                raise Ada3DError(f"{option}={weight}: a weight is not negative")
+        if classify and (self.selector is None or self.selector.classifier is None):
+            raise Ada3DError("classify needs selector.pretrain='frame' or 'clip'")
+        self.distill, self.classify = distill, classify
         self.teacher = Teacher(config, recognizer_checkpoint, clip_shape, distill_temperature)
         self.random_policy = {"frames": 0.7, "stages": 0.4, **dict(random_policy or {})}
         self.random_part = _one_of("random_part", random_part or "none", RANDOM_PARTS)

@@ -31,13 +31,16 @@ def random_step(model: Ada3DRecognizer, clips: Tensor, data_samples: list) -> Lo
     scores, auxiliary = model.recognizer.with_auxiliary(clips, policy)
     losses = _recognizer_losses(model, scores, auxiliary, clips, data_samples)
     if model.training_stage == "warmup" and model.selector is not None:
-        losses.update(_classifier_loss(model, clips, data_samples))
+        losses.update(pretrain_step(model, clips, data_samples))
     return {**losses, **_usage(model, policy)}
 
 
 def pretrain_step(model: Ada3DRecognizer, clips: Tensor, data_samples: list) -> Losses:
-    """The selector's classifier alone."""
-    return _classifier_loss(model, clips, data_samples)
+    """The selector's classifier alone, if it has one."""
+    if model.selector.classifier is None:
+        return {}
+    features = model.selector.frame_features(clips)
+    return {"loss_classifier": _classifier_loss(model, features, data_samples)}
 
 
 def transfer_step(model: Ada3DRecognizer, clips: Tensor, data_samples: list) -> Losses:
@@ -54,7 +57,8 @@ def policy_step(model: Ada3DRecognizer, clips: Tensor, data_samples: list) -> Lo
     """One estimate of eq. 7, and in the joint stage of eq. 8, over S policies for each clip."""
     goal, n, joint = model.objective, len(clips), model.training_stage == "joint"
     relaxed = goal.estimator == "straight_through"
-    distribution: PolicyDistribution = model.selector(clips)
+    features = model.selector.frame_features(clips)
+    distribution: PolicyDistribution = model.selector.distribution(features)
     repeated = distribution.repeat_interleave(goal.samples)
     drawn = model.partly_random(repeated.sample())
     if relaxed:
@@ -84,6 +88,9 @@ def policy_step(model: Ada3DRecognizer, clips: Tensor, data_samples: list) -> Lo
     losses = {"loss_policy": loss}
     if joint:
         losses.update(_recognizer_losses(model, scores, auxiliary, clips, data_samples, which))
+    if model.classify:
+        classified = _classifier_loss(model, features, data_samples)
+        losses["loss_classifier"] = model.classify * classified
     return {**losses, **log, **usage}
 
 
@@ -156,16 +163,12 @@ def _recognizer_losses(
     return losses
 
 
-def _classifier_loss(model: Ada3DRecognizer, clips: Tensor, data_samples: list) -> Losses:
-    if model.selector.classifier is None:
-        return {}
-    scores = model.selector.classify(clips).float()
-    labels = labels_of(data_samples, clips.device).repeat_interleave(scores.shape[1], 0)
+def _classifier_loss(model: Ada3DRecognizer, features: Tensor, data_samples: list) -> Tensor:
+    scores = model.selector.classify(features).float()
+    labels = labels_of(data_samples, features.device).repeat_interleave(scores.shape[1], 0)
     if labels.ndim == 1:
-        loss = F.cross_entropy(scores.flatten(0, 1), labels)
-    else:
-        loss = F.binary_cross_entropy_with_logits(scores.flatten(0, 1), labels.float())
-    return {"loss_classifier": loss}
+        return F.cross_entropy(scores.flatten(0, 1), labels)
+    return F.binary_cross_entropy_with_logits(scores.flatten(0, 1), labels.float())
 
 
 def _policy_log(
