@@ -216,6 +216,20 @@ def test_pretraining_trains_the_selector_and_leaves_the_recognizer(tmp_path):
         build(selector=mm_parts.selector()).set_training_stage("pretrain")
 
 
+@pytest.mark.parametrize("stage", ["selection", "joint"])
+def test_the_classifier_goes_on_learning_beside_the_policies(stage):
+    losses = {}
+    for weight in (0.0, 0.5, 1.0):
+        model = build(selector=mm_parts.selector(pretrain="clip"), classify=weight).train()
+        model.set_training_stage(stage)
+        losses[weight] = model(*mm_parts.batch(), mode="loss")
+        sum(value for name, value in losses[weight].items() if "loss" in name).backward()
+        assert (model.selector.classifier.weight.grad is not None) == (weight > 0)
+    assert "loss_classifier" not in losses[0.0]
+    half, whole = losses[0.5]["loss_classifier"], losses[1.0]["loss_classifier"]
+    torch.testing.assert_close(2 * half, whole)
+
+
 def test_random_stage_keeps_to_its_usage():
     model = build(
         random_policy={"frames": 0.5, "stages": 0.4}, selector=None, training_stage="random"
@@ -342,6 +356,8 @@ def test_a_selector_that_does_not_fit_is_refused(tmp_path):
         ({"greedy": "best"}, "greedy 'best'; there are threshold, count"),
         ({"objective": {"baseline": "none"}}, "baseline"),
         ({"distill": -1.0}, "distill"),
+        ({"classify": -1.0}, "classify=-1.0"),
+        ({"classify": 1.0, "selector": mm_parts.selector()}, "classify needs selector.pretrain"),
         ({"distill_temperature": 0.0}, "distill_temperature"),
         ({"selector": {"backbone": {"type": "torchvision.absent"}}}, "absent"),
         ({"selector": {"backbone": {"type": "NoSuchNet"}}}, "NoSuchNet"),
