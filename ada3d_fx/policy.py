@@ -18,7 +18,7 @@ if (
     from .stages import StagePlan
 
 
-GREEDY = ("threshold", "count")
+GREEDY = ("threshold", "count", "spread")
 
 
 class Policy:
@@ -231,11 +231,17 @@ class PolicyDistribution:
             )
         shift = math.log(threshold / (1 - threshold))
         units, stages = self.frame_logits.detach() - shift, self.stage_logits.detach() - shift
-        if greedy == "count" and units.shape[1]:
-            kept = units.float().sigmoid().sum(1).round().clamp(min=1)
+        if greedy == "threshold" or not units.shape[1]:
+            return self._policy(units > 0, stages > 0)
+        passed = units.double().sigmoid().cumsum(1)
+        total = passed[:, -1:]
+        kept = total.round().clamp(min=1)
+        if greedy == "count":
             rank = units.argsort(dim=1, descending=True, stable=True).argsort(1)
-            return self._policy(rank < kept[:, None], stages > 0)
-        return self._policy(units > 0, stages > 0)
+            return self._policy(rank < kept, stages > 0)
+        # points one apart, as far from the start as from the end; no frame is as long as two
+        points = (passed - (total - kept + 1) / 2).floor().add(1).clamp(min=0).minimum(kept)
+        return self._policy(points.diff(dim=1, prepend=torch.zeros_like(total)) > 0, stages > 0)
 
     def straight_through(self, policy: Policy) -> Policy:
         """``policy`` with gates whose gradient is that of the probabilities (Bengio et al., 2013):

@@ -108,3 +108,18 @@ def gate_gradients(model, plan, clips, policy, loss):
         rows.append(own.cls_head(own.backbone(x[None])))
     loss(torch.cat(rows)).backward()
     return frames.grad, stages.grad
+
+
+def spread(probs, count):
+    """One unit of each equal share of the probabilities, point by point: the unit in which the
+    running sum of ``probs`` passes each of ``count`` points, one apart in the middle of it."""
+    start = (sum(probs) - count) / 2
+    kept = [False] * len(probs)
+    for point in range(count):
+        total = 0.0
+        for i, probability in enumerate(probs):
+            total += probability
+            if total >= start + point + 0.5:
+                kept[i] = True
+                break
+    return kept

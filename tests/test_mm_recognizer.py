@@ -353,7 +353,7 @@ def test_a_selector_that_does_not_fit_is_refused(tmp_path):
         ({"training_stage": "stage9"}, "stage9"),
         ({"test_policy": "best"}, "best"),
         ({"random_part": "clips"}, "random_part .clips.; there are none, frames, stages"),
-        ({"greedy": "best"}, "greedy 'best'; there are threshold, count"),
+        ({"greedy": "best"}, "greedy 'best'; there are threshold, count, spread"),
         ({"objective": {"baseline": "none"}}, "baseline"),
         ({"distill": -1.0}, "distill"),
         ({"classify": -1.0}, "classify=-1.0"),

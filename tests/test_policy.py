@@ -4,6 +4,7 @@ thing."""
 import itertools
 from types import SimpleNamespace
 
+import oracle
 import pytest
 import torch
 
@@ -69,11 +70,40 @@ def test_counting_mode_keeps_as_many_frames_as_a_draw_does_on_average():
             distribution.mode(**wrong)
 
 
+def test_spreading_mode_keeps_frames_that_are_alike_at_even_distances():
+    alike = torch.full((3, 8), 0.3)  # 2.4 frames
+    peaked = torch.tensor([[0.1, 0.1, 0.9, 0.1, 0.1, 0.1, 0.8, 0.1]])
+    distribution = PolicyDistribution(torch.cat([alike, peaked]).logit(), torch.zeros(4, 0))
+    policy = distribution.mode(greedy="spread")
+    assert policy.frames[0].nonzero().flatten().tolist() == [2, 5]
+    assert policy.frames[3].nonzero().flatten().tolist() == [2, 6]
+
+
+def test_spreading_mode_is_systematic_sampling():
+    """As many frames as 'count', each in its own share of the probabilities."""
+    generator = torch.Generator().manual_seed(3)
+    for scale in (0.1, 1.0, 3.0, 30.0):
+        logits = scale * torch.randn(200, 9, generator=generator, dtype=torch.float64)
+        distribution = PolicyDistribution(logits, torch.zeros(200, 0))
+        for threshold in (0.2, 0.5, 0.7):
+            policy = distribution.mode(threshold, "spread")
+            count = distribution.mode(threshold, "count").num_frames
+            assert torch.equal(policy.num_frames, count)
+            probs = (logits - torch.tensor(threshold).double().logit()).sigmoid()
+            for row, p, k in zip(
+                policy.frames.tolist(), probs.tolist(), count.tolist(), strict=True
+            ):
+                assert row == oracle.spread(p, k)
+
+
 def test_counting_mode_keeps_whole_units_and_fixed_frames():
     distribution = PolicyDistribution(torch.zeros(1, 4), torch.ones(1, 1), frame_unit=2)
     assert distribution.mode(greedy="count").frames.tolist() == [[True] * 4 + [False] * 4]
+    assert distribution.mode(greedy="spread").frames.tolist() == [
+        [True] * 2 + [False] * 2 + [True] * 2 + [False] * 2
+    ]
     fixed = PolicyDistribution(torch.zeros(1, 0), torch.ones(1, 1), None, num_frames=3)
-    assert fixed.mode(greedy="count").frames.all()
+    assert all(fixed.mode(greedy=way).frames.all() for way in ("count", "spread"))
 
 
 def test_mode_is_the_threshold_and_keeps_the_best_frame():
