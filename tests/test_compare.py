@@ -192,3 +192,13 @@ def test_paired_differences():
     assert found[0]["points"] == pytest.approx(12.5) and found[0]["runs"] == 2
     assert found[0]["low"] == 0 and 25 <= found[0]["high"] <= 50
     assert found[1]["points"] == found[1]["low"] == found[1]["high"] == 0
+
+
+def test_a_rare_class_counts_as_much_in_the_mean_over_classes():
+    gaps, classes = torch.tensor([0.0, 0, 0, 1]).double(), torch.tensor([5, 5, 5, 2])
+    found = compare.bootstrap(gaps, classes)
+    assert found["points"] == 25 and found["class_points"] == 50
+    assert found["class_low"] == 0  # where the rare video is not drawn
+    again = compare.bootstrap(gaps.repeat(200), classes.repeat(200))
+    assert 22 < again["low"] < 25 < again["high"] < 28
+    assert again["class_low"] == again["class_high"] == pytest.approx(50)

@@ -362,12 +362,15 @@ def random_stages(stages: list[dict]) -> list[dict]:
 # -------------------------------------------------------------------------------------- the report
 
 
+def labels(result: Mapping) -> torch.Tensor:
+    """int64 [videos]: each video's class."""
+    return torch.tensor([clip["label"] for clip in result["clips"] if clip["view"] == 0])
+
+
 def right(result: Mapping) -> torch.Tensor:
     """float64 [videos]: whether each video's prediction is its label."""
-    videos = [clip for clip in result["clips"] if clip["view"] == 0]
-    return torch.tensor(
-        [clip["label"] == clip["predicted"] for clip in videos], dtype=torch.float64
-    )
+    predicted = [clip["predicted"] for clip in result["clips"] if clip["view"] == 0]
+    return (torch.tensor(predicted) == labels(result)).double()
 
 
 def aggregate(name: str, results: list[dict]) -> dict:
@@ -394,8 +397,8 @@ def aggregate(name: str, results: list[dict]) -> dict:
 
 
 def differences(results: dict[str, list[dict]]) -> list[dict]:
-    """ada3d's accuracy less each other row's, in points: paired bootstrap over videos (a video's
-    score is its mean over seeds), 95 % interval."""
+    """ada3d's accuracy and mean class accuracy less each other row's, in points: paired bootstrap
+    over videos (a video's score is its mean over seeds), 95 % intervals."""
     if "ada3d" not in results:
         return []
     found = []
@@ -407,20 +410,41 @@ def differences(results: dict[str, list[dict]]) -> list[dict]:
         if name == "ada3d" or not common or not labelled:
             continue
         by_fold: dict[int | None, list[torch.Tensor]] = {}
+        classes = {key[1]: labels(mine[key]) for key in common}
         for key in common:
             by_fold.setdefault(key[1], []).append(right(mine[key]) - right(pairs[key]))
         gaps = torch.cat([torch.stack(seeds).mean(0) for seeds in by_fold.values()])
-        generator = torch.Generator().manual_seed(0)
-        draws = torch.stack([
-            gaps[torch.randint(len(gaps), (len(gaps),), generator=generator)].mean()
-            for _ in range(BOOTSTRAP_DRAWS)
-        ])  # fmt: skip
-        low, high = torch.quantile(draws, torch.tensor([0.025, 0.975], dtype=torch.float64))
         found.append({
-            "name": f"ada3d - {name}", "points": 100 * gaps.mean().item(),
-            "low": 100 * low.item(), "high": 100 * high.item(), "runs": len(common),
+            "name": f"ada3d - {name}", **bootstrap(gaps, torch.cat([classes[f] for f in by_fold])),
+            "runs": len(common),
         })  # fmt: skip
     return found
+
+
+def bootstrap(gaps: torch.Tensor, classes: torch.Tensor) -> dict[str, float]:
+    """Differences [videos] in percent: their mean (``points``) and the mean of each class's mean
+    (``class_points``), with the 95 % intervals over videos drawn with replacement (``low``,
+    ``high``)."""
+    _, classes = classes.unique(return_inverse=True)
+    one_hot = torch.nn.functional.one_hot(classes).double()
+
+    def means(times: torch.Tensor) -> torch.Tensor:
+        """Of each video taken so many times: both means."""
+        of_class, size = (times * gaps) @ one_hot, times @ one_hot
+        drawn = size > 0
+        return torch.stack([of_class.sum() / size.sum(), (of_class / size)[drawn].mean()])
+
+    generator, n = torch.Generator().manual_seed(0), len(gaps)
+    draws = torch.stack([
+        means(torch.randint(n, (n,), generator=generator).bincount(minlength=n).double())
+        for _ in range(BOOTSTRAP_DRAWS)
+    ])  # fmt: skip
+    low, high = torch.quantile(draws, torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)
+    result = {}
+    for i, prefix in enumerate(("", "class_")):
+        result[f"{prefix}points"] = 100 * means(torch.ones(n, dtype=torch.float64))[i].item()
+        result[f"{prefix}low"], result[f"{prefix}high"] = (100 * v[i].item() for v in (low, high))
+    return result
 
 
 COLUMNS = (*report.COLUMNS[:2], ("mean_class_accuracy", "mean class %", "{:.2f}"),
@@ -428,7 +452,9 @@ COLUMNS = (*report.COLUMNS[:2], ("mean_class_accuracy", "mean class %", "{:.2f}"
            ("runs", "runs", "{}"))  # fmt: skip
 DIFFERENCES = (
     *(("name", "difference", "{}"), ("points", "points", "{:+.2f}")),
-    *(("low", "95 % from", "{:+.2f}"), ("high", "to", "{:+.2f}"), ("runs", "runs", "{}")),
+    *(("low", "95 % from", "{:+.2f}"), ("high", "to", "{:+.2f}")),
+    *(("class_points", "mean class", "{:+.2f}"), ("class_low", "95 % from", "{:+.2f}")),
+    *(("class_high", "to", "{:+.2f}"), ("runs", "runs", "{}")),
 )
 
 
