@@ -91,7 +91,7 @@ def sweep(args: argparse.Namespace, folder: Path) -> list[dict]:
         for name in SWEPT:
             row = compare.aggregate(name, [run.make(name) for run in runs])
             rows.append({**row, "setting": f"{option} {value:g}", "value": value})
-    return rows
+    return sorted(rows, key=lambda row: row["value"])
 
 
 def dial(args: argparse.Namespace, folder: Path) -> list[dict]:
