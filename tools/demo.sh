@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The main job on generated clips: recognizer, Ada3D, comparison. Sets itself up on a fresh machine;
-# under 20 minutes on two CPU cores. Ends with work_dirs/demo/report.json and a table.
+# some 20 minutes on two CPU cores. Ends with work_dirs/demo/report.json and a table.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source tools/setup_env.sh
