@@ -126,12 +126,17 @@ def test_stages_must_fill_the_run(clips, tmp_path):
 
 
 def test_collapse_is_named():
-    some = torch.tensor([[True, False], [False, True]])
+    some = torch.tensor([[True, True, False], [False, True, True]])
     assert collapse(some, some) == []
     assert "one pattern" in collapse(some[:1].expand(2, -1), some[:1].expand(2, -1))[0]
-    full = torch.ones(2, 2, dtype=torch.bool)
-    assert any("everything" in m for m in collapse(full, full))
-    assert any("one frame" in m for m in collapse(some, torch.zeros(2, 2, dtype=torch.bool)))
+    full = torch.ones(2, 3, dtype=torch.bool)
+    assert any("everything is kept of 100 %" in m for m in collapse(full, full))
+    one = torch.eye(3, dtype=torch.bool)[[0, 1]]
+    assert collapse(one, some) == ["one frame is kept of 100 % of the clips (is gamma too low?)"]
+    assert collapse(torch.cat([one.repeat(9, 1), some]), some.repeat(10, 1)) == [
+        "one frame is kept of 90 % of the clips (is gamma too low?)"
+    ]
+    assert collapse(torch.cat([one.repeat(8, 1), some, some]), some.repeat(10, 1)) == []
 
 
 def test_collapse_is_warned_of(clips, tmp_path, caplog):

@@ -25,6 +25,7 @@ from ..policy import Policy
 from .recognizer import Ada3DRecognizer
 from .steps import FROZEN, STEPS
 
+NEARLY_ALL = 0.9  # of the clips, see `collapse`
 SATURATED, NO_ADVANTAGE = 0.98, 1e-3  # of an epoch's mean log values, see `stalled`
 GROUPS = ("recognizer", "selector")
 STAGE_OPTIONS = {"name", "epochs", "iters", "recognizer_lr", "selector_lr", "schedule", "rise"}
@@ -247,10 +248,15 @@ def collapse(frames: torch.Tensor, stages: torch.Tensor) -> list[str]:
     found = []
     if len(frames) > 1 and Policy(frames, stages).num_distinct == 1:
         found.append("collapsed to one pattern for all clips; nothing depends on the clip")
-    if frames.all() and stages.all():
-        found.append("everything is kept for every clip; nothing is saved (is gamma too high?)")
-    if (frames.sum(1) == 1).all() and not stages.any():
-        found.append("one frame and no stage for every clip (is gamma too low?)")
+    full = (frames.all(1) & stages.all(1)).double().mean().item()
+    if full >= NEARLY_ALL:
+        found.append(
+            f"everything is kept of {100 * full:.0f} % of the clips; next to nothing is saved "
+            "(is gamma too high?)"
+        )
+    single = (frames.sum(1) == 1).double().mean().item()
+    if frames.shape[1] > 1 and single >= NEARLY_ALL:
+        found.append(f"one frame is kept of {100 * single:.0f} % of the clips (is gamma too low?)")
     return found
 
 
