@@ -133,6 +133,7 @@ def test_collapse_is_named():
     assert any("everything is kept of 100 %" in m for m in collapse(full, full))
     one = torch.eye(3, dtype=torch.bool)[[0, 1]]
     assert collapse(one, some) == ["one frame is kept of 100 % of the clips (is gamma too low?)"]
+    assert any("one frame" in m for m in collapse(one, torch.zeros(2, 2, dtype=torch.bool)))
     assert collapse(torch.cat([one.repeat(9, 1), some]), some.repeat(10, 1)) == [
         "one frame is kept of 90 % of the clips (is gamma too low?)"
     ]

@@ -11,7 +11,7 @@ Rows, as in tables 1, 5 and 6 of the paper:
   network included;
 - random_ft: from the same recognizer, trained under such policies for as many steps as ada3d;
 - ada3d: the config's own training stages, then the greedy policies;
-- shuffled: ada3d's recognizer under ada3d's policies, each given to another clip;
+- shuffled: ada3d's recognizer under ada3d's policies, dealt out among the clips at random;
 - upper_ft: from the same recognizer, all frames and all stages, trained for as many steps as ada3d;
 - no_stage1, no_stage2: without the selection network's own stage, without joint training;
 - random_frames, random_stages: one of the two policies random, of ada3d's usage; the other learned;
@@ -362,7 +362,7 @@ def random_stages(stages: list[dict]) -> list[dict]:
 # -------------------------------------------------------------------------------------- the report
 
 
-def labels(result: Mapping) -> torch.Tensor:
+def classes_of(result: Mapping) -> torch.Tensor:
     """int64 [videos]: each video's class."""
     return torch.tensor([clip["label"] for clip in result["clips"] if clip["view"] == 0])
 
@@ -370,7 +370,7 @@ def labels(result: Mapping) -> torch.Tensor:
 def right(result: Mapping) -> torch.Tensor:
     """float64 [videos]: whether each video's prediction is its label."""
     predicted = [clip["predicted"] for clip in result["clips"] if clip["view"] == 0]
-    return (torch.tensor(predicted) == labels(result)).double()
+    return (torch.tensor(predicted) == classes_of(result)).double()
 
 
 def aggregate(name: str, results: list[dict]) -> dict:
@@ -410,7 +410,7 @@ def differences(results: dict[str, list[dict]]) -> list[dict]:
         if name == "ada3d" or not common or not labelled:
             continue
         by_fold: dict[int | None, list[torch.Tensor]] = {}
-        classes = {key[1]: labels(mine[key]) for key in common}
+        classes = {key[1]: classes_of(mine[key]) for key in common}
         for key in common:
             by_fold.setdefault(key[1], []).append(right(mine[key]) - right(pairs[key]))
         gaps = torch.cat([torch.stack(seeds).mean(0) for seeds in by_fold.values()])
@@ -440,11 +440,12 @@ def bootstrap(gaps: torch.Tensor, classes: torch.Tensor) -> dict[str, float]:
         for _ in range(BOOTSTRAP_DRAWS)
     ])  # fmt: skip
     low, high = torch.quantile(draws, torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)
-    result = {}
-    for i, prefix in enumerate(("", "class_")):
-        result[f"{prefix}points"] = 100 * means(torch.ones(n, dtype=torch.float64))[i].item()
-        result[f"{prefix}low"], result[f"{prefix}high"] = (100 * v[i].item() for v in (low, high))
-    return result
+    found = (means(torch.ones(n, dtype=torch.float64)), low, high)
+    return {
+        f"{prefix}{name}": 100 * values[i].item()
+        for i, prefix in enumerate(("", "class_"))
+        for name, values in zip(("points", "low", "high"), found, strict=True)
+    }
 
 
 COLUMNS = (*report.COLUMNS[:2], ("mean_class_accuracy", "mean class %", "{:.2f}"),

@@ -67,14 +67,14 @@ class Ada3DRecognizer(BaseModel):
             `load_selector`.
         clip_shape: (C, T, H, W) for which the plan and prices are made.
         convert_options: further options of `convert`.
-        classify: weight of the selector's classifier in the policy stages too, so that what it told
-            apart after its pre-training is not unlearned from rewards; needs a classifier.
         random_policy: ``frames`` and ``stages``, the fractions of 'random'.
         random_part: ``'frames'`` or ``'stages'``: that policy is random, of ``random_policy``'s usage,
             in training and in test; only the other is learned (table 6).
         distill: weight of a loss by which the recognizer, under whatever policies, learns the scores
             of the plain recognizer of ``recognizer_checkpoint`` (Hinton et al., 2015); needs that.
         distill_temperature: by which both scores are divided first.
+        classify: weight of the selector's classifier in the policy stages too, so that what it told
+            apart after its pre-training is not unlearned from rewards; needs a classifier.
         test_policy: ``'learned'`` (the greedy policy), ``'full'`` or ``'random'``.
         test_threshold: what the greedy policy's probabilities must exceed.
         greedy: how the greedy policy keeps frames, see `PolicyDistribution.mode`.
