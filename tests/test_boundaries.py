@@ -30,6 +30,7 @@ ORDER = [
     "selection",
     "reinforce",
     "clips",
+    "results",
     "report",
     "draw",
 ]

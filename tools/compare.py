@@ -58,9 +58,9 @@ from ada3d_fx.mm.launch import (
     versions,
 )
 from ada3d_fx.mm.metric import row_of
+from ada3d_fx.results import DIFFERENCE_COLUMNS, aggregate, differences
 
 USAGE_DRAWS = 4096  # random policies by whose mean price the budgets are matched
-BOOTSTRAP_DRAWS = 10_000
 ROWS = ("upper", "random", "random_ft", "ada3d")
 ABLATIONS = ("shuffled", "upper_ft", "no_stage1", "no_stage2", "random_frames", "random_stages")
 
@@ -362,101 +362,9 @@ def random_stages(stages: list[dict]) -> list[dict]:
 # -------------------------------------------------------------------------------------- the report
 
 
-def classes_of(result: Mapping) -> torch.Tensor:
-    """int64 [videos]: each video's class."""
-    return torch.tensor([clip["label"] for clip in result["clips"] if clip["view"] == 0])
-
-
-def right(result: Mapping) -> torch.Tensor:
-    """float64 [videos]: whether each video's prediction is its label."""
-    predicted = [clip["predicted"] for clip in result["clips"] if clip["view"] == 0]
-    return (torch.tensor(predicted) == classes_of(result)).double()
-
-
-def aggregate(name: str, results: list[dict]) -> dict:
-    """One row out of a row's results: means over the videos of all folds, averaged over seeds, and
-    the standard deviation of the seeds' accuracies."""
-    seeds = {result["seed"] for result in results}
-    keys = [key for key, value in results[0]["row"].items() if isinstance(value, float)]
-    videos = [sum(clip["view"] == 0 for clip in result["clips"]) for result in results]
-
-    def mean(key: str, rows: list[int]) -> float:
-        return sum(results[i]["row"][key] * videos[i] for i in rows) / sum(videos[i] for i in rows)
-
-    every = list(range(len(results)))
-    row = {"name": name} | {
-        key: mean(key, every) for key in keys if all(key in r["row"] for r in results)
-    }
-    by_seed = [
-        mean("accuracy", [i for i in every if results[i]["seed"] == seed]) for seed in sorted(seeds)
-    ]
-    row["accuracy_by_seed"] = by_seed
-    if len(seeds) > 1:
-        row["accuracy_std"] = torch.tensor(by_seed, dtype=torch.float64).std().item()
-    return row | {"runs": len(results), "videos": sum(videos) // len(seeds)}
-
-
-def differences(results: dict[str, list[dict]]) -> list[dict]:
-    """ada3d's accuracy and mean class accuracy less each other row's, in points: paired bootstrap
-    over videos (a video's score is its mean over seeds), 95 % intervals."""
-    if "ada3d" not in results:
-        return []
-    found = []
-    for name, others in results.items():
-        pairs = {(r["seed"], r["fold"]): r for r in others}
-        mine = {(r["seed"], r["fold"]): r for r in results["ada3d"]}
-        common = sorted(set(pairs) & set(mine), key=str)
-        labelled = all(c["label"] is not None for key in common for c in mine[key]["clips"])
-        if name == "ada3d" or not common or not labelled:
-            continue
-        by_fold: dict[int | None, list[torch.Tensor]] = {}
-        classes = {key[1]: classes_of(mine[key]) for key in common}
-        for key in common:
-            by_fold.setdefault(key[1], []).append(right(mine[key]) - right(pairs[key]))
-        gaps = torch.cat([torch.stack(seeds).mean(0) for seeds in by_fold.values()])
-        found.append({
-            "name": f"ada3d - {name}", **bootstrap(gaps, torch.cat([classes[f] for f in by_fold])),
-            "runs": len(common),
-        })  # fmt: skip
-    return found
-
-
-def bootstrap(gaps: torch.Tensor, classes: torch.Tensor) -> dict[str, float]:
-    """Differences [videos] in percent: their mean (``points``) and the mean of each class's mean
-    (``class_points``), with the 95 % intervals over videos drawn with replacement (``low``,
-    ``high``)."""
-    _, classes = classes.unique(return_inverse=True)
-    one_hot = torch.nn.functional.one_hot(classes).double()
-
-    def means(times: torch.Tensor) -> torch.Tensor:
-        """Of each video taken so many times: both means."""
-        of_class, size = (times * gaps) @ one_hot, times @ one_hot
-        drawn = size > 0
-        return torch.stack([of_class.sum() / size.sum(), (of_class / size)[drawn].mean()])
-
-    generator, n = torch.Generator().manual_seed(0), len(gaps)
-    draws = torch.stack([
-        means(torch.randint(n, (n,), generator=generator).bincount(minlength=n).double())
-        for _ in range(BOOTSTRAP_DRAWS)
-    ])  # fmt: skip
-    low, high = torch.quantile(draws, torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)
-    found = (means(torch.ones(n, dtype=torch.float64)), low, high)
-    return {
-        f"{prefix}{name}": 100 * values[i].item()
-        for i, prefix in enumerate(("", "class_"))
-        for name, values in zip(("points", "low", "high"), found, strict=True)
-    }
-
-
 COLUMNS = (*report.COLUMNS[:2], ("mean_class_accuracy", "mean class %", "{:.2f}"),
            ("accuracy_std", "std of seeds", "{:.2f}"), *report.COLUMNS[2:],
            ("runs", "runs", "{}"))  # fmt: skip
-DIFFERENCES = (
-    *(("name", "difference", "{}"), ("points", "points", "{:+.2f}")),
-    *(("low", "95 % from", "{:+.2f}"), ("high", "to", "{:+.2f}")),
-    *(("class_points", "mean class", "{:+.2f}"), ("class_low", "95 % from", "{:+.2f}")),
-    *(("class_high", "to", "{:+.2f}"), ("runs", "runs", "{}")),
-)
 
 
 def write_report(args: argparse.Namespace, runs: list[Run], begin: float) -> str:
@@ -485,7 +393,7 @@ def write_report(args: argparse.Namespace, runs: list[Run], begin: float) -> str
     report.write_json(folder / "report.json", result)
     for markdown, name in ((False, "report.txt"), (True, "report.md")):
         parts = [report.table(rows, COLUMNS, markdown)]
-        parts += [report.table(gaps, DIFFERENCES, markdown)] if gaps else []
+        parts += [report.table(gaps, DIFFERENCE_COLUMNS, markdown)] if gaps else []
         parts += [report.table(kinds, report.KIND_COLUMNS, markdown)] if kinds else []
         parts += [report.table(usage, report.CLASS_COLUMNS, markdown)] if usage else []
         (folder / name).write_text("\n\n".join(parts) + "\n")

@@ -22,6 +22,7 @@ import tradeoff
 
 from ada3d_fx import Ada3DError, report
 from ada3d_fx.mm.launch import user_errors
+from ada3d_fx.results import DIFFERENCE_COLUMNS
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
@@ -111,7 +112,7 @@ def page(folder: Path, sweep: Path | None, title: str | None) -> str:
         )
     parts += ["<h2>Comparison</h2>", table(result["rows"], compare.COLUMNS), made_with(result)]
     for heading, key, columns, note in (
-        ("Differences", "differences", compare.DIFFERENCES,
+        ("Differences", "differences", DIFFERENCE_COLUMNS,
          "Points of accuracy; 95 % intervals of a paired bootstrap over videos."),
         ("Usage by kind", "kinds", report.KIND_COLUMNS, ""),
         ("Usage by class", "classes", report.CLASS_COLUMNS, ""),

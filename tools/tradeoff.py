@@ -34,6 +34,7 @@ from ada3d_fx.mm.launch import (
     user_errors,
 )
 from ada3d_fx.mm.metric import row_of
+from ada3d_fx.results import aggregate
 
 SWEPT = ("upper", "ada3d", "random_ft")
 COLUMNS = (("setting", "setting", "{}"), *compare.COLUMNS)
@@ -89,7 +90,7 @@ def sweep(args: argparse.Namespace, folder: Path) -> list[dict]:
             run.warm_start = folder / run.name / "warmup"
             run.check()
         for name in SWEPT:
-            row = compare.aggregate(name, [run.make(name) for run in runs])
+            row = aggregate(name, [run.make(name) for run in runs])
             rows.append({**row, "setting": f"{option} {value:g}", "value": value})
     return sorted(rows, key=lambda row: row["value"])
 
