@@ -47,7 +47,7 @@ class SelectionNetwork(nn.Module):
         clip_mean, clip_std, input_mean, input_std: per channel; clips arrive as ``(pixels -
             clip_mean) / clip_std`` and the backbone is given ``(pixels - input_mean) / input_std``.
             Give all four or none.
-        num_classes: adds a classifier (``classify``), which only the pre-training uses.
+        num_classes: adds a classifier (``classify``), for the pre-training, and for predictions.
         classify_by: ``'frame'``: it sees single frames and trains the backbone; ``'clip'``: it sees
             what the stages are judged by, and trains that too.
 
@@ -251,20 +251,39 @@ class FrameHeads(nn.Module):
 
 
 def selector_price(
-    selector: SelectionNetwork, clip_shape: Sequence[int], convention: str = "fvcore"
+    selector: SelectionNetwork,
+    clip_shape: Sequence[int],
+    convention: str = "fvcore",
+    *,
+    decide: bool = True,
+    classify: bool = False,
 ) -> int:
     """Multiply-adds of the selection network for one clip (C, T, H, W): T frames through its
-    backbone, and the heads.
+    backbone, and the heads where it is to ``decide``, its classifier where it is to ``classify``.
 
-    By fvcore; ``convention`` as in `count`. The resizing of the frames and the classifier of the
-    pre-training are not counted.
+    By fvcore; ``convention`` as in `count`. The resizing of the frames is not counted.
     """
     _, t, height, width = clip_shape
     side = selector.input_size
     image = torch.zeros(1, selector.in_channels, side or height, side or width)
     features = torch.zeros(1, t, selector.norm.num_features)
-    backbone = count(selector.backbone, (image,), convention).total
-    return t * backbone + count(selector.heads, (features,), convention).total
+    total = t * count(selector.backbone, (image,), convention).total
+    if decide:
+        total += count(selector.heads, (features,), convention).total
+    if classify:
+        total += count(_Classify(selector), (features,), convention).total
+    return total
+
+
+class _Classify(nn.Module):
+    """`SelectionNetwork.classify` as a module, to be counted."""
+
+    def __init__(self, selector: SelectionNetwork):
+        super().__init__()
+        self.selector = selector
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.selector.classify(features)
 
 
 def _since_before(x: Tensor) -> Tensor:

@@ -100,6 +100,9 @@ def test_policies_are_given_one_after_another():
     assert Policy.cat([choose(part) for part in clips.split(3)]) == policies
 
 
+BOTH = "model.predict_with=both"
+
+
 def without_folds(comparison):
     return [argument.replace("{fold}", "0") for argument in comparison]
 
@@ -160,6 +163,36 @@ def test_what_is_there_is_not_made_again_and_rows_can_be_added(comparison, monke
     assert rows["shuffled"]["gmacs"] == pytest.approx(rows["ada3d"]["gmacs"])
     same = run(monkeypatch, comparison, "--report-only")
     assert same["rows"] == report["rows"] and same["differences"] == report["differences"]
+
+
+def test_what_each_network_predicts_alone_and_with_the_other(comparison, monkeypatch, tmp_path):
+    """Rows of a config whose networks predict together; each of its own weights and cost."""
+    comparison = [*without_folds(comparison)[:-1], str(tmp_path / "both")]
+    rows = ("upper", "ada3d", "random_ft", *compare.SCORES)
+    arguments = [comparison[0], "--rows", ",".join(rows), "--cfg-options", BOTH, *comparison[1:]]
+    report = run(monkeypatch, arguments)
+    found = {row["name"]: row for row in report["rows"]}
+    assert set(found) == set(rows)
+    ours, alone = found["ada3d"], found["selector_only"]
+    assert found["upper"]["gmacs_selector"] == found["random_ft"]["gmacs_selector"] == 0
+    only = found["recognizer_only"]
+    assert only["gmacs_recognizer"] == ours["gmacs_recognizer"]
+    assert 0 < only["gmacs_selector"] < ours["gmacs_selector"]
+    assert alone["frames"] == alone["gmacs_recognizer"] == 0
+    assert alone["gmacs"] == alone["gmacs_selector"] == found["upper_both"]["gmacs_selector"]
+    assert found["upper_both"]["gmacs_recognizer"] == found["upper"]["gmacs"]
+    assert found["random_ft_both"]["gmacs"] == pytest.approx(ours["gmacs"], rel=0.2)  # 8 clips
+    folder = tmp_path / "both" / "seed0"
+    results = {name: json.loads((folder / name / "result.json").read_text()) for name in rows}
+    assert results["upper_both"]["checkpoint"] == results["ada3d"]["checkpoint"]
+
+
+def test_rows_of_both_networks_are_for_configs_that_predict_with_both(
+    comparison, monkeypatch, capsys
+):
+    monkeypatch.setattr(sys, "argv", ["compare.py", *comparison, "--rows", "ada3d,selector_only"])
+    assert compare.main() == 2
+    assert "selector_only: for a config with predict_with='both'" in capsys.readouterr().err
 
 
 def test_ada3d_in_a_comparison_is_an_unbroken_run(comparison, monkeypatch, tmp_path):

@@ -12,6 +12,13 @@ import ada3d_fx.mm  # noqa: F401  registers the model
 from ada3d_fx import Ada3DError, Policy
 from ada3d_fx.mm.build import build_recognizer
 
+# Multiply-adds of the classifier for one clip of 4 frames with 6 features: of each frame, or of the
+# heads' 8 numbers, which come from 4 frames and from 3 times 8 numbers.
+CLASSES_SEEN = {
+    "frame": 4 * 6 * mm_parts.CLASSES,
+    "clip": 4 * 6 * 8 + 24 * 8 + 8 * mm_parts.CLASSES,
+}
+
 
 def build(**options):
     torch.manual_seed(0)
@@ -230,6 +237,43 @@ def test_the_classifier_goes_on_learning_beside_the_policies(stage):
     torch.testing.assert_close(2 * half, whole)
 
 
+@pytest.mark.parametrize("pretrain", ["frame", "clip"])
+def test_both_networks_predict_and_both_are_paid_for(pretrain):
+    parts = {}
+    for name in ("recognizer", "both", "selector"):
+        model = build(selector=mm_parts.selector(pretrain=pretrain), predict_with=name).eval()
+        inputs, samples = mm_parts.batch(3, views=2)
+        with torch.no_grad():
+            scores = model(inputs)
+            out = model(inputs, samples, mode="predict")
+        parts[name] = (model, scores, out)
+    model, scores, out = parts["both"]
+    clips = inputs.flatten(0, 1)
+    with torch.no_grad():
+        classes = model.selector.classify(model.selector.frame_features(clips)).mean(1)
+    torch.testing.assert_close(parts["selector"][1], classes, rtol=0, atol=1e-5)
+    torch.testing.assert_close(scores, parts["recognizer"][1] + classes, rtol=0, atol=1e-5)
+    averaged = scores.softmax(1).unflatten(0, (3, 2)).mean(1)
+    torch.testing.assert_close(torch.stack([s.pred_score for s in out]), averaged)
+    plain = parts["recognizer"][2]
+    assert all(torch.equal(a.policy_frames, b.policy_frames) for a, b in zip(out, plain))
+    assert all(torch.equal(a.recognizer_macs, b.recognizer_macs) for a, b in zip(out, plain))
+    dearer = out[0].selector_macs - plain[0].selector_macs
+    assert dearer >= CLASSES_SEEN[pretrain]
+    alone = parts["selector"][2]
+    assert not any(s.policy_frames.any() or s.policy_stages.any() for s in alone)
+    assert not any(s.recognizer_macs.any() for s in alone) and "reward" not in alone[0]
+    assert dearer <= alone[0].selector_macs < out[0].selector_macs
+
+
+def test_a_full_policy_needs_no_heads_where_both_predict():
+    model = build(test_policy="full", predict_with="both").eval()
+    assert 0 < model.tested_selector_macs < model.selector_macs
+    inputs, samples = mm_parts.batch(2)
+    out = model(inputs, samples, mode="predict")
+    assert out[0].policy_frames.all() and out[0].selector_macs == model.tested_selector_macs
+
+
 def test_random_stage_keeps_to_its_usage():
     model = build(
         random_policy={"frames": 0.5, "stages": 0.4}, selector=None, training_stage="random"
@@ -357,7 +401,9 @@ def test_a_selector_that_does_not_fit_is_refused(tmp_path):
         ({"objective": {"baseline": "none"}}, "baseline"),
         ({"distill": -1.0}, "distill"),
         ({"classify": -1.0}, "classify=-1.0"),
-        ({"classify": 1.0, "selector": mm_parts.selector()}, "classify needs selector.pretrain"),
+        ({"classify": 1.0, "selector": mm_parts.selector()}, "classify needs .* selector.pretrain"),
+        ({"predict_with": "both", "selector": None}, "predict_with='both' needs .*pretrain="),
+        ({"predict_with": "all"}, "predict_with 'all'; there are recognizer, both, selector"),
         ({"distill_temperature": 0.0}, "distill_temperature"),
         ({"selector": {"backbone": {"type": "torchvision.absent"}}}, "absent"),
         ({"selector": {"backbone": {"type": "NoSuchNet"}}}, "NoSuchNet"),

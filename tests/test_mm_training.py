@@ -161,6 +161,15 @@ def test_a_checkpoint_trained_to_a_budget_is_tested_without_one(tmp_path):
     assert torch.equal(
         plain.selector.heads.frame_out.weight, trained.selector.heads.frame_out.weight
     )
+    torch.save(plain.state_dict(), tmp_path / "no_classifier.pth")
+    both = MODELS.build(mm_parts.model(predict_with="both"))
+    with pytest.raises(Ada3DError, match=r"differ in 2 tensors: selector.classifier"):
+        load_weights(both, tmp_path / "no_classifier.pth")
+    torch.save({f"recognizer.{k}": v for k, v in plain.recognizer.state_dict().items()},
+               tmp_path / "no_selector.pth")  # fmt: skip
+    both.test_policy = "full"
+    with pytest.raises(Ada3DError, match="holds no selection network"):
+        load_weights(both, tmp_path / "no_selector.pth")
 
 
 def test_what_keeps_policies_from_learning_is_said():

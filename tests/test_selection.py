@@ -137,10 +137,15 @@ def test_paper_price_of_mobilenet_v2():
     assert selector_price(net, (3, 8, 224, 224)) / 8 == pytest.approx(0.08e9, rel=0.1)
 
 
-def test_classifier_is_free_and_judges_frames_alone():
+def test_classifier_is_paid_where_it_is_used_and_judges_frames_alone():
     net = selector(num_classes=7)
     assert net.classify(net.frame_features(torch.randn(2, 3, 8, 16, 16))).shape == (2, 8, 7)
-    assert selector_price(net, (3, 8, 16, 16)) == selector_price(selector(), (3, 8, 16, 16))
+    deciding = selector_price(net, (3, 8, 16, 16))
+    assert deciding == selector_price(selector(), (3, 8, 16, 16))
+    both = selector_price(net, (3, 8, 16, 16), classify=True)
+    assert both - deciding == 8 * 6 * 7  # frames, features, classes
+    alone = selector_price(net, (3, 8, 16, 16), decide=False, classify=True)
+    assert 0 < both - alone < deciding
     with pytest.raises(Ada3DError, match="num_classes"):
         selector().classify(torch.randn(1, 8, 6))
 

@@ -12,6 +12,10 @@ Rows, as in tables 1, 5 and 6 of the paper:
 - random_ft: from the same recognizer, trained under such policies for as many steps as ada3d;
 - ada3d: the config's own training stages, then the greedy policies;
 - shuffled: ada3d's recognizer under ada3d's policies, dealt out among the clips at random;
+- recognizer_only, selector_only: ada3d by the scores of one of its networks, where the config
+  predicts with both; the second without any policy;
+- upper_both, random_ft_both: upper's and random_ft's recognizers, whose scores are added to those
+  of ada3d's selection network; random policies such that both cost what ada3d costs;
 - upper_ft: from the same recognizer, all frames and all stages, trained for as many steps as ada3d;
 - no_stage1, no_stage2: without the selection network's own stage, without joint training;
 - random_frames, random_stages: one of the two policies random, of ada3d's usage; the other learned;
@@ -42,6 +46,7 @@ from mmengine.runner import find_latest_checkpoint
 
 import ada3d_fx.mm  # noqa: F401  registers models, hooks and metrics
 from ada3d_fx import Ada3DError, Policy, draw, report
+from ada3d_fx.mm.build import load_recognizer
 from ada3d_fx.mm.checks import check_config
 from ada3d_fx.mm.launch import (
     build_runner,
@@ -63,6 +68,9 @@ from ada3d_fx.results import DIFFERENCE_COLUMNS, aggregate, differences
 USAGE_DRAWS = 4096  # random policies by whose mean price the budgets are matched
 ROWS = ("upper", "random", "random_ft", "ada3d")
 ABLATIONS = ("shuffled", "upper_ft", "no_stage1", "no_stage2", "random_frames", "random_stages")
+SCORES = ("recognizer_only", "selector_only", "upper_both", "random_ft_both")
+EVERY_ROW = (*ROWS, *SCORES, *ABLATIONS)
+PLAIN = {"predict_with": "recognizer"}  # of rows without a selection network
 
 
 def parse_args() -> argparse.Namespace:
@@ -87,13 +95,14 @@ def parse_args() -> argparse.Namespace:
         "--cfg-options", nargs="+", action=DictAction, help="config entries to set, as key=value"
     )
     args = parser.parse_args()
-    args.rows = list(ROWS + ABLATIONS) if args.rows == "all" else args.rows.split(",")
-    unknown = [name for name in args.rows if name not in ROWS + ABLATIONS]
+    args.all = args.rows == "all"
+    args.rows = list(EVERY_ROW) if args.all else args.rows.split(",")
+    unknown = [name for name in args.rows if name not in EVERY_ROW]
     if unknown:
-        parser.error(f"--rows: {', '.join(unknown)}; there are {', '.join(ROWS + ABLATIONS)}")
+        parser.error(f"--rows: {', '.join(unknown)}; there are {', '.join(EVERY_ROW)}")
     args.seeds, args.folds = numbers(parser, args.seeds), numbers(parser, args.folds)
     args.variants = {name: entries(pairs) for name, *pairs in args.variants}
-    taken = [name for name in args.variants if name in ROWS + ABLATIONS]
+    taken = [name for name in args.variants if name in EVERY_ROW]
     if taken or not all(args.variants.values()):
         parser.error("--variant takes a name of its own and config entries, NAME KEY=VALUE ...")
     args.rows += args.variants
@@ -157,17 +166,18 @@ class Run:
     # ------------------------------------------------------------------------------------- rows
 
     def _upper(self) -> dict:
-        return self._test("upper", self.start, test_policy="full")
+        return self._test("upper", self.start, test_policy="full", **PLAIN)
 
     def _ada3d(self) -> dict:
         return self._trained("ada3d", self.stages)
 
     def _random(self) -> dict:
-        return self._test("random", self.start, test_policy="random", random_policy=self.usage)
+        options = {"test_policy": "random", "random_policy": self.usage}
+        return self._test("random", self.start, **options, **PLAIN)
 
     def _random_ft(self) -> dict:
         options = {"test_policy": "random", "random_policy": self.usage}
-        return self._trained("random_ft", random_stages(self.stages), **options)
+        return self._trained("random_ft", random_stages(self.stages), **options, **PLAIN)
 
     def _shuffled(self) -> dict:
         result = self.make("ada3d")
@@ -175,12 +185,40 @@ class Run:
         others = report.policies_of(result["clips"])[order]
         return self._test("shuffled", result["checkpoint"], policies=others)
 
+    def _recognizer_only(self) -> dict:
+        result = self.make("ada3d")
+        policies = report.policies_of(result["clips"])
+        return self._test("recognizer_only", result["checkpoint"], policies=policies, **PLAIN)
+
+    def _selector_only(self) -> dict:
+        checkpoint = self.make("ada3d")["checkpoint"]
+        return self._test("selector_only", checkpoint, predict_with="selector")
+
+    def _upper_both(self) -> dict:
+        checkpoint = self.make("ada3d")["checkpoint"]
+        return self._test(
+            "upper_both", checkpoint, recognizer=self.start, test_policy="full", predict_with="both"
+        )
+
+    def _random_ft_both(self) -> dict:
+        checkpoint, recognizer = (
+            self.make("ada3d")["checkpoint"],
+            self.make("random_ft")["checkpoint"],
+        )
+        options = {"test_policy": "random", "predict_with": "both"}
+        runner = self._tester("random_ft_both", **options)
+        left = self.make("ada3d")["row"]["gmacs"] - runner.model.tested_selector_macs / 1e9
+        usage = match_usage(self.model, **self.own_usage, gmacs=left)
+        return self._test(
+            "random_ft_both", checkpoint, recognizer=recognizer, random_policy=usage, **options
+        )
+
     def _upper_ft(self) -> dict:
         stages, everything = random_stages(self.stages), {"frames": 1.0, "stages": 1.0}
         unit = "epochs" if "epochs" in stages[-1] else "iters"
         steps = sum(stage[unit] for stage in stages)
         options = {"test_policy": "full", "random_policy": everything}
-        return self._trained("upper_ft", [{**stages[-1], unit: steps}], **options)
+        return self._trained("upper_ft", [{**stages[-1], unit: steps}], **options, **PLAIN)
 
     def _no_stage1(self) -> dict:
         return self._trained("no_stage1", [s for s in self.stages if s["name"] != "selection"])
@@ -246,7 +284,7 @@ class Run:
         return build_runner(config)
 
     def _shares_warmup(self, name: str | Path) -> bool:
-        later = ("model.objective.", "model.greedy", "model.test_threshold")  # not in a warm-up
+        later = ("model.objective.", "model.greedy", "model.test_", "model.predict_with")
         return all(key.startswith(later) for key in self.variants.get(str(name), {}))
 
     def _set_stages(self, config: Config, stages: list[dict]) -> None:
@@ -276,15 +314,17 @@ class Run:
 
     def _test(
         self, name: str, checkpoint: str, seconds: float = 0.0, policies: Policy | None = None,
-        **model_options,
+        recognizer: str | None = None, **model_options,
     ) -> dict:  # fmt: skip
         """Test a checkpoint; with ``policies`` of all clips, in the order of the test list, by
-        these."""
+        these; with the recognizer of another checkpoint."""
         folder = self.folder / name
         runner = self._tester(name, **model_options)
         load_weights(runner.model, checkpoint)
         model, threshold = runner.model, None
-        budget = model.objective.budget
+        if recognizer is not None:
+            load_recognizer(model.recognizer, recognizer)
+        budget = model.objective.budget if model.predict_with != "selector" else None
         if policies is not None:
             model.choose = one_after_another(policies)
         elif budget is not None and model.test_policy == "learned" and model.random_part == "none":
@@ -321,11 +361,11 @@ def stages_of(config: Config) -> list[dict]:
     )
 
 
-def one_after_another(policies: Policy) -> Callable[[torch.Tensor], Policy]:
+def one_after_another(policies: Policy) -> Callable[..., Policy]:
     """In place of `Ada3DRecognizer.choose`: for the first clips the first policies, and so on."""
     indices = iter(range(len(policies)))
 
-    def choose(clips: torch.Tensor) -> Policy:
+    def choose(clips: torch.Tensor, features: torch.Tensor | None = None) -> Policy:
         return policies[[next(indices) for _ in clips]].to(clips.device)
 
     return choose
@@ -370,7 +410,7 @@ COLUMNS = (*report.COLUMNS[:2], ("mean_class_accuracy", "mean class %", "{:.2f}"
 def write_report(args: argparse.Namespace, runs: list[Run], begin: float) -> str:
     results = {
         name: found
-        for name in (*ROWS, *ABLATIONS, *args.variants)
+        for name in (*EVERY_ROW, *args.variants)
         if (found := [r for run in runs if (r := run.result(name)) is not None])
     }
     if not results:
@@ -419,6 +459,11 @@ def picture(count: int, config: Config, runner, path: Path) -> None:
 def main() -> None:
     args, begin = parse_args(), time.monotonic()
     runs = [Run(args, seed, fold) for seed in args.seeds for fold in args.folds]
+    if runs[0].config.model.get("predict_with") != "both":
+        asked = [name for name in args.rows if name in SCORES]
+        if asked and not args.all:
+            raise Ada3DError(f"--rows {','.join(asked)}: for a config with predict_with='both'")
+        args.rows = [name for name in args.rows if name not in SCORES]
     for run in () if args.report_only else runs:
         run.check()
     for run in () if args.report_only else runs:

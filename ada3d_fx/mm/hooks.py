@@ -196,7 +196,7 @@ class PolicyLogHook(Hook):
 
     def _watch(self, runner, batch_idx: int, outputs, batches: int) -> None:
         for sample in outputs or ():
-            if "policy_frames" in sample:
+            if "policy_frames" in sample and sample.policy_frames.any():  # a policy was executed
                 self._frames.append(sample.policy_frames)
                 self._stages.append(sample.policy_stages)
         if self._frames and (batch_idx + 1) % self.interval == 0:

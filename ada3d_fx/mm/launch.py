@@ -36,7 +36,7 @@ from .hooks import unwrap
 from .recognizer import Ada3DRecognizer
 
 # Parts of a checkpoint that only training reads, which may differ from the config's.
-TRAINING_ONLY = ("frame_baseline.", "stage_baseline.", "cost_weight.", "selector.classifier.")
+TRAINING_ONLY = ("frame_baseline.", "stage_baseline.", "cost_weight.")
 
 
 def user_errors(main: Callable[[], None]) -> Callable[[], int]:
@@ -150,18 +150,21 @@ def load_weights(model: nn.Module, checkpoint: str | Path) -> None:
     if isinstance(model, Ada3DRecognizer):
         weights = load_checkpoint(checkpoint)
         if not any(key.startswith("selector.") for key in weights) or model.selector is None:
-            if model.test_policy == "learned":
+            if model.test_policy == "learned" or model.predict_with != "recognizer":
                 raise Ada3DError(
-                    f"checkpoint: {checkpoint} holds no selection network, so there is no "
-                    "learned policy in it; try --policy full or random, or a checkpoint of this "
-                    "config's run"
+                    f"checkpoint: {checkpoint} holds no selection network, so there is neither a "
+                    "learned policy nor a class score of it; try --policy full or random and "
+                    "predict_with='recognizer', or a checkpoint of this config's run"
                 )
             return load_recognizer(model.recognizer, checkpoint)
         missing = model.load_state_dict(weights, strict=False)
+        unread = TRAINING_ONLY
+        if model.predict_with == "recognizer":
+            unread += ("selector.classifier.",)
         wrong = [
             key
             for key in missing.missing_keys + missing.unexpected_keys
-            if not key.startswith(TRAINING_ONLY)
+            if not key.startswith(unread)
         ]
         if wrong:
             raise Ada3DError(

@@ -37,6 +37,7 @@ from .steps import FROZEN, STEPS, labels_of
 LEARNED = ("selection", "joint", "transfer")  # the stages with learned policies
 RANDOM_PARTS = ("none", "frames", "stages")
 TEST_POLICIES = ("learned", "full", "random")
+SCORES = ("recognizer", "both", "selector")
 
 
 @MODELS.register_module()
@@ -76,6 +77,11 @@ class Ada3DRecognizer(BaseModel):
         classify: weight of the selector's classifier in the policy stages too, so that what it told
             apart after its pre-training is not unlearned from rewards; needs a classifier.
         test_policy: ``'learned'`` (the greedy policy), ``'full'`` or ``'random'``.
+        predict_with: whose scores predict: ``'recognizer'``; ``'both'``: the sum of the recognizer's
+            and of the selector's classifier's (their probabilities' product, scaled), which the
+            selector has nearly made anyway; or ``'selector'``: its classifier's alone, where the
+            recognizer does not run and clips are recorded with no frame. Training does not use
+            it.
         test_threshold: what the greedy policy's probabilities must exceed.
         greedy: how the greedy policy keeps frames, see `PolicyDistribution.mode`.
         selector_norm_eval: keep the selector's BatchNorm as it is in the policy stages, so that
@@ -102,6 +108,7 @@ class Ada3DRecognizer(BaseModel):
         random_policy: Mapping | None = None,
         random_part: str | None = None,
         test_policy: str = "learned",
+        predict_with: str = "recognizer",
         test_threshold: float = 0.5,
         greedy: str = "threshold",
         selector_norm_eval: bool = True,
@@ -131,22 +138,18 @@ class Ada3DRecognizer(BaseModel):
         self.frame_baseline = Baseline(self.objective)
         self.stage_baseline = Baseline(self.objective)
         self.cost_weight = CostWeight(self.objective)
-        self.selector, self.selector_macs = None, 0
-        if selector is not None:
-            self.selector = build_selector(
-                selector, self.plan, preprocessor, plain.cls_head.num_classes
+        self.predict_with = _one_of("predict_with", predict_with, SCORES)
+        classifies = self.predict_with != "recognizer"
+        self._set_selector(selector, selector_checkpoint, preprocessor, classifies)
+        if (classify or classifies) and getattr(self.selector, "classifier", None) is None:
+            option = "classify" if classify else f"predict_with={predict_with!r}"
+            raise Ada3DError(
+                f"{option} needs a selector with a classifier: selector.pretrain='frame' or 'clip'"
             )
-            self.selector_macs = selector_price(self.selector, self.clip_shape)
-        if selector_checkpoint is not None:
-            if self.selector is None:
-                raise Ada3DError("selector_checkpoint needs selector=")
-            load_selector(self.selector, selector_checkpoint)
         self.warmup_full = warmup_full
         for option, weight in (("distill", distill), ("classify", classify)):
             if weight < 0:
                 raise Ada3DError(f"{option}={weight}: a weight is not negative")
-        if classify and (self.selector is None or self.selector.classifier is None):
-            raise Ada3DError("classify needs selector.pretrain='frame' or 'clip'")
         self.distill, self.classify = distill, classify
         self.teacher = Teacher(config, recognizer_checkpoint, clip_shape, distill_temperature)
         self.random_policy = {"frames": 0.7, "stages": 0.4, **dict(random_policy or {})}
@@ -155,6 +158,27 @@ class Ada3DRecognizer(BaseModel):
         self.test_threshold = test_threshold
         self.greedy, self.selector_norm_eval = _one_of("greedy", greedy, GREEDY), selector_norm_eval
         self.set_training_stage(training_stage or ("joint" if self.selector else "random"))
+
+    def _set_selector(
+        self, config: Mapping | None, checkpoint: str | None, preprocessor: Mapping,
+        classifies: bool,
+    ) -> None:  # fmt: skip
+        """The selector, and what a clip costs it: ``selector_macs`` to choose a policy, and to
+        classify if it does; ``classifier_macs`` to classify only."""
+        self.selector, self.selector_macs, self.classifier_macs = None, 0, 0
+        if config is None:
+            if checkpoint is not None:
+                raise Ada3DError("selector_checkpoint needs selector=")
+            return
+        self.selector = build_selector(config, self.plan, preprocessor, self.num_classes)
+        classifies = classifies and self.selector.classifier is not None
+        self.selector_macs = selector_price(self.selector, self.clip_shape, classify=classifies)
+        if classifies:
+            self.classifier_macs = selector_price(
+                self.selector, self.clip_shape, decide=False, classify=True
+            )
+        if checkpoint is not None:
+            load_selector(self.selector, checkpoint)
 
     @property
     def plan(self):
@@ -207,7 +231,7 @@ class Ada3DRecognizer(BaseModel):
             )
         clips = inputs.flatten(0, 1)
         if mode == "tensor":
-            return self.recognizer(clips, self.choose(clips))
+            return self.scored(clips)[1]
         if mode == "predict":
             return self.predict(clips, data_samples)
         if mode == "loss":
@@ -215,15 +239,16 @@ class Ada3DRecognizer(BaseModel):
             return self.loss(clips, samples)
         raise Ada3DError(f"Ada3DRecognizer: mode {mode!r}; there are tensor, loss and predict")
 
-    def choose(self, clips: Tensor) -> Policy:
-        """The policies of test time for clips [N, C, T, H, W]."""
+    def choose(self, clips: Tensor, features: Tensor | None = None) -> Policy:
+        """The policies of test time for clips [N, C, T, H, W]; ``features``: the selection
+        network's of these clips, if they are there already."""
         if self.test_policy == "full":
             return Policy.full(self.plan, len(clips), clips.device)
         if self.test_policy == "random":
             return Policy.random(self.plan, len(clips), **self.random_policy).to(clips.device)
         if self.selector is None:
             raise Ada3DError("test_policy='learned' needs selector=; try 'full' or 'random'")
-        return self.policy_of(self.selector.frame_features(clips))
+        return self.policy_of(self.selector.frame_features(clips) if features is None else features)
 
     def policy_of(self, features: Tensor) -> Policy:
         """The learned policies of clips with frame features [N, T, D], see SelectionNetwork."""
@@ -239,27 +264,37 @@ class Ada3DRecognizer(BaseModel):
             return Policy(drawn.frames, policy.stages)
         return Policy(policy.frames, drawn.stages)
 
+    def scored(self, clips: Tensor) -> tuple[Policy, Tensor]:
+        """Policies of test time and scores [N, num_classes] of clips [N, C, T, H, W]."""
+        if self.predict_with == "recognizer":
+            policy = self.choose(clips)
+            return policy, self.recognizer(clips, policy).float()
+        features = self.selector.frame_features(clips)
+        classes = self.selector.classify(features).float().mean(1)
+        if self.predict_with == "selector":
+            return Policy.full(self.plan, len(clips), clips.device), classes
+        policy = self.choose(clips, features)
+        return policy, self.recognizer(clips, policy).float() + classes
+
     def predict(self, clips: Tensor, data_samples: list) -> list:
         """Scores averaged over views by the head; each sample records its views' policies and
         prices."""
-        size = self.max_testing_views or len(clips)
-        policies, scores = [], []
-        for part in clips.split(size):
-            policies.append(self.choose(part))
-            scores.append(self.recognizer(part, policies[-1]).float())
-        policy, all_scores = Policy.cat(policies), torch.cat(scores)
-        macs = self.price(policy)
-        data_samples = self.head[0].predict_by_feat(all_scores, data_samples)
+        parts = [self.scored(part) for part in clips.split(self.max_testing_views or len(clips))]
+        policy, scores = Policy.cat([p for p, _ in parts]), torch.cat([s for _, s in parts])
+        executed = self.predict_with != "selector"
+        macs = self.price(policy) * executed
+        selector_macs = self.tested_selector_macs
+        data_samples = self.head[0].predict_by_feat(scores, data_samples)
         views = len(clips) // len(data_samples)
         for i, sample in enumerate(data_samples):
             mine = slice(i * views, (i + 1) * views)
-            sample.set_field(policy.frames[mine].cpu(), "policy_frames")
-            sample.set_field(policy.stages[mine].cpu(), "policy_stages")
+            sample.set_field(policy.frames[mine].cpu() & executed, "policy_frames")
+            sample.set_field(policy.stages[mine].cpu() & executed, "policy_stages")
             sample.set_field(macs[mine].cpu(), "recognizer_macs")
-            sample.set_field(
-                self.selector_macs if self.test_policy == "learned" else 0, "selector_macs"
-            )
-            sample.set_field(self._objective_value(sample, policy[mine], macs[mine]), "reward")
+            sample.set_field(selector_macs, "selector_macs")
+            if executed and "gt_label" in sample:
+                value = self._objective_value(sample, policy[mine], macs[mine])
+                sample.set_field(value, "reward")
         return data_samples
 
     def loss(self, clips: Tensor, data_samples: list) -> dict[str, Tensor]:
@@ -275,8 +310,6 @@ class Ada3DRecognizer(BaseModel):
 
     def _objective_value(self, sample, policy: Policy, macs: Tensor) -> float:
         """R(u) + R(v) of eq. 4 for a predicted sample, by its averaged scores."""
-        if "gt_label" not in sample:
-            return float("nan")
         scores = sample.pred_score  # [classes], or a row per view where the head does not average
         scores = scores.expand(len(policy), scores.shape[-1])
         labels = labels_of([sample], scores.device)
@@ -288,6 +321,12 @@ class Ada3DRecognizer(BaseModel):
     def full_macs(self) -> int:
         """Multiply-adds of the recognizer under the full policy."""
         return int(self.price(Policy.full(self.plan, 1))[0])
+
+    @property
+    def tested_selector_macs(self) -> int:
+        """Multiply-adds of what runs of the selection network at test time, for one clip."""
+        decides = self.test_policy == "learned" and self.predict_with != "selector"
+        return self.selector_macs if decides else self.classifier_macs
 
     def price(self, policy: Policy) -> Tensor:
         """int64 [N]: multiply-adds of the recognizer for each policy, at ``clip_shape``."""
