@@ -100,7 +100,7 @@ def test_policies_are_given_one_after_another():
     assert Policy.cat([choose(part) for part in clips.split(3)]) == policies
 
 
-BOTH = "model.predict_with=both"
+BOTH = ("model.predict_with=both", "model.classify=1")
 
 
 def without_folds(comparison):
@@ -169,7 +169,7 @@ def test_what_each_network_predicts_alone_and_with_the_other(comparison, monkeyp
     """Rows of a config whose networks predict together; each of its own weights and cost."""
     comparison = [*without_folds(comparison)[:-1], str(tmp_path / "both")]
     rows = ("upper", "ada3d", "random_ft", *compare.SCORES)
-    arguments = [comparison[0], "--rows", ",".join(rows), "--cfg-options", BOTH, *comparison[1:]]
+    arguments = [comparison[0], "--rows", ",".join(rows), "--cfg-options", *BOTH, *comparison[1:]]
     report = run(monkeypatch, arguments)
     found = {row["name"]: row for row in report["rows"]}
     assert set(found) == set(rows)

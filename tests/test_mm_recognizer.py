@@ -241,7 +241,8 @@ def test_the_classifier_goes_on_learning_beside_the_policies(stage):
 def test_both_networks_predict_and_both_are_paid_for(pretrain):
     parts = {}
     for name in ("recognizer", "both", "selector"):
-        model = build(selector=mm_parts.selector(pretrain=pretrain), predict_with=name).eval()
+        selector = mm_parts.selector(pretrain=pretrain)
+        model = build(selector=selector, predict_with=name, classify=1.0).eval()
         inputs, samples = mm_parts.batch(3, views=2)
         with torch.no_grad():
             scores = model(inputs)
@@ -271,7 +272,8 @@ def test_policies_are_rewarded_for_what_predicts():
     correct = {}
     for name in ("recognizer", "both"):
         options = {"objective": {"samples": 2, "soft": 1.0}, "training_stage": "joint"}
-        model = build(selector=mm_parts.selector(pretrain="clip"), predict_with=name, **options)
+        selector = mm_parts.selector(pretrain="clip")
+        model = build(selector=selector, predict_with=name, classify=1.0, **options)
         with torch.no_grad():
             model.selector.classifier.weight.zero_()
             model.selector.classifier.bias.copy_(torch.tensor([50.0, 0, 0, 0]))
@@ -286,7 +288,7 @@ def test_policies_are_rewarded_for_what_predicts():
 
 
 def test_a_full_policy_needs_no_heads_where_both_predict():
-    model = build(test_policy="full", predict_with="both").eval()
+    model = build(test_policy="full", predict_with="both", classify=1.0).eval()
     assert 0 < model.tested_selector_macs < model.selector_macs
     inputs, samples = mm_parts.batch(2)
     out = model(inputs, samples, mode="predict")
@@ -420,8 +422,8 @@ def test_a_selector_that_does_not_fit_is_refused(tmp_path):
         ({"objective": {"baseline": "none"}}, "baseline"),
         ({"distill": -1.0}, "distill"),
         ({"classify": -1.0}, "classify=-1.0"),
-        ({"classify": 1.0, "selector": mm_parts.selector()}, "classify needs .* selector.pretrain"),
-        ({"predict_with": "both", "selector": None}, "predict_with='both' needs .*pretrain="),
+        ({"classify": 1.0, "selector": mm_parts.selector()}, "classify needs selector.pretrain"),
+        ({"predict_with": "both"}, "predict_with='both' needs classify= above 0"),
         ({"predict_with": "all"}, "predict_with 'all'; there are recognizer, both, selector"),
         ({"distill_temperature": 0.0}, "distill_temperature"),
         ({"selector": {"backbone": {"type": "torchvision.absent"}}}, "absent"),

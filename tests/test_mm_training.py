@@ -162,7 +162,7 @@ def test_a_checkpoint_trained_to_a_budget_is_tested_without_one(tmp_path):
         plain.selector.heads.frame_out.weight, trained.selector.heads.frame_out.weight
     )
     torch.save(plain.state_dict(), tmp_path / "no_classifier.pth")
-    both = MODELS.build(mm_parts.model(predict_with="both"))
+    both = MODELS.build(mm_parts.model(predict_with="both", classify=1.0))
     with pytest.raises(Ada3DError, match=r"differ in 2 tensors: selector.classifier"):
         load_weights(both, tmp_path / "no_classifier.pth")
     torch.save({f"recognizer.{k}": v for k, v in plain.recognizer.state_dict().items()},

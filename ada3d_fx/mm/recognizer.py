@@ -81,7 +81,8 @@ class Ada3DRecognizer(BaseModel):
             and of the selector's classifier's (the product of their probabilities, scaled), so that
             the recognizer is rewarded where it adds to what the selector knows; losses stay each
             network's own. ``'selector'``: its classifier alone; the recognizer does not run, and
-            clips are recorded with no frame.
+            clips are recorded with no frame. Both need ``classify``: a classifier that is left
+            behind while its features learn from rewards predicts badly.
         test_threshold: what the greedy policy's probabilities must exceed.
         greedy: how the greedy policy keeps frames, see `PolicyDistribution.mode`.
         selector_norm_eval: keep the selector's BatchNorm as it is in the policy stages, so that
@@ -141,10 +142,12 @@ class Ada3DRecognizer(BaseModel):
         self.predict_with = _one_of("predict_with", predict_with, SCORES)
         classifies = self.predict_with != "recognizer"
         self._set_selector(selector, selector_checkpoint, preprocessor, classifies)
-        if (classify or classifies) and getattr(self.selector, "classifier", None) is None:
-            option = "classify" if classify else f"predict_with={predict_with!r}"
+        if classify and getattr(self.selector, "classifier", None) is None:
+            raise Ada3DError("classify needs selector.pretrain='frame' or 'clip'")
+        if classifies and not classify:
             raise Ada3DError(
-                f"{option} needs a selector with a classifier: selector.pretrain='frame' or 'clip'"
+                f"predict_with={predict_with!r} needs classify= above 0, so that the selection "
+                "network's classifier learns as long as its features do"
             )
         self.warmup_full = warmup_full
         for option, weight in (("distill", distill), ("classify", classify)):
