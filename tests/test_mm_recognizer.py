@@ -267,26 +267,6 @@ def test_both_networks_predict_and_both_are_paid_for(pretrain):
     assert dearer <= alone[0].selector_macs < out[0].selector_macs
 
 
-def test_policies_are_rewarded_for_what_predicts():
-    """Where the selector knows the class by itself, every policy is right."""
-    correct = {}
-    for name in ("recognizer", "both"):
-        options = {"objective": {"samples": 2, "soft": 1.0}, "training_stage": "joint"}
-        selector = mm_parts.selector(pretrain="clip")
-        model = build(selector=selector, predict_with=name, classify=1.0, **options)
-        with torch.no_grad():
-            model.selector.classifier.weight.zero_()
-            model.selector.classifier.bias.copy_(torch.tensor([50.0, 0, 0, 0]))
-        inputs, samples = mm_parts.batch(4)
-        for sample in samples:
-            sample.set_gt_label(0)
-        losses = model.train()(inputs, samples, mode="loss")
-        correct[name] = losses["correct"].item()
-        losses["loss_policy"].backward()
-        assert model.selector.classifier.bias.grad is None  # it does not learn from rewards
-    assert correct["both"] == pytest.approx(1) and correct["recognizer"] < 0.9
-
-
 def test_a_full_policy_needs_no_heads_where_both_predict():
     model = build(test_policy="full", predict_with="both", classify=1.0).eval()
     assert 0 < model.tested_selector_macs < model.selector_macs

@@ -77,10 +77,9 @@ class Ada3DRecognizer(BaseModel):
         classify: weight of the selector's classifier in the policy stages too, so that what it told
             apart after its pre-training is not unlearned from rewards; needs a classifier.
         test_policy: ``'learned'`` (the greedy policy), ``'full'`` or ``'random'``.
-        predict_with: whose scores predict: ``'recognizer'``; ``'both'``: the sum of the recognizer's
-            and of the selector's classifier's (the product of their probabilities, scaled), so that
-            the recognizer is rewarded where it adds to what the selector knows; losses stay each
-            network's own. ``'selector'``: its classifier alone; the recognizer does not run, and
+        predict_with: whose scores predict at test time: ``'recognizer'``; ``'both'``: the sum of the
+            recognizer's and of the selector's classifier's (the product of their probabilities,
+            scaled); rewards and losses stay each network's own. ``'selector'``: its classifier alone; the recognizer does not run, and
             clips are recorded with no frame. Both need ``classify``: a classifier that is left
             behind while its features learn from rewards predicts badly.
         test_threshold: what the greedy policy's probabilities must exceed.
@@ -273,16 +272,11 @@ class Ada3DRecognizer(BaseModel):
             policy = self.choose(clips)
             return policy, self.recognizer(clips, policy).float()
         features = self.selector.frame_features(clips)
-        classes = self.class_scores(features)
+        classes = self.selector.classify(features).float().mean(1)
         if self.predict_with == "selector":
             return Policy.full(self.plan, len(clips), clips.device), classes
         policy = self.choose(clips, features)
         return policy, self.recognizer(clips, policy).float() + classes
-
-    def class_scores(self, features: Tensor) -> Tensor:
-        """The selection network's own scores [N, num_classes] of clips with frame features [N, T,
-        D]."""
-        return self.selector.classify(features).float().mean(1)
 
     def predict(self, clips: Tensor, data_samples: list) -> list:
         """Scores averaged over views by the head; each sample records its views' policies and

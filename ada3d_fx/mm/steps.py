@@ -70,10 +70,7 @@ def policy_step(model: Ada3DRecognizer, clips: Tensor, data_samples: list) -> Lo
     with torch.set_grad_enabled(joint or relaxed):
         scores, auxiliary = model.recognizer.with_auxiliary(clips[which], policy)
     scores, labels = scores.float(), labels_of(data_samples, clips.device)[which]
-    judged = scores  # what will predict at test time
-    if model.predict_with == "both":
-        judged = scores + model.class_scores(features).detach()[which]
-    correct = correctness(judged.detach(), labels, goal.multi_label, goal.soft)
+    correct = correctness(scores.detach(), labels, goal.multi_label, goal.soft)
     weight = model.cost_weight.value.clone()
     rewards = [
         reward(correct, cost, goal.gamma, weight)
@@ -83,7 +80,7 @@ def policy_step(model: Ada3DRecognizer, clips: Tensor, data_samples: list) -> Lo
     model.cost_weight.update(usage["gmacs"])
     log = _policy_log(model, distribution, greedy, rewards, correct, len(drawn))
     if relaxed:
-        loss = straight_through_loss(repeated, judged, labels, drawn, goal, weight)
+        loss = straight_through_loss(repeated, scores, labels, drawn, goal, weight)
     else:
         advantages = _advantages(model, rewards, n)
         loss = policy_loss(distribution, drawn, *advantages, goal.entropy)
