@@ -138,6 +138,11 @@ def test_collapse_is_named():
         "one frame is kept of 90 % of the clips (is gamma too low?)"
     ]
     assert collapse(torch.cat([one.repeat(8, 1), some, some]), some.repeat(10, 1)) == []
+    pairs = one.repeat_interleave(2, dim=1)
+    assert collapse(pairs, some) == [] == collapse(one, some, unit=None)
+    assert collapse(pairs, some, unit=2) == [
+        "one unit of 2 frames is kept of 100 % of the clips (is gamma too low?)"
+    ]
 
 
 def test_collapse_is_warned_of(clips, tmp_path, caplog):

@@ -217,7 +217,8 @@ class PolicyLogHook(Hook):
             return
         runner.logger.info(f"policies: {self._summary()}")
         if model.test_policy == "learned":
-            for message in collapse(torch.cat(self._frames), torch.cat(self._stages)):
+            frames, stages = torch.cat(self._frames), torch.cat(self._stages)
+            for message in collapse(frames, stages, model.plan.frame_unit):
                 runner.logger.warning(f"policies: {message}")
 
 
@@ -243,8 +244,9 @@ def stalled(means: Mapping[str, float]) -> list[str]:
     return found
 
 
-def collapse(frames: torch.Tensor, stages: torch.Tensor) -> list[str]:
-    """What is wrong with these greedy policies (bool [N, T], [N, K]) as a whole."""
+def collapse(frames: torch.Tensor, stages: torch.Tensor, unit: int | None = 1) -> list[str]:
+    """What is wrong with these greedy policies (bool [N, T], [N, K]) as a whole; ``unit``: as many
+    frames are kept or dropped together, None: none are dropped."""
     found = []
     if len(frames) > 1 and Policy(frames, stages).num_distinct == 1:
         found.append("collapsed to one pattern for all clips; nothing depends on the clip")
@@ -254,9 +256,11 @@ def collapse(frames: torch.Tensor, stages: torch.Tensor) -> list[str]:
             f"everything is kept of {100 * full:.0f} % of the clips; next to nothing is saved "
             "(is gamma too high?)"
         )
-    single = (frames.sum(1) == 1).double().mean().item()
-    if frames.shape[1] > 1 and single >= NEARLY_ALL:
-        found.append(f"one frame is kept of {100 * single:.0f} % of the clips (is gamma too low?)")
+    if unit is not None and frames.shape[1] > unit:
+        least = (frames.sum(1) == unit).double().mean().item()
+        if least >= NEARLY_ALL:
+            kept = "one frame" if unit == 1 else f"one unit of {unit} frames"
+            found.append(f"{kept} is kept of {100 * least:.0f} % of the clips (is gamma too low?)")
     return found
 
 
