@@ -12,8 +12,8 @@ Rows, as in tables 1, 5 and 6 of the paper:
 - random_ft: from the same recognizer, trained under such policies for as many steps as ada3d;
 - ada3d: the config's own training stages, then the greedy policies;
 - shuffled: ada3d's recognizer under ada3d's policies, dealt out among the clips at random;
-- recognizer_only, selector_only: ada3d by the scores of one of its networks, where the config
-  predicts with both; the second without any policy;
+- recognizer_only, recognizer_shuffled, selector_only: where the config predicts with both
+  networks, ada3d and shuffled by the scores of one of them; the last without any policy;
 - upper_both, random_ft_both: upper's and random_ft's recognizers, whose scores are added to those
   of ada3d's selection network; random policies such that both cost what ada3d costs;
 - upper_ft: from the same recognizer, all frames and all stages, trained for as many steps as ada3d;
@@ -68,7 +68,10 @@ from ada3d_fx.results import DIFFERENCE_COLUMNS, aggregate, differences
 USAGE_DRAWS = 4096  # random policies by whose mean price the budgets are matched
 ROWS = ("upper", "random", "random_ft", "ada3d")
 ABLATIONS = ("shuffled", "upper_ft", "no_stage1", "no_stage2", "random_frames", "random_stages")
-SCORES = ("recognizer_only", "selector_only", "upper_both", "random_ft_both")
+SCORES = (
+    *("recognizer_only", "recognizer_shuffled", "selector_only"),
+    *("upper_both", "random_ft_both"),
+)
 EVERY_ROW = (*ROWS, *SCORES, *ABLATIONS)
 PLAIN = {"predict_with": "recognizer"}  # of rows without a selection network
 
@@ -180,15 +183,13 @@ class Run:
         return self._trained("random_ft", random_stages(self.stages), **options, **PLAIN)
 
     def _shuffled(self) -> dict:
-        result = self.make("ada3d")
-        order = torch.randperm(len(result["clips"]), generator=torch.Generator().manual_seed(0))
-        others = report.policies_of(result["clips"])[order]
-        return self._test("shuffled", result["checkpoint"], policies=others)
+        return self._under("shuffled", shuffled)
 
     def _recognizer_only(self) -> dict:
-        result = self.make("ada3d")
-        policies = report.policies_of(result["clips"])
-        return self._test("recognizer_only", result["checkpoint"], policies=policies, **PLAIN)
+        return self._under("recognizer_only", **PLAIN)
+
+    def _recognizer_shuffled(self) -> dict:
+        return self._under("recognizer_shuffled", shuffled, **PLAIN)
 
     def _selector_only(self) -> dict:
         checkpoint = self.make("ada3d")["checkpoint"]
@@ -235,6 +236,14 @@ class Run:
         return self._trained("random_stages", self.stages, **options)
 
     # ------------------------------------------------------------------------------------ parts
+
+    def _under(
+        self, name: str, change: Callable[[Policy], Policy] = lambda same: same, **model_options
+    ) -> dict:
+        """ada3d's networks under its own policies, or what ``change`` makes of them."""
+        result = self.make("ada3d")
+        policies = change(report.policies_of(result["clips"]))
+        return self._test(name, result["checkpoint"], policies=policies, **model_options)
 
     @property
     def stages(self) -> list[dict]:
@@ -361,6 +370,11 @@ def stages_of(config: Config) -> list[dict]:
     )
 
 
+def shuffled(policies: Policy) -> Policy:
+    """The same policies, dealt out at random."""
+    return policies[torch.randperm(len(policies), generator=torch.Generator().manual_seed(0))]
+
+
 def one_after_another(policies: Policy) -> Callable[..., Policy]:
     """In place of `Ada3DRecognizer.choose`: for the first clips the first policies, and so on."""
     indices = iter(range(len(policies)))
@@ -424,6 +438,8 @@ def write_report(args: argparse.Namespace, runs: list[Run], begin: float) -> str
     names = class_names(runs[0].config)
     usage = report.usage_by_class(results.get("ada3d", []), names)
     gaps, folder = differences(results), runs[0].folder.parent
+    plain = [*ROWS[:3], "recognizer_only", "recognizer_shuffled"]
+    gaps += differences({k: v for k, v in results.items() if k in plain}, "recognizer_only")
     share = {row["name"]: row["gmacs"] / rows[0]["gmacs"] for row in rows}
     result = {
         "rows": rows, "kinds": kinds, "classes": usage, "differences": gaps,

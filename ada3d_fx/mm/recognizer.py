@@ -79,9 +79,10 @@ class Ada3DRecognizer(BaseModel):
         test_policy: ``'learned'`` (the greedy policy), ``'full'`` or ``'random'``.
         predict_with: whose scores predict at test time: ``'recognizer'``; ``'both'``: the sum of the
             recognizer's and of the selector's classifier's (the product of their probabilities,
-            scaled); rewards and losses stay each network's own. ``'selector'``: its classifier alone; the recognizer does not run, and
-            clips are recorded with no frame. Both need ``classify``: a classifier that is left
-            behind while its features learn from rewards predicts badly.
+            scaled); or ``'selector'``: its classifier alone; the recognizer does not run, and clips
+            are recorded with no frame. Rewards and losses stay each network's own. Both need
+            ``classify``: a classifier that is left behind while its features learn from rewards
+            predicts badly.
         test_threshold: what the greedy policy's probabilities must exceed.
         greedy: how the greedy policy keeps frames, see `PolicyDistribution.mode`.
         selector_norm_eval: keep the selector's BatchNorm as it is in the policy stages, so that
