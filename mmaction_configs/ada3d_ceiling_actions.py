@@ -23,6 +23,7 @@ model = dict(
     # Some 350 clips are few to learn all policies from; the plain recognizer's scores help.
     distill=1.0,
     classify=1.0,  # what tells sitting down from walking must not be unlearned from rewards
+    predict_with="both",  # the selection network, which sees differences, classifies as well
     # Frames are much alike here: a threshold would turn all of them on or off at once.
     greedy="spread",
     objective=dict(
