@@ -17,6 +17,7 @@ ORDER = [
     "segments",
     "trace",
     "rules",
+    "shapes",
     "layouts",
     "stages",
     "ops",

@@ -181,6 +181,9 @@ def test_what_each_network_predicts_alone_and_with_the_other(comparison, monkeyp
     assert alone["frames"] == alone["gmacs_recognizer"] == 0
     assert alone["gmacs"] == alone["gmacs_selector"] == found["upper_both"]["gmacs_selector"]
     assert found["upper_both"]["gmacs_recognizer"] == found["upper"]["gmacs"]
+    names = [gap["name"] for gap in report["differences"]]
+    assert {"ada3d - selector_only", "recognizer_only - random_ft"} <= set(names)
+    assert "recognizer_only - ada3d" not in names
     assert found["random_ft_both"]["gmacs"] == pytest.approx(ours["gmacs"], rel=0.2)  # 8 clips
     folder = tmp_path / "both" / "seed0"
     results = {name: json.loads((folder / name / "result.json").read_text()) for name in rows}
