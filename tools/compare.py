@@ -19,8 +19,8 @@ Rows, as in tables 1, 5 and 6 of the paper:
 - upper_ft: from the same recognizer, all frames and all stages, trained for as many steps as ada3d;
 - no_stage1, no_stage2: without the selection network's own stage, without joint training;
 - random_frames, random_stages: one of the two policies random, of ada3d's usage; the other learned;
-- each --variant: ada3d with other config entries. It shares ada3d's warm-up if it changes the
-  objective or the greedy policy only.
+- each --variant: ada3d with other config entries. It shares ada3d's warm-up if it changes nothing
+  that a warm-up reads.
 
 With a budget in the config, the threshold of greedy policies is set so that they cost it on the
 training list. In CHECKPOINT, {fold} and {seed} stand for the run's. Every part leaves its result in
@@ -293,8 +293,9 @@ class Run:
         return build_runner(config)
 
     def _shares_warmup(self, name: str | Path) -> bool:
-        later = ("model.objective.", "model.greedy", "model.test_", "model.predict_with")
-        return all(key.startswith(later) for key in self.variants.get(str(name), {}))
+        later = ("objective.", "classify", "greedy", "test_", "predict_with")  # not in a warm-up
+        entries = self.variants.get(str(name), {})
+        return all(key.removeprefix("model.").startswith(later) for key in entries)
 
     def _set_stages(self, config: Config, stages: list[dict]) -> None:
         for hook in config.custom_hooks:
