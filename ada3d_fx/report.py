@@ -170,17 +170,19 @@ def usage_by_class(
     results: Sequence[Mapping[str, Any]], names: Mapping[int, str]
 ) -> list[dict[str, Any]]:
     """What the clips of each class use: a row of `CLASS_COLUMNS` for each label among the ``clips``
-    of the results (see `write_policies`)."""
+    of the results (see `write_policies`). A video of several results of one ``fold`` counts once."""
     by_label: dict[int, list[Mapping[str, Any]]] = {}
+    videos: dict[int, set] = {}
     for result in results:
         for clip in result["clips"]:
             if clip["label"] is not None:
                 by_label.setdefault(clip["label"], []).append(clip)
+                videos.setdefault(clip["label"], set()).add((result.get("fold"), clip["video"]))
     return [
         {
             "label": label,
             "name": names.get(label, str(label)),
-            "videos": sum(clip["view"] == 0 for clip in clips),
+            "videos": len(videos[label]),
             "accuracy": 100 * _mean(clip["predicted"] == label for clip in clips),
             "frames": _mean(clip["num_frames"] for clip in clips),
             "stages": _mean(clip["num_stages"] for clip in clips),

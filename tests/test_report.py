@@ -104,3 +104,19 @@ def test_price_picture(tmp_path):
     lines = [draw.Line("0 of 1", [1, 2], [1, 2]), draw.Line("1 of 1", [2, 4], [2, 4])]
     draw.draw_prices([1, 2], lines, {"2D part": 2, "+ stem": 2}, tmp_path / "p.png", "x", 4, 1)
     assert (tmp_path / "p.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_usage_by_class_counts_a_video_once_for_all_views_and_seeds():
+    def clip(video, view, label, frames, predicted=1):
+        return {"video": video, "view": view, "label": label, "predicted": predicted,
+                "num_frames": frames, "num_stages": 2, "macs": 10**9, "selector_macs": 0}  # fmt: skip
+
+    seeds = [
+        {"fold": 0, "clips": [clip("a", 0, 1, 2), clip("a", 1, 1, 4), clip("b", 0, 2, 8)]},
+        {"fold": 0, "clips": [clip("a", 0, 1, 6, predicted=2), clip("a", 1, 1, 4, predicted=2)]},
+        {"fold": 1, "clips": [clip("a", 0, 1, 4), clip("c", 0, None, 1)]},
+    ]
+    first, second = report.usage_by_class(seeds, {1: "walk"})
+    assert (first["name"], first["videos"], second["name"], second["videos"]) == ("walk", 2, "2", 1)
+    assert first["frames"] == 4 and first["accuracy"] == pytest.approx(60)
+    assert first["gmacs"] == 1 and second["frames"] == 8
