@@ -202,17 +202,13 @@ class Run:
         )
 
     def _random_ft_both(self) -> dict:
-        checkpoint, recognizer = (
-            self.make("ada3d")["checkpoint"],
-            self.make("random_ft")["checkpoint"],
-        )
-        options = {"test_policy": "random", "predict_with": "both"}
-        runner = self._tester("random_ft_both", **options)
-        left = self.make("ada3d")["row"]["gmacs"] - runner.model.tested_selector_macs / 1e9
-        usage = match_usage(self.model, **self.own_usage, gmacs=left)
+        ours, theirs = self.make("ada3d"), self.make("random_ft")
+        left = ours["row"]["gmacs"] - self.model.classifier_macs / 1e9
         return self._test(
-            "random_ft_both", checkpoint, recognizer=recognizer, random_policy=usage, **options
-        )
+            "random_ft_both", ours["checkpoint"], recognizer=theirs["checkpoint"],
+            test_policy="random", predict_with="both",
+            random_policy=match_usage(self.model, **self.own_usage, gmacs=left),
+        )  # fmt: skip
 
     def _upper_ft(self) -> dict:
         stages, everything = random_stages(self.stages), {"frames": 1.0, "stages": 1.0}

@@ -153,8 +153,9 @@ def load_weights(model: nn.Module, checkpoint: str | Path) -> None:
             if model.test_policy == "learned" or model.predict_with != "recognizer":
                 raise Ada3DError(
                     f"checkpoint: {checkpoint} holds no selection network, so there is neither a "
-                    "learned policy nor a class score of it; try --policy full or random and "
-                    "predict_with='recognizer', or a checkpoint of this config's run"
+                    "learned policy nor a class score of it; try --policy full or random (with "
+                    "--cfg-options model.predict_with=recognizer where the config predicts with both) "
+                    "or a checkpoint of this config's run"
                 )
             return load_recognizer(model.recognizer, checkpoint)
         missing = model.load_state_dict(weights, strict=False)

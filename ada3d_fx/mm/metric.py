@@ -19,8 +19,8 @@ class PolicyCostMetric(BaseMetric):
     Every view of a video is a clip. Gives ``gmacs`` (recognizer and selection network), its
     percentiles ``gmacs_p10 p50 p90 max``, ``gmacs_recognizer``, ``gmacs_selector``, ``stages``
     (#3D), ``frames`` (#Frame), ``distinct_policies``, ``reward`` (mean of R(u) + R(v), eq. 4-5,
-    under the tested policy, where there are labels) and, for each of ``kinds``, ``frames_KIND``, ``stages_KIND`` and
-    ``accuracy_KIND``.
+    under the tested policy; where there are labels) and, for each of ``kinds``, ``frames_KIND``,
+    ``stages_KIND`` and ``accuracy_KIND``.
 
     Args:
         kinds: {name: labels}, classes to be reported apart; a video is of the kind of its label.
