@@ -30,7 +30,8 @@ class Policy:
     (tensor([2]), tensor([1]))
 
     ``gates``: the same decisions as floating numbers ([N, T], [N, K]) through which gradients flow,
-    see `PolicyDistribution.straight_through`; slices and unions of policies have none.
+    see `PolicyDistribution.straight_through`; slices of policies have none, and in a union the gates
+    of the policies that had none have no gradients.
 
     Raises:
         Ada3DError: not bool, not two-dimensional, different numbers of clips or devices, or a clip
@@ -99,7 +100,14 @@ class Policy:
     @classmethod
     def cat(cls, policies: Sequence[Policy]) -> Policy:
         """The clips of all these policies, in order."""
-        return cls(torch.cat([p.frames for p in policies]), torch.cat([p.stages for p in policies]))
+        bits = [(p.frames, p.stages) for p in policies]
+        given = next((p.gates for p in policies if p.gates is not None), None)
+        gates = None
+        if given is not None:
+            plain = [[v.to(gate) for v, gate in zip(hard, given)] for hard in bits]
+            soft = [p.gates or none for p, none in zip(policies, plain)]
+            gates = tuple(torch.cat(parts) for parts in zip(*soft))
+        return cls(*(torch.cat(parts) for parts in zip(*bits)), gates)
 
     @property
     def num_frames(self) -> Tensor:

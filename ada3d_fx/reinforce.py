@@ -24,14 +24,14 @@ class Objective:
     printed: 1 and 2); ``cost='flops'``: both are the multiply-adds of the executed policy over
     those of the full one. ``baseline``: ``'leave_one_out'`` (the mean reward of the clip's other
     samples), ``'greedy'`` (the reward of its most probable policy, which the recognizer then learns
-    from too in the joint stage) or ``'moving_average'``.
-    ``entropy``: weight of an entropy bonus. ``multi_label``: how right a set of labels is
-    predicted, see `correctness`. ``estimator``: of the gradient of eq. 5, ``'reinforce'`` (eq. 6-7)
-    or ``'straight_through'``, see `straight_through_loss`. ``soft``: where it is above 0, a
-    prediction is as right as the probability that it gives to the label, its scores divided by this
-    temperature; 0 is the paper's right or wrong. ``budget``: GMACs per clip, selection network
-    included, that the drawn policies shall cost on average; the weight of the cost follows it with
-    the rate ``budget_rate``, see `CostWeight`.
+    from too in the joint stage) or ``'moving_average'``. ``entropy``: weight of an entropy bonus.
+    ``multi_label``: how right a set of labels is predicted, see `correctness`. ``estimator``: of
+    the gradient of eq. 5, ``'reinforce'`` (eq. 6-7) or ``'straight_through'``, see
+    `straight_through_loss`; it executes each sample twice, with the kept frames and with all.
+    ``soft``: where it is above 0, a prediction is as right as the probability that it gives to the
+    label, its scores divided by this temperature; 0 is the paper's right or wrong. ``budget``:
+    GMACs per clip, selection network included, that the drawn policies shall cost on average; the
+    weight of the cost follows it with the rate ``budget_rate``, see `CostWeight`.
     """
 
     gamma: float = 1.0
@@ -182,6 +182,16 @@ def policy_loss(
     return -gain.mean() - _bonus(distribution, entropy)
 
 
+def with_dropped(scores: Tensor, every: Tensor, policy: Policy) -> Tensor:
+    """``scores`` [M, classes] of ``policy``, unchanged, with gradients for the gates of dropped
+    frames too: those of ``scores + mean of their gates * (every - scores)``, where ``every`` [M,
+    classes] are the scores of the same clips and stages with every frame."""
+    dropped = ~policy.frames
+    gates = policy.gates[0]
+    share = ((gates - gates.detach()) * dropped).sum(1) / dropped.sum(1).clamp(min=1)
+    return scores + share[:, None].to(scores) * (every - scores).detach()
+
+
 def straight_through_loss(
     distribution: PolicyDistribution,
     scores: Tensor,
@@ -195,7 +205,8 @@ def straight_through_loss(
 
     scores [M, classes] of the policies' M clips, with gradients; labels int [M]; weight: of O(x).
     Each decision gets the gradient of its own reward, as in eq. 7: right predictions, and its own
-    cost where they are right. A frame that is dropped is not executed: its gate sees its cost only.
+    cost where they are right. A frame that is dropped is not executed: its gate sees its cost only,
+    unless `with_dropped` has told what the frame would have changed.
 
     Raises:
         Ada3DError: a policy without gates, or sets of labels.

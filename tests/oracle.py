@@ -91,9 +91,10 @@ class _Blend(nn.Module):
         return centre + self.gate * (self.conv(x) - centre)
 
 
-def gate_gradients(model, plan, clips, policy, loss):
+def gate_gradients(model, plan, clips, policy, loss, dropped=False):
     """Gradients [N, T], [N, K] of ``loss(scores)`` with regard to gates of value 1 or 0: clip by
-    clip, the kept frames times their gates, stages as blends. A dropped frame's is 0."""
+    clip, the kept frames times their gates, stages as blends. A dropped frame's is 0, or with
+    ``dropped`` its share of what all frames would change."""
     frames = policy.frames.to(clips).requires_grad_()
     stages = policy.stages.to(clips).requires_grad_()
     rows = []
@@ -106,7 +107,12 @@ def gate_gradients(model, plan, clips, policy, loss):
                 setattr(own.get_submodule(parent), name, blend)
         kept = policy.frames[i]
         x = (clip * frames[i, None, :, None, None])[:, kept]
-        rows.append(own.cls_head(own.backbone(x[None])))
+        row = own.cls_head(own.backbone(x[None]))
+        if dropped and not kept.all():
+            whole = sliced(model, plan, policy.stages[i].tolist())
+            change = whole.cls_head(whole.backbone(clip[None])) - row
+            row = row + frames[i][~kept].mean() * change.detach()
+        rows.append(row)
     loss(torch.cat(rows)).backward()
     return frames.grad, stages.grad
 

@@ -13,6 +13,7 @@ from torch import nn
 
 import ada3d_fx
 from ada3d_fx import Ada3DError, Policy, UnsupportedModel
+from ada3d_fx.reinforce import with_dropped
 
 EXACT = dict(rtol=1e-9, atol=1e-9)
 FAMILY = [*RESNETS, "slowonly"]
@@ -520,9 +521,17 @@ def test_gates_have_the_gradients_of_blends(name):
         return (scores.softmax(1) * weight).sum()
 
     gates = [bits.double().requires_grad_() for bits in (policy.frames, policy.stages)]
-    scores = adaptive(x, Policy(policy.frames, policy.stages, tuple(gates)))
-    torch.testing.assert_close(scores, adaptive(x, policy), **EXACT)
-    found = torch.autograd.grad(loss(scores), gates)
-    for ours, theirs in zip(found, oracle.gate_gradients(model, adaptive.plan, x, policy, loss)):
-        assert theirs.abs().max() > 0
-        torch.testing.assert_close(ours, theirs, **EXACT)
+    gated = Policy(policy.frames, policy.stages, tuple(gates))
+    every = Policy(torch.ones_like(policy.frames), policy.stages)
+    for dropped in (False, True):
+        scores = adaptive(x, gated)
+        if dropped:
+            both = adaptive(torch.cat([x, x]), Policy.cat([gated, every]))
+            scores = with_dropped(both[: len(x)], both[len(x) :], gated)
+        torch.testing.assert_close(scores, adaptive(x, policy), **EXACT)
+        found = torch.autograd.grad(loss(scores), gates)
+        twin = oracle.gate_gradients(model, adaptive.plan, x, policy, loss, dropped)
+        for ours, theirs in zip(found, twin):
+            assert theirs.abs().max() > 0
+            torch.testing.assert_close(ours, theirs, **EXACT)
+        assert dropped == bool(twin[0][~policy.frames].any())

@@ -160,6 +160,7 @@ def test_full_indexing_cat_and_repeat():
     assert len(full) == 3 and full.frames.all() and full.stages.all()
     some = Policy.random(PLAN, 4)
     assert Policy.cat([some[:1], some[1:]]) == some
+    assert Policy.cat([some[:1], some[1:]]).gates is None
     assert some[2] == some[2:3] and some[-1] == some[3]
     assert some.repeat_interleave(2)[torch.arange(0, 8, 2)] == some
     assert repr(full[0]) == "Policy(1 clips: ######## #####)"

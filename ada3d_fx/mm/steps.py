@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..policy import Policy, PolicyDistribution
-from ..reinforce import correctness, costs, policy_loss, reward, straight_through_loss
+from ..reinforce import correctness, costs, policy_loss, reward, straight_through_loss, with_dropped
 
 if TYPE_CHECKING:  # it calls these steps
     from .recognizer import Ada3DRecognizer
@@ -65,7 +65,11 @@ def policy_step(model: Ada3DRecognizer, clips: Tensor, data_samples: list) -> Lo
         drawn = _with_gates(model, repeated, drawn)
     greedy = model.partly_random(distribution.mode(greedy=model.greedy))
     policy, which = drawn, torch.arange(n, device=clips.device).repeat_interleave(goal.samples)
-    if goal.baseline == "greedy" and not relaxed:  # behind the samples, in the same forward
+    # behind the samples, in the same forward
+    if relaxed and drawn.gates[0].requires_grad:
+        every = Policy(torch.ones_like(drawn.frames), drawn.stages)
+        policy, which = Policy.cat([drawn, every]), which.repeat(2)
+    elif goal.baseline == "greedy" and not relaxed:
         policy, which = Policy.cat([drawn, greedy]), torch.cat([which, which[:: goal.samples]])
     with torch.set_grad_enabled(joint or relaxed):
         scores, auxiliary = model.recognizer.with_auxiliary(clips[which], policy)
@@ -80,7 +84,9 @@ def policy_step(model: Ada3DRecognizer, clips: Tensor, data_samples: list) -> Lo
     model.cost_weight.update(usage["gmacs"])
     log = _policy_log(model, distribution, greedy, rewards, correct, len(drawn))
     if relaxed:
-        loss = straight_through_loss(repeated, scores, labels, drawn, goal, weight)
+        own, every = scores[: len(drawn)], scores[len(drawn) :]
+        own = with_dropped(own, every, drawn) if len(every) else own
+        loss = straight_through_loss(repeated, own, labels[: len(drawn)], drawn, goal, weight)
     else:
         advantages = _advantages(model, rewards, n)
         loss = policy_loss(distribution, drawn, *advantages, goal.entropy)
