@@ -10,8 +10,10 @@ import pytest
 import select_clips
 import torch
 from mmaction.registry import MODELS
+from mmengine.config import Config
 
 import ada3d_fx.mm  # noqa: F401
+from ada3d_fx.mm.launch import build_runner, load_weights
 
 
 def test_long_videos_show_their_class_in_some_segments():
@@ -75,3 +77,22 @@ def test_one_clip_per_video_is_refused(work, monkeypatch, capsys):
     options = ["--cfg-options", "test_dataloader.dataset.pipeline.1.num_clips=1"]
     assert run(monkeypatch, work[0], *options) == 2
     assert "set num_clips of its SampleFrames" in capsys.readouterr().err
+
+
+def test_predicting_with_both_networks(work, monkeypatch, capsys):
+    """The sum of what each predicts alone, under the same policies; the selection network alone
+    sees every clip anyway, so that is refused."""
+    seen = {}
+    for which in ("recognizer", "selector", "both"):
+        config = Config.fromfile(work[0] / "config.py")
+        config.work_dir = str(work[0] / "look")
+        config.model.update(classify=1.0, predict_with=which)
+        runner = build_runner(config)
+        load_weights(runner.model, str(work[0] / "model.pth"))
+        seen[which] = select_clips.look_at_all(runner, config.test_dataloader)
+    total = seen["recognizer"].scores + seen["selector"].scores
+    torch.testing.assert_close(seen["both"].scores, total)
+    assert torch.equal(seen["both"].gmacs, seen["recognizer"].gmacs)
+    options = ["--cfg-options", "model.classify=1.0", "model.predict_with=selector"]
+    assert run(monkeypatch, work[0], *options) == 2
+    assert "looks at every clip" in capsys.readouterr().err

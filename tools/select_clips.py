@@ -86,8 +86,7 @@ def look_at_all(runner, loader_config: Config) -> Videos:
         inputs, samples = data["inputs"], data["data_samples"]
         clips = inputs.flatten(0, 1)
         features = model.selector.frame_features(clips)
-        policy = model.policy_of(features)
-        scores = model.recognizer(clips, policy).float()
+        policy, scores = model.scored(clips, features)
         shape = inputs.shape[:2]
         found = (glances(features), scores, model.price(policy)[:, None].double() / 1e9)
         glance, scores, gmacs = (value.unflatten(0, shape).cpu() for value in found)
@@ -172,6 +171,8 @@ def main() -> None:
     config = load_config(args.config, args.cfg_options)
     if config.model.get("type") != "Ada3DRecognizer":
         raise Ada3DError(f"{args.config}: its model is no Ada3DRecognizer")
+    if config.model.get("predict_with") == "selector":
+        raise Ada3DError("predict_with='selector' looks at every clip; try 'both' or 'recognizer'")
     out = Path(args.work_dir or config.get("work_dir") or "work_dirs/select_clips")
     config.work_dir, config.load_from, config.resume = str(out), None, False
     config.model.recognizer_checkpoint, config.randomness = None, {"seed": args.seed}

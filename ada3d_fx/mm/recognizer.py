@@ -267,12 +267,13 @@ class Ada3DRecognizer(BaseModel):
             return Policy(drawn.frames, policy.stages)
         return Policy(policy.frames, drawn.stages)
 
-    def scored(self, clips: Tensor) -> tuple[Policy, Tensor]:
-        """Policies of test time and scores [N, num_classes] of clips [N, C, T, H, W]."""
+    def scored(self, clips: Tensor, features: Tensor | None = None) -> tuple[Policy, Tensor]:
+        """Policies of test time and scores [N, num_classes] of clips [N, C, T, H, W]; ``features``
+        as for `choose`."""
         if self.predict_with == "recognizer":
-            policy = self.choose(clips)
+            policy = self.choose(clips, features)
             return policy, self.recognizer(clips, policy).float()
-        features = self.selector.frame_features(clips)
+        features = self.selector.frame_features(clips) if features is None else features
         classes = self.selector.classify(features).float().mean(1)
         if self.predict_with == "selector":
             return Policy.full(self.plan, len(clips), clips.device), classes
