@@ -174,10 +174,11 @@ def usage_by_class(
     by_label: dict[int, list[Mapping[str, Any]]] = {}
     videos: dict[int, set] = {}
     for result in results:
-        for clip in result["clips"]:
+        for at, clip in enumerate(result["clips"]):
             if clip["label"] is not None:
                 by_label.setdefault(clip["label"], []).append(clip)
-                videos.setdefault(clip["label"], set()).add((result.get("fold"), clip["video"]))
+                video = (result.get("fold"), clip["video"] or at)  # by place where it has no name
+                videos.setdefault(clip["label"], set()).add(video)
     return [
         {
             "label": label,

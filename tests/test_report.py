@@ -120,3 +120,5 @@ def test_usage_by_class_counts_a_video_once_for_all_views_and_seeds():
     assert (first["name"], first["videos"], second["name"], second["videos"]) == ("walk", 2, "2", 1)
     assert first["frames"] == 4 and first["accuracy"] == pytest.approx(60)
     assert first["gmacs"] == 1 and second["frames"] == 8
+    unnamed = [{"clips": [clip(None, 0, 1, 2), clip(None, 0, 1, 2)]} for seed in range(2)]
+    assert report.usage_by_class(unnamed, {})[0]["videos"] == 2
