@@ -65,9 +65,12 @@ def comparison(tmp_path_factory):
 
 
 def run(monkeypatch, arguments, *options):
-    monkeypatch.setattr(sys, "argv", ["compare.py", *arguments, *options])
+    """As it is typed: the work dir is a relative path."""
+    out = Path(arguments[-1])
+    monkeypatch.chdir(out.parent)
+    monkeypatch.setattr(sys, "argv", ["compare.py", *arguments[:-1], out.name, *options])
     assert compare.main() == 0
-    return json.loads((Path(arguments[-1]) / "report.json").read_text())
+    return json.loads((out / "report.json").read_text())
 
 
 def test_comparison_leaves_its_report(comparison, monkeypatch, capsys):

@@ -28,7 +28,8 @@ def work(tmp_path_factory):
 
 
 def run(monkeypatch, folder, *options):
-    arguments = ["tradeoff.py", folder / "config.py", "--work-dir", folder / "out", *options]
+    arguments = ["tradeoff.py", folder / "config.py", "--work-dir", "out", *options]
+    monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "argv", list(map(str, arguments)))
     assert tradeoff.main() == 0
     assert (folder / "out" / "tradeoff.png").read_bytes()[:4] == b"\x89PNG"

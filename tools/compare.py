@@ -268,11 +268,11 @@ class Run:
             return self._runner("plan").model
 
     def _config(self, name: str | Path, model_options: Mapping) -> Config:
-        """A copy of the config whose work dir is ``name`` below the run's folder."""
+        """A copy of the config whose work dir is this path, or what has this name in the run's."""
         config = copy.deepcopy(self.config)
         config.merge_from_dict(self.variants.get(str(name), {}))
         config.model.update(model_options)
-        config.work_dir = str(self.folder / name)
+        config.work_dir = str(name if isinstance(name, Path) else self.folder / name)
         self.count += 1  # MMEngine wants another name for each runner of a process
         config.experiment_name = f"{self.folder}_{Path(name).name}_{self.count}".replace("/", "_")
         return config
