@@ -220,12 +220,13 @@ def _draw_gates(ax, example: Example) -> None:
         text = f"{name}\n{'3D' if on else '2D'}"
         ax.text(left + width / 2, 0.23, text, ha="center", va="center", fontsize=6)
     wrong = example.known and example.label != example.prediction
+    kept = int(example.frames.sum())
     ax.text(0, 0.82, f"{example.label}", fontsize=8, va="center", weight="bold")
     ax.text(
         0,
         0.55,
         f"predicted {example.prediction}, {example.gmacs:.4g} GMACs, "
-        f"{int(example.frames.sum())} frames",
+        f"{kept} frame{'s' * (kept != 1)}",
         fontsize=7,
         va="center",
         color="tab:red" if wrong else "black",

@@ -36,13 +36,15 @@ def test_pictures_and_rows(work):
     (work / "list.txt").unlink()  # no list is needed
     paths = {"--out": work / "p.png", "--gif": work / "p.gif", "--json": work / "p.json"}
     options = [str(part) for pair in paths.items() for part in pair]
-    tool = Path(visualize_policy.__file__)
+    tool, before = Path(visualize_policy.__file__), set(work.iterdir())
     done = subprocess.run(  # a process of its own: nothing is registered beforehand
         [sys.executable, "-W", "ignore", tool, work / "config.py", work / "model.pth", *videos,
          *options],
         capture_output=True, text=True, env={"PYTHONPATH": str(tool.parents[1]), "PATH": ""},
+        cwd=work,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert set(work.iterdir()) - before == set(paths.values())
     assert paths["--out"].read_bytes()[:4] == b"\x89PNG"
     assert paths["--gif"].read_bytes()[:3] == b"GIF"
     rows = json.loads(paths["--json"].read_text())

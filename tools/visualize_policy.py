@@ -15,6 +15,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from mmengine.config import Config, DictAction
 from mmengine.dataset import Compose
@@ -78,10 +79,10 @@ def main() -> None:
     missing = [video for video in args.videos if not Path(video).is_file()]
     if missing:
         raise Ada3DError(f"no video at {', '.join(missing)}")
-    config.work_dir = str(Path(args.out).parent / "visualize_policy")
     steps = next(inner_datasets(config.test_dataloader.dataset))["pipeline"]
     names = class_names(config)
-    model = load(args, config).model
+    with TemporaryDirectory() as config.work_dir:  # the runner's own log and config
+        model = load(args, config).model
     pipeline = Compose(steps)  # after the runner, which says whose transforms these are
     shown = []
     for video in args.videos:
@@ -98,6 +99,7 @@ def main() -> None:
     print(report.table(rows, report.DECISION_COLUMNS))
     if args.json:
         Path(args.json).write_text(json.dumps(rows, indent=2) + "\n")
+    print("\n" + "\n".join(path for path in (args.out, args.gif, args.json) if path))
 
 
 if __name__ == "__main__":
