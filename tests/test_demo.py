@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def demo(*options):
     return subprocess.run(
         ["bash", str(ROOT / "tools" / "demo.sh"), *options],
-        env={**os.environ, "ADA3D_PYTHON": sys.executable},
+        env={**os.environ, "ADA3D_PYTHON": sys.executable, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
