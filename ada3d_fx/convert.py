@@ -17,8 +17,9 @@ from .ops import centre_slice, plain_module, replace_module
 from .policy import Policy
 from .rewrite import rewrite, swap_twins
 from .rules import fit_window
+from .scores import model_name, scores_module
 from .stages import Grouping, StagePlan, make_plan
-from .trace import model_name, scores_module, shadow_of, trace
+from .trace import shadow_of, trace
 
 
 def convert(

@@ -15,6 +15,7 @@ ORDER = [
     "errors",
     "policy",
     "segments",
+    "scores",
     "trace",
     "rules",
     "shapes",

@@ -13,7 +13,7 @@ from ada3d_fx.mm.build import build_recognizer, recognizer_config
 from ada3d_fx.mm.hooks import TrainingStageHook
 from ada3d_fx.mm.launch import build_runner, load_config
 from ada3d_fx.mm.zoo import clip_shape_of
-from ada3d_fx.trace import scores_module
+from ada3d_fx.scores import scores_module
 
 CONFIGS = sorted(Path(__file__).parents[1].glob("mmaction_configs/*.py"))
 

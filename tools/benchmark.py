@@ -26,7 +26,7 @@ from ada3d_fx import Ada3DError, Policy, convert, price
 from ada3d_fx.convert import channels_last
 from ada3d_fx.mm.build import build_recognizer, recognizer_config
 from ada3d_fx.mm.launch import load_config, user_errors
-from ada3d_fx.trace import scores_module
+from ada3d_fx.scores import scores_module
 
 
 def parse_args() -> argparse.Namespace:
