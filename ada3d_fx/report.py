@@ -177,8 +177,8 @@ def usage_by_class(
         for at, clip in enumerate(result["clips"]):
             if clip["label"] is not None:
                 by_label.setdefault(clip["label"], []).append(clip)
-                video = (result.get("fold"), clip["video"] or at)  # by place where it has no name
-                videos.setdefault(clip["label"], set()).add(video)
+                if clip["view"] == 0:  # the results of a fold list the same clips
+                    videos.setdefault(clip["label"], set()).add((result.get("fold"), at))
     return [
         {
             "label": label,

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..backbones import UNREADABLE, SmallConvNet, load_backbone, mobilenet_v2
-from ..convert import convert
+from ..convert import AdaptiveNetwork, convert
 from ..errors import Ada3DError
+from ..ops import PackedConv3d
 from ..selection import SelectionNetwork
 
 MODELS.register_module(module=SelectionNetwork)
@@ -65,6 +66,25 @@ def build_recognizer(config: Mapping) -> nn.Module:
     if not model.with_cls_head:
         raise Ada3DError("recognizer: it has no cls_head, so no scores to be right about")
     return model
+
+
+def check_gates(recognizer: AdaptiveNetwork) -> None:
+    """Whether the gates of all stages have gradients, for the straight-through estimator.
+
+    Raises:
+        Ada3DError: gates in the model's own code, which have none.
+    """
+    stuck = [
+        site
+        for stage in recognizer.plan.stages
+        for site in stage.sites
+        if not isinstance(recognizer.get_submodule(site), PackedConv3d)
+    ]
+    if stuck:
+        raise Ada3DError(
+            "objective: estimator='straight_through' needs gates with gradients, which the model's "
+            f"own code has not: {', '.join(stuck[:4])}; try estimator='reinforce'"
+        )
 
 
 def load_checkpoint(path: str | Path) -> dict:

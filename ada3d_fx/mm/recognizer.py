@@ -10,24 +10,17 @@ from mmaction.registry import MODELS
 from mmengine.model import BaseModel
 from torch import Tensor
 
-from ..convert import AdaptiveNetwork, convert
+from ..convert import convert
 from ..errors import Ada3DError
 from ..flops import price
-from ..ops import PackedConv3d
 from ..policy import GREEDY, Policy
-from ..reinforce import (
-    Baseline,
-    CostWeight,
-    Objective,
-    correctness,
-    costs,
-    reward,
-)
+from ..reinforce import Baseline, CostWeight, Objective, correctness, costs, reward
 from ..selection import selector_price
 from .build import (
     Teacher,
     build_recognizer,
     build_selector,
+    check_gates,
     initial_weights,
     load_selector,
     recognizer_config,
@@ -135,7 +128,7 @@ class Ada3DRecognizer(BaseModel):
         self.max_testing_views = (config.get("test_cfg") or {}).get("max_testing_views")
         self.objective = Objective(**dict(objective or {}))
         if self.objective.estimator == "straight_through":
-            _check_gates(self.recognizer)
+            check_gates(self.recognizer)
         self.frame_baseline = Baseline(self.objective)
         self.stage_baseline = Baseline(self.objective)
         self.cost_weight = CostWeight(self.objective)
@@ -335,20 +328,6 @@ class Ada3DRecognizer(BaseModel):
     def price(self, policy: Policy) -> Tensor:
         """int64 [N]: multiply-adds of the recognizer for each policy, at ``clip_shape``."""
         return price(self.recognizer, policy).to(policy.frames.device)
-
-
-def _check_gates(recognizer: AdaptiveNetwork) -> None:
-    stuck = [
-        site
-        for stage in recognizer.plan.stages
-        for site in stage.sites
-        if not isinstance(recognizer.get_submodule(site), PackedConv3d)
-    ]
-    if stuck:
-        raise Ada3DError(
-            "objective: estimator='straight_through' needs gates with gradients, which the model's "
-            f"own code has not: {', '.join(stuck[:4])}; try estimator='reinforce'"
-        )
 
 
 def _one_of(option: str, value: str, allowed: Sequence[str]) -> str:

@@ -84,8 +84,8 @@ def policy_step(model: Ada3DRecognizer, clips: Tensor, data_samples: list) -> Lo
     model.cost_weight.update(usage["gmacs"])
     log = _policy_log(model, distribution, greedy, rewards, correct, len(drawn))
     if relaxed:
-        own, every = scores[: len(drawn)], scores[len(drawn) :]
-        own = with_dropped(own, every, drawn) if len(every) else own
+        own, of_every = scores[: len(drawn)], scores[len(drawn) :]
+        own = with_dropped(own, of_every, drawn) if len(of_every) else own
         loss = straight_through_loss(repeated, own, labels[: len(drawn)], drawn, goal, weight)
     else:
         advantages = _advantages(model, rewards, n)
