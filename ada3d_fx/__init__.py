@@ -1,11 +1,12 @@
 """ada3d_fx: each clip decides how many of its frames, and which temporal-convolution stages, are worth computing."""
 
 from .convert import AdaptiveNetwork, convert, specialize
+from .cost.price import price, price_table
+from .distribution import PolicyDistribution
 from .errors import Ada3DError, Reason, UnsupportedModel
-from .flops import price, price_table
-from .policy import Policy, PolicyDistribution
-from .segments import Segments
-from .stages import Stage, StagePlan
+from .packed.segments import Segments
+from .plan import Stage, StagePlan
+from .policy import Policy
 
 __version__ = "0.1.0"
 

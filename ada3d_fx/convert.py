@@ -11,15 +11,18 @@ import torch
 from torch import Tensor, fx, nn
 
 from .errors import Ada3DError
-from .fold import Folded
-from .layouts import analyse
-from .ops import centre_slice, plain_module, replace_module
+from .packed.module_tree import replace_module
+from .packed.twins import centre_slice, plain_module
+from .packed.windows import fit_window
+from .passes.fold import FoldedGraph
+from .passes.group import Grouping, make_plan
+from .passes.layouts import analyse
+from .passes.model import model_name, scoring_model
+from .passes.rewrite import rewrite, swap_twins
+from .passes.shadow import shadow_of
+from .passes.trace import trace
+from .plan import StagePlan
 from .policy import Policy
-from .rewrite import rewrite, swap_twins
-from .rules import fit_window
-from .scores import model_name, scores_module
-from .stages import Grouping, StagePlan, make_plan
-from .trace import shadow_of, trace
 
 
 def convert(
@@ -49,7 +52,7 @@ def convert(
         )
     if isinstance(model, AdaptiveNetwork):
         model = model.plain()
-    return AdaptiveNetwork(scores_module(model), tuple(clip_shape), stages)
+    return AdaptiveNetwork(scoring_model(model), tuple(clip_shape), stages)
 
 
 class AdaptiveNetwork(nn.Module):
@@ -74,14 +77,16 @@ class AdaptiveNetwork(nn.Module):
         ]
         known: dict = {}
         found = [analyse(holder, shadow, clip_shape, known) for holder in holders]
-        found[0].invalid.update(found[-1].invalid)
+        found[0].invalid_lengths.update(found[-1].invalid_lengths)
         plan = make_plan(holders[0], found[0], clip_shape, stages, programs[0].untraceable)
-        swap_twins(root, {str(node.target) for analysis in found for node in analysis.mixing})
+        swap_twins(
+            root, {str(node.target) for analysis in found for node in analysis.time_mixing_nodes}
+        )
         graphs = [rewrite(root, h.graph, f, plan) for h, f in zip(holders, found)]
         self.training = root.training
         self._keep(options=(clip_shape, stages), plan=plan, root=root, source=programs[0].graph)
         self._keep(graph_module=graphs[0], training_module=graphs[-1], windows=found[0].windows)
-        self._keep(folded=Folded(self.graph_module))
+        self._keep(folded=FoldedGraph(self.graph_module))
         for name in (*root._modules, *root._parameters, *root._buffers):
             if hasattr(self, name):
                 raise Ada3DError(
@@ -100,7 +105,7 @@ class AdaptiveNetwork(nn.Module):
         self.__dict__.update(values)
 
     def forward(self, clips: Tensor, policy: Policy | None = None) -> Tensor:
-        """Scores of ``clips`` under ``policy`` (None: the full one, which is the original model).
+        """ScoringModel of ``clips`` under ``policy`` (None: the full one, which is the original model).
 
         clips: floating [N, C, T, H, W], normalised as the recognizer wants them; policy: of N
             clips, T frames, K stages.
@@ -119,7 +124,7 @@ class AdaptiveNetwork(nn.Module):
         are some in training mode only."""
         self._check_clips(clips)
         policy = Policy.full(self.plan, len(clips)) if policy is None else policy
-        self._check_policy(policy, len(clips))
+        self.check(policy, len(clips))
         if self.training and self.training_module is not self.graph_module:
             scores = self.training_module(clips, policy)
         elif torch.is_grad_enabled() or not self.folded.ready():
@@ -161,7 +166,7 @@ class AdaptiveNetwork(nn.Module):
                 f"AdaptiveNetwork: clips have dtype {clips.dtype}, expected normalised floating values"
             )
 
-    def _check_policy(self, policy: Policy, n: int) -> None:
+    def check(self, policy: Policy, n: int) -> None:
         if not isinstance(policy, Policy):
             raise Ada3DError(
                 f"AdaptiveNetwork: policy is a {type(policy).__name__}, expected ada3d_fx.Policy"

@@ -25,11 +25,11 @@ model = dict(
     classify=1.0,  # what tells sitting down from walking must not be unlearned from rewards
     predict_with="both",  # the selection network, which sees differences, classifies as well
     # Frames are much alike here: a threshold would turn all of them on or off at once.
-    greedy="spread",
+    greedy="systematic",
     objective=dict(
         gamma=6.0,
         samples=4,
-        soft=0.25,
+        reward_temperature=0.25,
         cost="flops",
         budget=0.26,  # GMACs per clip; the recognizer alone costs 1.11
         budget_rate=0.01,
@@ -45,8 +45,8 @@ optim_wrapper = dict(
 )
 custom_hooks = [
     dict(
-        type="TrainingStageHook",
-        stages=[
+        type="TrainingPhaseHook",
+        phases=[
             dict(name="warmup", epochs=16, recognizer_lr=1e-3, selector_lr=3e-3, schedule="cosine"),
             dict(name="pretrain", epochs=30, selector_lr=3e-3, schedule="cosine"),
             dict(name="selection", epochs=4, selector_lr=5e-4),

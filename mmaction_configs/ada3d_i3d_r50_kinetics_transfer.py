@@ -11,8 +11,8 @@ model = dict(
 train_cfg = dict(max_epochs=60)
 custom_hooks = [
     dict(
-        type="TrainingStageHook",
-        stages=[dict(name="transfer", epochs=60, recognizer_lr=0.01, schedule="cosine")],
+        type="TrainingPhaseHook",
+        phases=[dict(name="transfer", epochs=60, recognizer_lr=0.01, schedule="cosine")],
     ),
     dict(type="PolicyLogHook"),
 ]

@@ -155,10 +155,10 @@ def test_what_keeps_its_frames_says_why():
 
 def test_leaves_are_listed_with_their_reason():
     _, adaptive = converted("custom")
-    leaves = {reason.where: reason.why for reason in adaptive.plan.leaves}
+    leaves = {reason.where: reason.why for reason in adaptive.plan.dense}
     assert "cannot be traced" in leaves["backbone.inner"]
     assert "softmax" in leaves["backbone"]
-    assert not converted("x3d")[1].plan.leaves
+    assert not converted("x3d")[1].plan.dense
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -219,7 +219,7 @@ def test_policies_are_learned_whatever_there_is_to_decide(name):
     inputs = [torch.randint(0, 256, (1, *shape), dtype=torch.uint8) for _ in sample]
     optimizer = OptimWrapper(torch.optim.SGD(model.parameters(), lr=1e-2))
     for stage in ("warmup", "selection", "joint"):
-        model.set_training_stage(stage)
+        model.set_training_phase(stage)
         before = {k: p.detach().clone() for k, p in model.named_parameters()}
         log = model.train_step(dict(inputs=inputs, data_samples=sample), optimizer)
         assert torch.isfinite(log["loss"])

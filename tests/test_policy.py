@@ -74,7 +74,7 @@ def test_spreading_mode_keeps_frames_that_are_alike_at_even_distances():
     alike = torch.full((3, 8), 0.3)  # 2.4 frames
     peaked = torch.tensor([[0.1, 0.1, 0.9, 0.1, 0.1, 0.1, 0.8, 0.1]])
     distribution = PolicyDistribution(torch.cat([alike, peaked]).logit(), torch.zeros(4, 0))
-    policy = distribution.mode(greedy="spread")
+    policy = distribution.mode(greedy="systematic")
     assert policy.frames[0].nonzero().flatten().tolist() == [2, 5]
     assert policy.frames[3].nonzero().flatten().tolist() == [2, 6]
 
@@ -86,7 +86,7 @@ def test_spreading_mode_is_systematic_sampling():
         logits = scale * torch.randn(200, 9, generator=generator, dtype=torch.float64)
         distribution = PolicyDistribution(logits, torch.zeros(200, 0))
         for threshold in (0.2, 0.5, 0.7):
-            policy = distribution.mode(threshold, "spread")
+            policy = distribution.mode(threshold, "systematic")
             count = distribution.mode(threshold, "count").num_frames
             assert torch.equal(policy.num_frames, count)
             probs = (logits - torch.tensor(threshold).double().logit()).sigmoid()
@@ -99,11 +99,11 @@ def test_spreading_mode_is_systematic_sampling():
 def test_counting_mode_keeps_whole_units_and_fixed_frames():
     distribution = PolicyDistribution(torch.zeros(1, 4), torch.ones(1, 1), frame_unit=2)
     assert distribution.mode(greedy="count").frames.tolist() == [[True] * 4 + [False] * 4]
-    assert distribution.mode(greedy="spread").frames.tolist() == [
+    assert distribution.mode(greedy="systematic").frames.tolist() == [
         [True] * 2 + [False] * 2 + [True] * 2 + [False] * 2
     ]
     fixed = PolicyDistribution(torch.zeros(1, 0), torch.ones(1, 1), None, num_frames=3)
-    assert all(fixed.mode(greedy=way).frames.all() for way in ("count", "spread"))
+    assert all(fixed.mode(greedy=way).frames.all() for way in ("count", "systematic"))
 
 
 def test_mode_is_the_threshold_and_keeps_the_best_frame():

@@ -25,14 +25,17 @@ import torch
 from mmengine.config import Config, DictAction
 
 import ada3d_fx.mm  # noqa: F401  makes the published mmaction2 importable
-from ada3d_fx import Ada3DError, Policy, convert, draw, price_table, report, specialize
-from ada3d_fx.count import CONVENTIONS, count
-from ada3d_fx.flops import Payoff, PriceTable, executed, payoff
+from ada3d_fx import Ada3DError, Policy, convert, price_table, specialize
+from ada3d_fx.cost.count import CONVENTIONS, count
+from ada3d_fx.cost.executed import executed
+from ada3d_fx.cost.payoff import Payoff, payoff
+from ada3d_fx.cost.price import PriceTable
+from ada3d_fx.cost.selector import selector_price
 from ada3d_fx.mm.build import build_recognizer, build_selector, recognizer_config
 from ada3d_fx.mm.launch import load_config, quiet, user_errors, versions
 from ada3d_fx.mm.zoo import clip_shape_of, listed_flops, parse_shape
-from ada3d_fx.selection import selector_price
-from ada3d_fx.trace import dtype_of
+from ada3d_fx.passes.shadow import dtype_of
+from ada3d_fx.report import figures, records, tables
 
 PAPERS_SELECTOR = {"type": "SelectionNetwork", "aggregation": "uniform", "input_size": 112}
 POLICY_COLUMNS = (
@@ -182,7 +185,7 @@ class Analysis:
         return "\n\n".join(
             [
                 str(self.plan),
-                f"{giga}:\n{report.table(rows, columns)}",
+                f"{giga}:\n{tables.table(rows, columns)}",
                 self.audit_text(),
                 self.payoff_text(),
             ]
@@ -235,10 +238,10 @@ def read_policy(text: str, adaptive) -> Policy:
     elif kind == "random":
         policy = random_policy(text, options, plan)
     elif Path(text).suffix in (".json", ".csv"):
-        policy = report.policies_of(report.read_clips(text))
+        policy = records.policies_of(records.read_clips(text))
     else:
         policy = literal_policy(text, plan)
-    adaptive._check_policy(policy, len(policy))
+    adaptive.check(policy, len(policy))
     return policy
 
 
@@ -332,13 +335,13 @@ def picture(analysis: Analysis, path: str) -> None:
         cheapest = table.stages[lengths].sort(1).values[:, :active].sum(1)
         base = table.base[lengths]
         band = [((base + part).double() / 1e9).tolist() for part in (cheapest, dearest)]
-        lines.append(draw.Line(f"{active} of {plan.num_stages} stages 3D", *band))
+        lines.append(figures.Line(f"{active} of {plan.num_stages} stages 3D", *band))
     full = table.stages[-1].tolist()
     parts = {"2D part": int(table.base[-1])}
     parts |= {f"+ {stage.name}": value for stage, value in zip(plan.stages, full)}
     if analysis.selector:
         parts["selection"] = analysis.selector
-    draw.draw_prices(
+    figures.draw_prices(
         lengths,
         lines,
         {name: value / 1e9 for name, value in parts.items()},
@@ -370,8 +373,8 @@ def compare_zoo(args: argparse.Namespace) -> str:
         row |= {"label": f"{entry.clip_shape[2]}x{entry.clip_shape[3]}", "listed": entry.giga}
         row |= {"gmacs": full, "ratio": full / entry.giga}
     if args.json:
-        report.write_json(args.json, {"rows": list(rows.values()), "versions": versions()})
-    return report.table(list(rows.values()), ZOO_COLUMNS, markdown=True)
+        records.write_json(args.json, {"rows": list(rows.values()), "versions": versions()})
+    return tables.table(list(rows.values()), ZOO_COLUMNS, markdown=True)
 
 
 def write_csv(path: str, rows: list[dict]) -> None:
@@ -393,7 +396,7 @@ def main() -> None:
     rows = [analysis.policy_row(name, policy) for name, policy in policies.items()]
     every = all_policies(analysis) if args.all else []
     if rows:
-        print("\n" + report.table(rows, POLICY_COLUMNS))
+        print("\n" + tables.table(rows, POLICY_COLUMNS))
         for row in rows if args.executed else ():
             found = row["executed"]
             print(
@@ -434,7 +437,7 @@ def write_report(
         "seconds": seconds,
         "versions": versions(),
     }
-    report.write_json(args.json, result)
+    records.write_json(args.json, result)
 
 
 def without_dicts(row: dict) -> dict:

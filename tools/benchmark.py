@@ -26,7 +26,7 @@ from ada3d_fx import Ada3DError, Policy, convert, price
 from ada3d_fx.convert import channels_last
 from ada3d_fx.mm.build import build_recognizer, recognizer_config
 from ada3d_fx.mm.launch import load_config, user_errors
-from ada3d_fx.scores import scores_module
+from ada3d_fx.passes.model import scoring_model
 
 
 def parse_args() -> argparse.Namespace:
@@ -122,7 +122,7 @@ def measure(args: argparse.Namespace) -> dict:
     recognizer = build_recognizer(recognizer_config(inner)).eval()
     adaptive = convert(recognizer, clip_shape=shape).to(device)
     plan, n = adaptive.plan, args.clips
-    eager = scores_module(recognizer).to(device)
+    eager = scoring_model(recognizer).to(device)
     last = channels_last(adaptive.plain()).to(device)
     clips = torch.randn(n, *shape, device=device)
     clips_last = clips.contiguous(memory_format=torch.channels_last_3d)

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import ada3d_fx.mm  # noqa: F401  makes the published mmaction2 importable
-from ada3d_fx import convert, price_table, report
-from ada3d_fx.flops import PriceTable
+from ada3d_fx import convert, price_table
+from ada3d_fx.cost.price import PriceTable
+from ada3d_fx.cost.selector import selector_price
 from ada3d_fx.mm.build import build_recognizer, build_selector
 from ada3d_fx.mm.launch import load_config, quiet, user_errors, versions
-from ada3d_fx.selection import selector_price
+from ada3d_fx.report import records
 
 CONFIGS = Path(__file__).parents[1] / "mmaction_configs"
 SIZE = 256
@@ -109,7 +110,7 @@ def main() -> None:
     found = compare(tables, per_frame)
     ours = [row for row in found if "with" in row]
     fit = {key: root_mean_square([row[key] for row in ours]) for key in ("without", "with")}
-    print(report.table(found, COLUMNS, markdown=True))
+    print(tables.table(found, COLUMNS, markdown=True))
     print(f"\nselection network per frame of 112x112: {per_frame:.4f} (printed: 0.08)")
     print(
         f"{len(ours)} rows 'Ours', root mean square of the differences: {fit['without']:.2f} "
@@ -117,7 +118,7 @@ def main() -> None:
     )
     if args.json:
         result = {"rows": found, "selection_per_frame": per_frame, "root_mean_square": fit}
-        report.write_json(args.json, {**result, "versions": versions()})
+        records.write_json(args.json, {**result, "versions": versions()})
 
 
 if __name__ == "__main__":

@@ -10,14 +10,14 @@ Rows, as in tables 1, 5 and 6 of the paper:
 - random: the same recognizer under random policies that cost what ada3d costs, its selection
   network included;
 - random_ft: from the same recognizer, trained under such policies for as many steps as ada3d;
-- ada3d: the config's own training stages, then the greedy policies;
+- ada3d: the config's own training phases, then the greedy policies;
 - shuffled: ada3d's recognizer under ada3d's policies, dealt out among the clips at random;
 - recognizer_only, recognizer_shuffled, selector_only: where the config predicts with both
   networks, ada3d and shuffled by the scores of one of them; the last without any policy;
 - upper_both, random_ft_both: upper's and random_ft's recognizers, whose scores are added to those
   of ada3d's selection network; random policies such that both cost what ada3d costs;
 - upper_ft: from the same recognizer, all frames and all stages, trained for as many steps as ada3d;
-- no_stage1, no_stage2: without the selection network's own stage, without joint training;
+- no_phase1, no_phase2: without the selection network's own stage, without joint training;
 - random_frames, random_stages: one of the two policies random, of ada3d's usage; the other learned;
 - each --variant: ada3d with other config entries. It shares ada3d's warm-up if it changes nothing
   that a warm-up reads.
@@ -45,7 +45,7 @@ from mmengine.config import Config, DictAction
 from mmengine.runner import find_latest_checkpoint
 
 import ada3d_fx.mm  # noqa: F401  registers models, hooks and metrics
-from ada3d_fx import Ada3DError, Policy, draw, report
+from ada3d_fx import Ada3DError, Policy
 from ada3d_fx.mm.build import load_recognizer
 from ada3d_fx.mm.checks import check_config
 from ada3d_fx.mm.launch import (
@@ -63,11 +63,12 @@ from ada3d_fx.mm.launch import (
     versions,
 )
 from ada3d_fx.mm.metric import row_of
-from ada3d_fx.results import DIFFERENCE_COLUMNS, aggregate, differences
+from ada3d_fx.report import figures, records, statistics, tables
+from ada3d_fx.report.statistics import DIFFERENCE_COLUMNS, aggregate, differences
 
 USAGE_DRAWS = 4096  # random policies by whose mean price the budgets are matched
 ROWS = ("upper", "random", "random_ft", "ada3d")
-ABLATIONS = ("shuffled", "upper_ft", "no_stage1", "no_stage2", "random_frames", "random_stages")
+ABLATIONS = ("shuffled", "upper_ft", "no_phase1", "no_phase2", "random_frames", "random_stages")
 SCORES = (
     *("recognizer_only", "recognizer_shuffled", "selector_only"),
     *("upper_both", "random_ft_both"),
@@ -129,7 +130,7 @@ def numbers(parser: argparse.ArgumentParser, text: str | None) -> list:
 
 class Run:
     """The rows of one seed and fold. A row's result is DIR/RUN/ROW/result.json: ``row`` (see
-    `report.COLUMNS`) and ``clips`` (see `report.POLICY_FIELDS`)."""
+    `tables.COLUMNS`) and ``clips`` (see `report.POLICY_FIELDS`)."""
 
     def __init__(self, args: argparse.Namespace, seed: int, fold: int | None):
         options = dict(args.cfg_options or {}) | ({} if fold is None else {"fold": fold})
@@ -163,7 +164,7 @@ class Run:
         if (result := self.result(name)) is not None:
             return result
         if name in self.variants:
-            return self._trained(name, stages_of(self._config(name, {})))
+            return self._trained(name, phases_of(self._config(name, {})))
         return getattr(self, f"_{name}")()
 
     # ------------------------------------------------------------------------------------- rows
@@ -172,7 +173,7 @@ class Run:
         return self._test("upper", self.start, test_policy="full", **PLAIN)
 
     def _ada3d(self) -> dict:
-        return self._trained("ada3d", self.stages)
+        return self._trained("ada3d", self.phases)
 
     def _random(self) -> dict:
         options = {"test_policy": "random", "random_policy": self.usage}
@@ -180,7 +181,7 @@ class Run:
 
     def _random_ft(self) -> dict:
         options = {"test_policy": "random", "random_policy": self.usage}
-        return self._trained("random_ft", random_stages(self.stages), **options, **PLAIN)
+        return self._trained("random_ft", random_phases(self.phases), **options, **PLAIN)
 
     def _shuffled(self) -> dict:
         return self._under("shuffled", shuffled)
@@ -211,25 +212,25 @@ class Run:
         )  # fmt: skip
 
     def _upper_ft(self) -> dict:
-        stages, everything = random_stages(self.stages), {"frames": 1.0, "stages": 1.0}
-        unit = "epochs" if "epochs" in stages[-1] else "iters"
-        steps = sum(stage[unit] for stage in stages)
+        phases, everything = random_phases(self.phases), {"frames": 1.0, "stages": 1.0}
+        unit = "epochs" if "epochs" in phases[-1] else "iters"
+        steps = sum(phase[unit] for phase in phases)
         options = {"test_policy": "full", "random_policy": everything}
-        return self._trained("upper_ft", [{**stages[-1], unit: steps}], **options, **PLAIN)
+        return self._trained("upper_ft", [{**phases[-1], unit: steps}], **options, **PLAIN)
 
-    def _no_stage1(self) -> dict:
-        return self._trained("no_stage1", [s for s in self.stages if s["name"] != "selection"])
+    def _no_phase1(self) -> dict:
+        return self._trained("no_phase1", [s for s in self.phases if s["name"] != "selection"])
 
-    def _no_stage2(self) -> dict:
-        return self._trained("no_stage2", [s for s in self.stages if s["name"] != "joint"])
+    def _no_phase2(self) -> dict:
+        return self._trained("no_phase2", [s for s in self.phases if s["name"] != "joint"])
 
     def _random_frames(self) -> dict:
         options = {"random_part": "frames", "random_policy": self.own_usage}
-        return self._trained("random_frames", self.stages, **options)
+        return self._trained("random_frames", self.phases, **options)
 
     def _random_stages(self) -> dict:
         options = {"random_part": "stages", "random_policy": self.own_usage}
-        return self._trained("random_stages", self.stages, **options)
+        return self._trained("random_stages", self.phases, **options)
 
     # ------------------------------------------------------------------------------------ parts
 
@@ -238,13 +239,13 @@ class Run:
     ) -> dict:
         """ada3d's networks under its own policies, or what ``change`` makes of them."""
         result = self.make("ada3d")
-        policies = change(report.policies_of(result["clips"]))
+        policies = change(records.policies_of(result["clips"]))
         return self._test(name, result["checkpoint"], policies=policies, **model_options)
 
     @property
-    def stages(self) -> list[dict]:
-        """The config's training stages."""
-        return stages_of(self.config)
+    def phases(self) -> list[dict]:
+        """The config's training phases."""
+        return phases_of(self.config)
 
     @cached_property
     def own_usage(self) -> dict[str, float]:
@@ -277,14 +278,14 @@ class Run:
         config.experiment_name = f"{self.folder}_{Path(name).name}_{self.count}".replace("/", "_")
         return config
 
-    def _runner(self, name: str | Path, stages: list[dict] | None = None, **model_options):
+    def _runner(self, name: str | Path, phases: list[dict] | None = None, **model_options):
         config = self._config(name, model_options)
-        if stages is not None:
-            self._set_stages(config, stages)
+        if phases is not None:
+            self._set_phases(config, phases)
             last = find_latest_checkpoint(config.work_dir)
-            warm = stages[0]["name"] == "warmup" and len(stages) > 1
+            warm = phases[0]["name"] == "warmup" and len(phases) > 1
             if last is None and warm and self._shares_warmup(name):
-                last = self._warmed_up(stages[0])
+                last = self._warmed_up(phases[0])
             config.load_from, config.resume = last, last is not None
         return build_runner(config)
 
@@ -293,12 +294,12 @@ class Run:
         entries = self.variants.get(str(name), {})
         return all(key.removeprefix("model.").startswith(later) for key in entries)
 
-    def _set_stages(self, config: Config, stages: list[dict]) -> None:
+    def _set_phases(self, config: Config, phases: list[dict]) -> None:
         for hook in config.custom_hooks:
-            if hook["type"] == "TrainingStageHook":
-                hook["stages"] = stages
-        unit = "epochs" if "epochs" in stages[0] else "iters"
-        config.train_cfg[f"max_{unit}"] = sum(stage[unit] for stage in stages)
+            if hook["type"] == "TrainingPhaseHook":
+                hook["phases"] = phases
+        unit = "epochs" if "epochs" in phases[0] else "iters"
+        config.train_cfg[f"max_{unit}"] = sum(phase[unit] for phase in phases)
         for part in config.default_hooks.values():
             if part["type"] == "CheckpointHook":
                 part.pop("save_best", None)
@@ -311,9 +312,9 @@ class Run:
             (folder / "done").touch()
         return find_latest_checkpoint(str(folder))
 
-    def _trained(self, name: str, stages: list[dict], **model_options) -> dict:
+    def _trained(self, name: str, phases: list[dict], **model_options) -> dict:
         begin = time.monotonic()
-        self._runner(name, stages, **model_options).train()
+        self._runner(name, phases, **model_options).train()
         seconds = time.monotonic() - begin
         checkpoint = find_latest_checkpoint(str(self.folder / name))
         return self._test(name, checkpoint, seconds, **model_options)
@@ -332,16 +333,16 @@ class Run:
             load_recognizer(model.recognizer, recognizer)
         budget = model.objective.budget if model.predict_with != "selector" else None
         if policies is not None:
-            model.choose = one_after_another(policies)
+            model.choose_policy = one_after_another(policies)
         elif budget is not None and model.test_policy == "learned" and model.random_part == "none":
             clips = runner.build_dataloader(training_list(self.config))
             threshold = calibrate(runner, clips, budget)
         row = row_of(name, runner.test())
         row["train_seconds"] = round(seconds, 1)
-        result = {"row": row, "clips": report.read_clips(folder / "policies.json")}
+        result = {"row": row, "clips": records.read_clips(folder / "policies.json")}
         result |= {"seed": self.seed, "fold": self.fold, "checkpoint": str(checkpoint)}
         result |= {} if threshold is None else {"threshold": threshold}
-        report.write_json(folder / "result.json", {**result, "versions": versions()})
+        records.write_json(folder / "result.json", {**result, "versions": versions()})
         return result
 
     def _tester(self, name: str, **model_options):
@@ -358,12 +359,12 @@ class Run:
         return runner
 
 
-def stages_of(config: Config) -> list[dict]:
-    """The training stages of a config."""
+def phases_of(config: Config) -> list[dict]:
+    """The training phases of a config."""
     return next(
-        [dict(stage) for stage in hook["stages"]]
+        [dict(stage) for stage in hook["phases"]]
         for hook in config.custom_hooks
-        if hook["type"] == "TrainingStageHook"
+        if hook["type"] == "TrainingPhaseHook"
     )
 
 
@@ -373,7 +374,7 @@ def shuffled(policies: Policy) -> Policy:
 
 
 def one_after_another(policies: Policy) -> Callable[..., Policy]:
-    """In place of `Ada3DRecognizer.choose`: for the first clips the first policies, and so on."""
+    """In place of `Ada3DRecognizer.choose_policy`: for the first clips the first policies, and so on."""
     indices = iter(range(len(policies)))
 
     def choose(clips: torch.Tensor, features: torch.Tensor | None = None) -> Policy:
@@ -397,15 +398,15 @@ def match_usage(model, frames: float, stages: float, gmacs: float) -> dict[str, 
     return usage
 
 
-def random_stages(stages: list[dict]) -> list[dict]:
-    """The training stages of Random FT: ada3d's warm-up, then as many steps with random policies.
+def random_phases(phases: list[dict]) -> list[dict]:
+    """The training phases of Random FT: ada3d's warm-up, then as many steps with random policies.
 
-    Where ada3d's recognizer is frozen, random_ft's learns, as in the joint stage; steps of the
+    Where ada3d's recognizer is frozen, random_ft's learns, as in the joint phase; steps of the
     selection network without the recognizer do not count.
     """
-    joint = next((s for s in stages if s["name"] == "joint"), stages[-1])
-    kept = [s for s in stages if s["name"] == "warmup"]
-    rest = [s for s in stages if s["name"] not in ("warmup", "pretrain")]
+    joint = next((s for s in phases if s["name"] == "joint"), phases[-1])
+    kept = [s for s in phases if s["name"] == "warmup"]
+    rest = [s for s in phases if s["name"] not in ("warmup", "pretrain")]
     unit = "epochs" if "epochs" in joint else "iters"
     return [*kept, {**joint, unit: sum(s[unit] for s in rest), "name": "random"}]
 
@@ -413,8 +414,8 @@ def random_stages(stages: list[dict]) -> list[dict]:
 # -------------------------------------------------------------------------------------- the report
 
 
-COLUMNS = (*report.COLUMNS[:2], ("mean_class_accuracy", "mean class %", "{:.2f}"),
-           ("accuracy_std", "std of seeds", "{:.2f}"), *report.COLUMNS[2:],
+COLUMNS = (*tables.COLUMNS[:2], ("mean_class_accuracy", "mean class %", "{:.2f}"),
+           ("accuracy_std", "std of seeds", "{:.2f}"), *tables.COLUMNS[2:],
            ("runs", "runs", "{}"))  # fmt: skip
 
 
@@ -433,7 +434,7 @@ def write_report(args: argparse.Namespace, runs: list[Run], begin: float) -> str
         for key in ("accuracy", "frames", "stages"):
             kind[key] = ours[f"{key}_{kind['kind']}"]
     names = class_names(runs[0].config)
-    usage = report.usage_by_class(results.get("ada3d", []), names)
+    usage = statistics.usage_by_class(results.get("ada3d", []), names)
     gaps, folder = differences(results), runs[0].folder.parent
     plain = [*ROWS[:3], "recognizer_only", "recognizer_shuffled"]
     gaps += differences({k: v for k, v in results.items() if k in plain}, "recognizer_only")
@@ -443,15 +444,15 @@ def write_report(args: argparse.Namespace, runs: list[Run], begin: float) -> str
         "gmacs_share": share.get("ada3d"), "shares": share,
         "seeds": args.seeds, "folds": args.folds, **provenance(args.config, begin),
     }  # fmt: skip
-    report.write_json(folder / "report.json", result)
+    records.write_json(folder / "report.json", result)
     for markdown, name in ((False, "report.txt"), (True, "report.md")):
-        parts = [report.table(rows, COLUMNS, markdown)]
-        parts += [report.table(gaps, DIFFERENCE_COLUMNS, markdown)] if gaps else []
-        parts += [report.table(kinds, report.KIND_COLUMNS, markdown)] if kinds else []
-        parts += [report.table(usage, report.CLASS_COLUMNS, markdown)] if usage else []
+        parts = [tables.table(rows, COLUMNS, markdown)]
+        parts += [tables.table(gaps, DIFFERENCE_COLUMNS, markdown)] if gaps else []
+        parts += [tables.table(kinds, tables.KIND_COLUMNS, markdown)] if kinds else []
+        parts += [tables.table(usage, tables.CLASS_COLUMNS, markdown)] if usage else []
         (folder / name).write_text("\n\n".join(parts) + "\n")
     if usage:
-        draw.draw_usage(usage, folder / "usage.png")
+        figures.draw_usage(usage, folder / "usage.png")
     return (folder / "report.txt").read_text()
 
 
@@ -465,7 +466,7 @@ def picture(count: int, config: Config, runner, path: Path) -> None:
     step = max(1, len(classes) // count)
     chosen = [i for i in order if labels[i] in classes[::step]][:count]
     shown = [examples(model, dataset[i], names[labels[i]], names, known=True)[0] for i in chosen]
-    draw.draw_policies(shown, path)
+    figures.draw_policies(shown, path)
 
 
 @user_errors

@@ -28,7 +28,7 @@ ADA3D=(data_root="$DATA")
 if [ $NAME = demo_small ]; then
     CLIPS+=(--num-train 100 --num-val 40)
     STAGE0+=(train_cfg.max_epochs=1 param_scheduler.0.total_steps=1)
-    ADA3D+=(custom_hooks.0.stages.{0,1,2}.epochs=1 train_dataloader.batch_size=20)
+    ADA3D+=(custom_hooks.0.phases.{0,1,2}.epochs=1 train_dataloader.batch_size=20)
 fi
 
 source tools/setup_env.sh

@@ -20,9 +20,10 @@ from pathlib import Path
 import compare
 import tradeoff
 
-from ada3d_fx import Ada3DError, report
+from ada3d_fx import Ada3DError
 from ada3d_fx.mm.launch import user_errors
-from ada3d_fx.results import DIFFERENCE_COLUMNS
+from ada3d_fx.report import tables
+from ada3d_fx.report.statistics import DIFFERENCE_COLUMNS
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
@@ -114,8 +115,8 @@ def page(folder: Path, sweep: Path | None, title: str | None) -> str:
     for heading, key, columns, note in (
         ("Differences", "differences", DIFFERENCE_COLUMNS,
          "Points of accuracy; 95 % intervals of a paired bootstrap over videos."),
-        ("Usage by kind", "kinds", report.KIND_COLUMNS, ""),
-        ("Usage by class", "classes", report.CLASS_COLUMNS, ""),
+        ("Usage by kind", "kinds", tables.KIND_COLUMNS, ""),
+        ("Usage by class", "classes", tables.CLASS_COLUMNS, ""),
     ):  # fmt: skip
         if result.get(key):
             parts += [f"<h2>{heading}</h2>", table(result[key], columns)]

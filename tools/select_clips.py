@@ -7,7 +7,7 @@ The config's test pipeline gives each video's candidate clips (num_clips of Samp
 training list and for the test list. Every clip goes through Ada3D once and its scores are kept;
 the clip selector then learns from these in seconds. Compared: all clips (the paper's vanilla),
 the first k of an even spread, and the selector at several costs per clip. GMACs are per video: the
-selection network's glance at all clips, and the recognizer on the clips looked at. Leaves
+selection network's preview at all clips, and the recognizer on the clips looked at. Leaves
 DIR/clips.json, clips.md, clips.png and the selectors' weights.
 """
 
@@ -24,8 +24,8 @@ from mmengine.config import Config, DictAction
 from torch import Tensor
 
 import ada3d_fx.mm  # noqa: F401  registers models, hooks and metrics
-from ada3d_fx import Ada3DError, draw, report
-from ada3d_fx.clips import ClipSelector, clip_loss, glances
+from ada3d_fx import Ada3DError
+from ada3d_fx.learn.clip_selector import ClipSelector, clip_loss, previews
 from ada3d_fx.mm.checks import check_config
 from ada3d_fx.mm.launch import (
     build_runner,
@@ -35,6 +35,7 @@ from ada3d_fx.mm.launch import (
     training_list,
     user_errors,
 )
+from ada3d_fx.report import figures, records, tables
 
 COLUMNS = (
     ("name", "clips", "{}"),
@@ -45,10 +46,10 @@ COLUMNS = (
 
 
 class Videos(NamedTuple):
-    """A list's clips: glances [V, M, D], scores [V, M, classes], GMACs of the recognizer [V, M],
+    """A list's clips: previews [V, M, D], scores [V, M, classes], GMACs of the recognizer [V, M],
     labels [V]."""
 
-    glance: Tensor
+    preview: Tensor
     scores: Tensor
     gmacs: Tensor
     labels: Tensor
@@ -78,7 +79,7 @@ def parse_args() -> argparse.Namespace:
 
 
 @torch.no_grad()
-def look_at_all(runner, loader_config: Config) -> Videos:
+def preview_all(runner, loader_config: Config) -> Videos:
     """Every clip of a list through Ada3D."""
     model, parts = runner.model.eval(), []
     for batch in runner.build_dataloader(loader_config):
@@ -86,16 +87,16 @@ def look_at_all(runner, loader_config: Config) -> Videos:
         inputs, samples = data["inputs"], data["data_samples"]
         clips = inputs.flatten(0, 1)
         features = model.selector.frame_features(clips)
-        policy, scores = model.scored(clips, features)
+        policy, scores = model.score(clips, features)
         shape = inputs.shape[:2]
-        found = (glances(features), scores, model.price(policy)[:, None].double() / 1e9)
-        glance, scores, gmacs = (value.unflatten(0, shape).cpu() for value in found)
+        found = (previews(features), scores, model.price(policy)[:, None].double() / 1e9)
+        preview, scores, gmacs = (value.unflatten(0, shape).cpu() for value in found)
         labels = torch.stack([sample.gt_label for sample in samples]).flatten().cpu()
-        parts.append(Videos(glance, scores, gmacs[..., 0], labels))
+        parts.append(Videos(preview, scores, gmacs[..., 0], labels))
     whole = Videos(*(torch.cat(column) for column in zip(*parts)))
-    if len(whole.labels) != len(whole.glance):
+    if len(whole.labels) != len(whole.preview):
         raise Ada3DError("select_clips: videos with several labels are not supported")
-    if whole.glance.shape[1] < 2:
+    if whole.preview.shape[1] < 2:
         raise Ada3DError(
             "the test pipeline gives one clip of each video; set num_clips of its SampleFrames"
         )
@@ -104,13 +105,13 @@ def look_at_all(runner, loader_config: Config) -> Videos:
 
 def train(videos: Videos, cost: float, steps: int, seed: int) -> ClipSelector:
     torch.manual_seed(seed)
-    selector = ClipSelector(videos.glance.shape[2], videos.scores.shape[2]).train()
+    selector = ClipSelector(videos.preview.shape[2], videos.scores.shape[2]).train()
     optimizer = torch.optim.AdamW(selector.parameters(), lr=2e-3, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
         part = torch.randint(len(videos.labels), (64,))
         loss, _ = clip_loss(
-            selector, videos.glance[part], videos.scores[part], videos.labels[part], cost
+            selector, videos.preview[part], videos.scores[part], videos.labels[part], cost
         )
         optimizer.zero_grad()
         loss.backward()
@@ -121,9 +122,9 @@ def train(videos: Videos, cost: float, steps: int, seed: int) -> ClipSelector:
 
 
 def row(
-    name: str, way: str, videos: Videos, probs: Tensor, looked: Tensor, glance_gmacs: float
+    name: str, way: str, videos: Videos, probs: Tensor, looked: Tensor, preview_gmacs: float
 ) -> dict:
-    """``way``: how clips are chosen; ``looked`` bool [V, M]; ``glance_gmacs``: the selection
+    """``way``: how clips are chosen; ``looked`` bool [V, M]; ``preview_gmacs``: the selection
     network on the clips of a video that it saw."""
     right = (probs.argmax(1) == videos.labels).double()
     return {
@@ -131,7 +132,7 @@ def row(
         "way": way,
         "clips": looked.double().sum(1).mean().item(),
         "accuracy": 100 * right.mean().item(),
-        "gmacs": (videos.gmacs * looked).sum(1).mean().item() + glance_gmacs,
+        "gmacs": (videos.gmacs * looked).sum(1).mean().item() + preview_gmacs,
     }
 
 
@@ -143,24 +144,24 @@ def even(count: int, total: int) -> Tensor:
 
 
 def compare(train_videos: Videos, videos: Videos, args: argparse.Namespace, macs: int, out: Path):
-    number, clips = videos.glance.shape[:2]
+    number, clips = videos.preview.shape[:2]
     probs, rows = videos.scores.softmax(2), []
     for count in range(1, clips + 1):
         chosen = even(count, clips)
         mean = probs[:, chosen].mean(1)
         # without a selector only the clips that are computed are glanced at, for their policies
-        glance = count * macs / 1e9
+        preview = count * macs / 1e9
         name = "all (vanilla)" if count == clips else f"{count}, even"
-        rows.append(row(name, "even", videos, mean, chosen.expand(number, -1), glance))
+        rows.append(row(name, "even", videos, mean, chosen.expand(number, -1), preview))
     for cost in args.costs:
         selector = train(train_videos, cost, args.steps, args.seed)
         with torch.no_grad():
-            walk = selector(videos.glance, lambda rows, at: videos.scores[rows, at])
+            rollout = selector(videos.preview, lambda rows, at: videos.scores[rows, at])
         looked = torch.zeros(number, clips + 1, dtype=torch.bool).scatter(
-            1, walk.order % (clips + 1), True
+            1, rollout.order % (clips + 1), True
         )[:, :clips]
-        name, glance = f"chosen, cost {cost:g}", clips * macs / 1e9
-        rows.append(row(name, "chosen", videos, walk.probs, looked, glance))
+        name, preview = f"chosen, cost {cost:g}", clips * macs / 1e9
+        rows.append(row(name, "chosen", videos, rollout.probs, looked, preview))
         torch.save(selector.state_dict(), out / f"clip_selector_{cost:g}.pth")
     return rows
 
@@ -180,7 +181,7 @@ def main() -> None:
     runner = build_runner(config)
     load_weights(runner.model, args.checkpoint)
     rows = compare(
-        look_at_all(runner, training_list(config)), look_at_all(runner, config.test_dataloader), args,
+        preview_all(runner, training_list(config)), preview_all(runner, config.test_dataloader), args,
         runner.model.selector_macs, out,
     )  # fmt: skip
     result = {
@@ -188,14 +189,14 @@ def main() -> None:
         "seed": args.seed,
         **provenance(args.config, start),
     }
-    report.write_json(out / "clips.json", result)
-    (out / "clips.md").write_text(report.table(rows, COLUMNS, markdown=True) + "\n")
+    records.write_json(out / "clips.json", result)
+    (out / "clips.md").write_text(tables.table(rows, COLUMNS, markdown=True) + "\n")
     curves: dict[str, list] = {}
     for one in rows:
         curves.setdefault(one["way"], []).append((one["gmacs"], one["accuracy"]))
     curves = {name: sorted(points) for name, points in curves.items()}
-    draw.draw_curves(curves, out / "clips.png", "clips of long videos", per="video")
-    print(report.table(rows, COLUMNS))
+    figures.draw_curves(curves, out / "clips.png", "clips of long videos", per="video")
+    print(tables.table(rows, COLUMNS))
 
 
 if __name__ == "__main__":

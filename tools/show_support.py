@@ -20,10 +20,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import ada3d_fx.mm  # noqa: F401  makes the published mmaction2 importable
-from ada3d_fx import Ada3DError, UnsupportedModel, convert, price_table, report
+from ada3d_fx import Ada3DError, UnsupportedModel, convert, price_table
 from ada3d_fx.mm.build import build_recognizer, recognizer_config
 from ada3d_fx.mm.launch import load_config, quiet, user_errors
 from ada3d_fx.mm.zoo import Shipped, clip_shape_of, parse_shape, shipped_recognizers
+from ada3d_fx.report import tables
 
 COLUMNS = (
     ("config", "config", "{}"),
@@ -85,7 +86,7 @@ def support(shipped: Shipped, shape: tuple[int, ...]) -> dict:
         "execution": plan.execution,
         "side_tap_share": 1 - int(table.base[-1]) / table.full,
         "reasons": [str(reason) for reason in plan.reasons],
-        "leaves": [str(reason) for reason in plan.leaves],
+        "leaves": [str(reason) for reason in plan.dense],
     }
 
 
@@ -151,7 +152,7 @@ def main() -> None:
     else:
         table = summarised(rows) if args.summary else [cells(row) for row in rows]
         columns = SUMMARY if args.summary else COLUMNS
-        text = report.table(table, columns, args.format == "markdown")
+        text = tables.table(table, columns, args.format == "markdown")
         text += "" if args.config else f"\n\n{counts(rows)}"
     if args.config and args.format == "text":
         text += "".join(

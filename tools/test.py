@@ -18,7 +18,7 @@ from mmengine.config import DictAction
 from mmengine.dist import is_main_process
 
 import ada3d_fx.mm  # noqa: F401  registers models, hooks and metrics
-from ada3d_fx import Ada3DError, report
+from ada3d_fx import Ada3DError
 from ada3d_fx.mm.checks import check_config
 from ada3d_fx.mm.launch import (
     build_runner,
@@ -30,6 +30,7 @@ from ada3d_fx.mm.launch import (
     user_errors,
 )
 from ada3d_fx.mm.metric import row_of
+from ada3d_fx.report import records, tables
 
 
 def parse_args() -> argparse.Namespace:
@@ -70,14 +71,14 @@ def summary(metrics: dict, clips: list[dict]) -> str:
     percentiles = ", ".join(f"{p} % {row[f'gmacs_p{p}']:.4g}" for p in (10, 50, 90))
     return "\n".join(
         [
-            report.table([row]),
+            tables.table([row]),
             "",
             f"GMACs per clip: {percentiles}, most {row['gmacs_max']:.4g}",
-            report.histogram(cost),
+            tables.histogram(cost),
             "kept frames",
-            report.histogram([clip["num_frames"] for clip in clips], bins=64),
+            tables.histogram([clip["num_frames"] for clip in clips], bins=64),
             "3D stages",
-            report.histogram([clip["num_stages"] for clip in clips], bins=64),
+            tables.histogram([clip["num_stages"] for clip in clips], bins=64),
             f"{row['distinct_policies']:.0f} distinct policies of {len(clips)} clips",
         ]
     )
@@ -117,7 +118,7 @@ def main() -> None:
         print(f"threshold for {args.budget:.4g} GMACs per clip: {threshold:.4f}")
     metrics = runner.test()
     if recorded and is_main_process():
-        print(summary(metrics, report.read_clips(policies)))
+        print(summary(metrics, records.read_clips(policies)))
         print(f"each clip's policy and price: {policies}")
 
 

@@ -23,7 +23,7 @@ import compare
 from mmengine.config import DictAction
 
 import ada3d_fx.mm  # noqa: F401  registers models, hooks and metrics
-from ada3d_fx import Ada3DError, draw, report
+from ada3d_fx import Ada3DError
 from ada3d_fx.mm.checks import check_config
 from ada3d_fx.mm.launch import (
     build_runner,
@@ -34,13 +34,14 @@ from ada3d_fx.mm.launch import (
     user_errors,
 )
 from ada3d_fx.mm.metric import row_of
-from ada3d_fx.results import aggregate
+from ada3d_fx.report import figures, records, tables
+from ada3d_fx.report.statistics import aggregate
 
 SWEPT = ("upper", "ada3d", "random_ft")
 COLUMNS = (("setting", "setting", "{}"), *compare.COLUMNS)
 DIAL_COLUMNS = (
     ("target", "target GMACs", "{:.4g}"), ("threshold", "threshold", "{:.4f}"),
-    *report.COLUMNS[1:],
+    *tables.COLUMNS[1:],
 )  # fmt: skip
 
 
@@ -129,10 +130,10 @@ def main() -> None:
     if any(row["accuracy"] is None for row in rows):
         raise Ada3DError("the config's test_evaluator measures no accuracy: nothing to draw")
     columns = DIAL_COLUMNS if args.targets else COLUMNS
-    report.write_json(folder / "tradeoff.json", {"rows": rows, **provenance(args.config, start)})
-    (folder / "tradeoff.md").write_text(report.table(rows, columns, markdown=True) + "\n")
-    draw.draw_curves(curves(rows), folder / "tradeoff.png", Path(args.config).stem)
-    print(report.table(rows, columns))
+    records.write_json(folder / "tradeoff.json", {"rows": rows, **provenance(args.config, start)})
+    (folder / "tradeoff.md").write_text(tables.table(rows, columns, markdown=True) + "\n")
+    figures.draw_curves(curves(rows), folder / "tradeoff.png", Path(args.config).stem)
+    print(tables.table(rows, columns))
 
 
 if __name__ == "__main__":

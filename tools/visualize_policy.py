@@ -21,7 +21,7 @@ from mmengine.config import Config, DictAction
 from mmengine.dataset import Compose
 
 import ada3d_fx.mm  # noqa: F401  registers models, hooks and metrics
-from ada3d_fx import Ada3DError, draw, report
+from ada3d_fx import Ada3DError
 from ada3d_fx.mm.checks import inner_datasets
 from ada3d_fx.mm.launch import (
     build_runner,
@@ -32,6 +32,7 @@ from ada3d_fx.mm.launch import (
     load_weights,
     user_errors,
 )
+from ada3d_fx.report import figures, records, tables
 
 
 def parse_args() -> argparse.Namespace:
@@ -88,15 +89,15 @@ def main() -> None:
     for video in args.videos:
         data = pipeline({"filename": video, "label": -1, "start_index": 0, "modality": "RGB"})
         shown += examples(model, data, Path(video).name, names, views=args.views)
-    draw.draw_policies(shown, args.out)
+    figures.draw_policies(shown, args.out)
     if args.gif:
-        draw.animate(shown, args.gif)
+        figures.animate(shown, args.gif)
     rows = [
         {"video": e.label, "predicted": e.prediction, "gmacs": e.gmacs,
-         **report.policy_words(e.frames, e.stages)}
+         **records.policy_words(e.frames, e.stages)}
         for e in shown
     ]  # fmt: skip
-    print(report.table(rows, report.DECISION_COLUMNS))
+    print(tables.table(rows, tables.DECISION_COLUMNS))
     if args.json:
         Path(args.json).write_text(json.dumps(rows, indent=2) + "\n")
     print("\n" + "\n".join(path for path in (args.out, args.gif, args.json) if path))

@@ -14,11 +14,11 @@ from mmengine.registry import DefaultScope, init_default_scope
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..backbones import UNREADABLE, SmallConvNet, load_backbone, mobilenet_v2
 from ..convert import AdaptiveNetwork, convert
 from ..errors import Ada3DError
-from ..ops import PackedConv3d
-from ..selection import SelectionNetwork
+from ..learn.backbones import UNREADABLE, SmallConvNet, load_backbone, mobilenet_v2
+from ..learn.selector import SelectionNetwork
+from ..packed.twins import PackedConv3d
 
 MODELS.register_module(module=SelectionNetwork)
 MODELS.register_module(module=SmallConvNet)

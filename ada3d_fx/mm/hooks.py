@@ -1,4 +1,4 @@
-"""Hooks: which training stage runs when, and a log that says how the policies fare."""
+"""Hooks: which training phase runs when, and a log that says how the policies fare."""
 
 from __future__ import annotations
 
@@ -21,21 +21,20 @@ from mmengine.registry import (
 from torch import nn
 
 from ..errors import Ada3DError
+from ..learn.diagnose import collapse, stalled
 from ..policy import Policy
 from .recognizer import Ada3DRecognizer
 from .steps import FROZEN, STEPS
 
-NEARLY_ALL = 0.9  # of the clips, see `collapse`
-SATURATED, NO_ADVANTAGE = 0.98, 1e-3  # of an epoch's mean log values, see `stalled`
 GROUPS = ("recognizer", "selector")
-STAGE_OPTIONS = {"name", "epochs", "iters", "recognizer_lr", "selector_lr", "schedule", "rise"}
+PHASE_OPTIONS = {"name", "epochs", "iters", "recognizer_lr", "selector_lr", "schedule", "rise"}
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class Ada3DOptimWrapperConstructor:
     """One parameter group for the recognizer (theta of eq. 8) and one for the selector (w).
 
-    Each group bears its name, by which TrainingStageHook sets its learning rate.
+    Each group bears its name, by which TrainingPhaseHook sets its learning rate.
     """
 
     def __init__(self, optim_wrapper_cfg: Mapping, paramwise_cfg: Mapping | None = None):
@@ -55,8 +54,8 @@ class Ada3DOptimWrapperConstructor:
 
 
 @HOOKS.register_module()
-class TrainingStageHook(Hook):
-    """Runs Ada3D's training stages one after the other (Algorithm 1) with their learning rates.
+class TrainingPhaseHook(Hook):
+    """Runs Ada3D's training phases one after the other (Algorithm 1) with their learning rates.
 
     Everything follows from the iteration number, so a resumed run continues in the stage, and at
     the learning rate, where the other stopped. With ``reseed`` each epoch starts from random states
@@ -75,29 +74,29 @@ class TrainingStageHook(Hook):
 
     priority = "VERY_HIGH"
 
-    def __init__(self, stages: Sequence[Mapping], reseed: bool = True):
-        self.stages, self.reseed, self.current = [dict(stage) for stage in stages], reseed, None
-        for stage in self.stages:
-            unknown = set(stage) - STAGE_OPTIONS
+    def __init__(self, phases: Sequence[Mapping], reseed: bool = True):
+        self.phases, self.reseed, self.current = [dict(phase) for phase in phases], reseed, None
+        for stage in self.phases:
+            unknown = set(stage) - PHASE_OPTIONS
             if unknown or ("epochs" in stage) == ("iters" in stage):
                 raise Ada3DError(
-                    f"TrainingStageHook: stage {stage} needs name and one of epochs and iters; "
+                    f"TrainingPhaseHook: stage {stage} needs name and one of epochs and iters; "
                     f"unknown: {sorted(unknown) or 'nothing'}"
                 )
             if stage.get("name") not in STEPS:
                 raise Ada3DError(
-                    f"TrainingStageHook: stage name {stage.get('name')!r}; there are "
+                    f"TrainingPhaseHook: stage name {stage.get('name')!r}; there are "
                     + ", ".join(STEPS)
                 )
 
     def before_train(self, runner) -> None:
         per_epoch = len(runner.train_dataloader)
         self.lengths = [
-            s["iters"] if "iters" in s else s["epochs"] * per_epoch for s in self.stages
+            s["iters"] if "iters" in s else s["epochs"] * per_epoch for s in self.phases
         ]
         if sum(self.lengths) != runner.max_iters:
             raise Ada3DError(
-                f"TrainingStageHook: the stages take {sum(self.lengths)} iterations "
+                f"TrainingPhaseHook: the stages take {sum(self.lengths)} iterations "
                 f"({per_epoch} an epoch) but train_cfg makes {runner.max_iters}; make "
                 "train_cfg.max_epochs (or max_iters) their sum"
             )
@@ -115,15 +114,15 @@ class TrainingStageHook(Hook):
 
     def _enter(self, runner) -> None:
         index, start = self._locate(runner.iter)
-        stage, model = self.stages[index], unwrap(runner.model)
-        if model.training_stage != stage["name"]:
-            model.set_training_stage(stage["name"])
+        stage, model = self.phases[index], unwrap(runner.model)
+        if model.training_phase != stage["name"]:
+            model.set_training_phase(stage["name"])
         if self.current != index:
             self.current = index
             for key in [k for k in runner.message_hub.log_scalars if k.startswith("train/")]:
                 del runner.message_hub.log_scalars[key]  # what this stage may no longer update
             runner.logger.info(
-                f"training stage {index + 1} of {len(self.stages)}: {stage['name']}, "
+                f"training phase {index + 1} of {len(self.phases)}: {stage['name']}, "
                 f"{self.lengths[index]} iterations"
             )
         factor = _factor(stage, (runner.iter - start) / self.lengths[index])
@@ -149,7 +148,7 @@ def _factor(stage: Mapping, done: float) -> float:
         return 1.0
     if schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * (done - rise) / (1 - rise)))
-    raise Ada3DError(f"TrainingStageHook: schedule {schedule!r}; there are 'constant' and 'cosine'")
+    raise Ada3DError(f"TrainingPhaseHook: schedule {schedule!r}; there are 'constant' and 'cosine'")
 
 
 @HOOKS.register_module()
@@ -183,7 +182,7 @@ class PolicyLogHook(Hook):
         self._report(runner)
 
     def after_train_epoch(self, runner) -> None:
-        if unwrap(runner.model).training_stage not in ("selection", "joint"):
+        if unwrap(runner.model).training_phase not in ("selection", "joint"):
             return
         scalars, iterations = runner.message_hub.log_scalars, len(runner.train_dataloader)
         means = {
@@ -220,48 +219,6 @@ class PolicyLogHook(Hook):
             frames, stages = torch.cat(self._frames), torch.cat(self._stages)
             for message in collapse(frames, stages, model.plan.frame_unit):
                 runner.logger.warning(f"policies: {message}")
-
-
-def stalled(means: Mapping[str, float]) -> list[str]:
-    """Why policies will not learn, by an epoch's mean log values."""
-    found = []
-    if means.get("distinct_policies", 2) <= 1:
-        found.append(
-            "all clips of each batch had one greedy policy throughout this epoch; a warm-up, a "
-            "pre-trained selector or another learning rate may help"
-        )
-    if means.get("correct", 0) > SATURATED:
-        found.append(
-            f"rewards saturate: {100 * means['correct']:.1f} % of the sampled policies are right, "
-            "so little but the cost is left to learn from; does the recognizer know its training "
-            "clips by heart? Stronger augmentation, or other clips than it was trained on, may help"
-        )
-    if means.get("advantage", 1) < NO_ADVANTAGE:
-        found.append(
-            "the samples of each clip earn the same reward, so nothing is learned; more samples, "
-            "bounded logits (max_logit) or an entropy bonus may help"
-        )
-    return found
-
-
-def collapse(frames: torch.Tensor, stages: torch.Tensor, unit: int | None = 1) -> list[str]:
-    """What is wrong with these greedy policies (bool [N, T], [N, K]) as a whole; ``unit``: as many
-    frames are kept or dropped together, None: none are dropped."""
-    found = []
-    if len(frames) > 1 and Policy(frames, stages).num_distinct == 1:
-        found.append("collapsed to one pattern for all clips; nothing depends on the clip")
-    full = (frames.all(1) & stages.all(1)).double().mean().item()
-    if full >= NEARLY_ALL:
-        found.append(
-            f"everything is kept of {100 * full:.0f} % of the clips; next to nothing is saved "
-            "(is gamma too high?)"
-        )
-    if unit is not None and frames.shape[1] > unit:
-        least = (frames.sum(1) == unit).double().mean().item()
-        if least >= NEARLY_ALL:
-            kept = "one frame" if unit == 1 else f"one unit of {unit} frames"
-            found.append(f"{kept} is kept of {100 * least:.0f} % of the clips (is gamma too low?)")
-    return found
 
 
 def unwrap(model: nn.Module) -> nn.Module:

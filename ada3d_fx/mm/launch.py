@@ -26,10 +26,11 @@ from mmengine.dataset import pseudo_collate
 from mmengine.runner import Runner
 from torch import nn
 
-from .. import __version__, draw
+from .. import __version__
+from ..cost.price import price_table
+from ..distribution import PolicyDistribution
 from ..errors import Ada3DError
-from ..flops import price_table
-from ..policy import PolicyDistribution
+from ..report import figures
 from .build import load_checkpoint, load_recognizer
 from .checks import inner_datasets
 from .hooks import unwrap
@@ -258,7 +259,7 @@ def calibrate(runner: Runner, loader, budget: float) -> float:
 
 def examples(
     model, data: Mapping, label: str, names: Mapping[int, str], known: bool = False, views: int = 1
-) -> list[draw.Example]:
+) -> list[figures.Example]:
     """What is decided for the first ``views`` clips of a video, ``data`` as a test pipeline packs
     it; the model is put into evaluation mode. ``label``: the class if ``known``, else the video's
     name."""
@@ -266,8 +267,8 @@ def examples(
     sample = model.test_step(pseudo_collate([data]))[0]
     best = int(sample.pred_score.argmax())
     return [
-        draw.Example(
-            draw.pixels(clip), sample.policy_frames[view], sample.policy_stages[view],
+        figures.Example(
+            figures.pixels(clip), sample.policy_frames[view], sample.policy_stages[view],
             [stage.name for stage in model.plan.stages], label, names.get(best, str(best)),
             (int(sample.recognizer_macs[view]) + sample.selector_macs) / 1e9, known,
         )

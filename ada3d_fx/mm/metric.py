@@ -8,8 +8,8 @@ import torch
 from mmaction.registry import METRICS
 from mmengine.evaluator import BaseMetric
 
-from .. import report
 from ..errors import Ada3DError
+from ..report import records
 
 
 @METRICS.register_module()
@@ -25,7 +25,7 @@ class PolicyCostMetric(BaseMetric):
     Args:
         kinds: {name: labels}, classes to be reported apart; a video is of the kind of its label.
         out_file: write each clip's policy and price to this .json or .csv file, see
-            `report.write_policies`.
+            `records.write_policies`.
 
     Raises:
         Ada3DError: samples without policies, or an out_file of another kind.
@@ -44,7 +44,7 @@ class PolicyCostMetric(BaseMetric):
         self.kinds = {name: set(labels) for name, labels in (kinds or {}).items()}
         self.out_file = out_file
         if out_file is not None:
-            report.policy_file_kind(out_file)
+            records.policy_file_kind(out_file)
 
     def process(self, data_batch, data_samples: Sequence[Mapping]) -> None:
         for sample in data_samples:
@@ -69,7 +69,7 @@ class PolicyCostMetric(BaseMetric):
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         if self.out_file is not None:
-            report.write_policies(self.out_file, records(results))
+            records.write_policies(self.out_file, clip_records(results))
         frames = torch.cat([r["frames"] for r in results])
         stages = torch.cat([r["stages"] for r in results])
         recognizer = torch.cat([r["macs"] for r in results]).double() / 1e9
@@ -97,7 +97,7 @@ class PolicyCostMetric(BaseMetric):
         return metrics
 
 
-def records(results: Sequence[Mapping]) -> list[dict]:
+def clip_records(results: Sequence[Mapping]) -> list[dict]:
     """A row for each clip (each view of each video), in the order of the test list."""
     return [
         {
@@ -105,7 +105,7 @@ def records(results: Sequence[Mapping]) -> list[dict]:
             "view": view,
             "label": result["label"],
             "predicted": result["predicted"],
-            **report.policy_words(frames, stages),
+            **records.policy_words(frames, stages),
             "macs": int(macs),
             "selector_macs": int(result["selector"]),
         }

@@ -11,11 +11,12 @@ from mmengine.model import BaseModel
 from torch import Tensor
 
 from ..convert import convert
+from ..cost.price import price
+from ..cost.selector import selector_price
+from ..distribution import GREEDY
 from ..errors import Ada3DError
-from ..flops import price
-from ..policy import GREEDY, Policy
-from ..reinforce import Baseline, CostWeight, Objective, correctness, costs, reward
-from ..selection import selector_price
+from ..learn.reinforce import Baseline, CostWeight, Objective, correctness, costs, reward
+from ..policy import Policy
 from .build import (
     Teacher,
     build_recognizer,
@@ -38,7 +39,7 @@ class Ada3DRecognizer(BaseModel):
     """Ada3D around a plain recognizer (sec. 3.2).
 
     Inputs are MMAction2's [B, views, C, T, H, W]; the views of a video fold into the batch, and
-    each gets its own policy. ``training_stage`` says what a training step does; TrainingStageHook
+    each gets its own policy. ``training_phase`` says what a training step does; TrainingPhaseHook
     sets it:
 
     - ``'warmup'``: the recognizer learns under random policies of any size, a share ``warmup_full``
@@ -94,7 +95,7 @@ class Ada3DRecognizer(BaseModel):
         selector_checkpoint: str | None = None,
         clip_shape: Sequence[int] = (3, 8, 224, 224),
         convert_options: Mapping | None = None,
-        training_stage: str | None = None,
+        training_phase: str | None = None,
         warmup_full: float = 1 / 3,
         distill: float = 0.0,
         distill_temperature: float = 2.0,
@@ -153,7 +154,7 @@ class Ada3DRecognizer(BaseModel):
         self.test_policy = _one_of("test_policy", test_policy, TEST_POLICIES)
         self.test_threshold = test_threshold
         self.greedy, self.selector_norm_eval = _one_of("greedy", greedy, GREEDY), selector_norm_eval
-        self.set_training_stage(training_stage or ("joint" if self.selector else "random"))
+        self.set_training_phase(training_phase or ("joint" if self.selector else "random"))
 
     def _set_selector(
         self, config: Mapping | None, checkpoint: str | None, preprocessor: Mapping,
@@ -190,7 +191,7 @@ class Ada3DRecognizer(BaseModel):
         self.recognizer.load_state_dict(initial_weights(config, checkpoint))
         self._is_init = True
 
-    def set_training_stage(self, name: str) -> None:
+    def set_training_phase(self, name: str) -> None:
         """What training steps do from now on; see the class."""
         if name not in STEPS:
             raise Ada3DError(f"training stage {name!r}; there are {', '.join(STEPS)}")
@@ -198,22 +199,22 @@ class Ada3DRecognizer(BaseModel):
             raise Ada3DError(f"training stage {name!r} needs selector=")
         if name == "pretrain" and self.selector.classifier is None:
             raise Ada3DError("training stage 'pretrain' needs selector.pretrain='frame' or 'clip'")
-        self.training_stage = name
+        self.training_phase = name
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Ada3DRecognizer:
         super().train(mode)
-        if FROZEN.get(self.training_stage) == "recognizer":
+        if FROZEN.get(self.training_phase) == "recognizer":
             self.recognizer.eval()  # frozen: its BatchNorm must not drift either
-        if self.training_stage == "transfer":
+        if self.training_phase == "transfer":
             self.selector.eval()
-        if self.training_stage in LEARNED and self.selector_norm_eval:
+        if self.training_phase in LEARNED and self.selector_norm_eval:
             for module in self.selector.modules():
                 if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
                     module.eval()
         return self
 
-    training_stage = "random"  # train() is called by BaseModel before there is a stage
+    training_phase = "random"  # train() is called by BaseModel before there is a stage
 
     # ---------------------------------------------------------------------------------- MMEngine
 
@@ -227,7 +228,7 @@ class Ada3DRecognizer(BaseModel):
             )
         clips = inputs.flatten(0, 1)
         if mode == "tensor":
-            return self.scored(clips)[1]
+            return self.score(clips)[1]
         if mode == "predict":
             return self.predict(clips, data_samples)
         if mode == "loss":
@@ -235,7 +236,7 @@ class Ada3DRecognizer(BaseModel):
             return self.loss(clips, samples)
         raise Ada3DError(f"Ada3DRecognizer: mode {mode!r}; there are tensor, loss and predict")
 
-    def choose(self, clips: Tensor, features: Tensor | None = None) -> Policy:
+    def choose_policy(self, clips: Tensor, features: Tensor | None = None) -> Policy:
         """The policies of test time for clips [N, C, T, H, W]; ``features``: the selection
         network's of these clips, if they are there already."""
         if self.test_policy == "full":
@@ -244,14 +245,16 @@ class Ada3DRecognizer(BaseModel):
             return Policy.random(self.plan, len(clips), **self.random_policy).to(clips.device)
         if self.selector is None:
             raise Ada3DError("test_policy='learned' needs selector=; try 'full' or 'random'")
-        return self.policy_of(self.selector.frame_features(clips) if features is None else features)
+        return self.learned_policy(
+            self.selector.frame_features(clips) if features is None else features
+        )
 
-    def policy_of(self, features: Tensor) -> Policy:
+    def learned_policy(self, features: Tensor) -> Policy:
         """The learned policies of clips with frame features [N, T, D], see SelectionNetwork."""
         distribution = self.selector.distribution(features)
-        return self.partly_random(distribution.mode(self.test_threshold, self.greedy))
+        return self.randomize_part(distribution.mode(self.test_threshold, self.greedy))
 
-    def partly_random(self, policy: Policy) -> Policy:
+    def randomize_part(self, policy: Policy) -> Policy:
         """``policy`` with ``random_part`` drawn instead of chosen."""
         if self.random_part == "none":
             return policy
@@ -260,23 +263,23 @@ class Ada3DRecognizer(BaseModel):
             return Policy(drawn.frames, policy.stages)
         return Policy(policy.frames, drawn.stages)
 
-    def scored(self, clips: Tensor, features: Tensor | None = None) -> tuple[Policy, Tensor]:
+    def score(self, clips: Tensor, features: Tensor | None = None) -> tuple[Policy, Tensor]:
         """Policies of test time and scores [N, num_classes] of clips [N, C, T, H, W]; ``features``
-        as for `choose`."""
+        as for `choose_policy`."""
         if self.predict_with == "recognizer":
-            policy = self.choose(clips, features)
+            policy = self.choose_policy(clips, features)
             return policy, self.recognizer(clips, policy).float()
         features = self.selector.frame_features(clips) if features is None else features
         classes = self.selector.classify(features).float().mean(1)
         if self.predict_with == "selector":
             return Policy.full(self.plan, len(clips), clips.device), classes
-        policy = self.choose(clips, features)
+        policy = self.choose_policy(clips, features)
         return policy, self.recognizer(clips, policy).float() + classes
 
     def predict(self, clips: Tensor, data_samples: list) -> list:
-        """Scores averaged over views by the head; each sample records its views' policies and
+        """ScoringModel averaged over views by the head; each sample records its views' policies and
         prices."""
-        parts = [self.scored(part) for part in clips.split(self.max_testing_views or len(clips))]
+        parts = [self.score(part) for part in clips.split(self.max_testing_views or len(clips))]
         policy, scores = Policy.cat([p for p, _ in parts]), torch.cat([s for _, s in parts])
         executed = self.predict_with != "selector"
         macs = self.price(policy) * executed
@@ -296,7 +299,7 @@ class Ada3DRecognizer(BaseModel):
 
     def loss(self, clips: Tensor, data_samples: list) -> dict[str, Tensor]:
         """Losses and log values of one training step, by the training stage."""
-        losses = STEPS[self.training_stage](self, clips, data_samples)
+        losses = STEPS[self.training_phase](self, clips, data_samples)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             # DistributedDataParallel waits for a gradient of every parameter, in every stage
             unused = sum(p.flatten()[:1].sum() for p in self.parameters() if p.requires_grad)

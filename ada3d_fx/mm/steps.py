@@ -9,8 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..policy import Policy, PolicyDistribution
-from ..reinforce import correctness, costs, policy_loss, reward, straight_through_loss, with_dropped
+from ..distribution import PolicyDistribution
+from ..learn.reinforce import (
+    correctness,
+    costs,
+    policy_loss,
+    reward,
+    straight_through_loss,
+    with_dropped,
+)
+from ..policy import Policy
 
 if TYPE_CHECKING:  # it calls these steps
     from .recognizer import Ada3DRecognizer
@@ -21,7 +29,7 @@ Losses = dict[str, Tensor]
 def random_step(model: Ada3DRecognizer, clips: Tensor, data_samples: list) -> Losses:
     """The recognizer under random policies, in the warm-up beside the selector's classifier."""
     n = len(clips)
-    if model.training_stage == "random":
+    if model.training_phase == "random":
         policy = Policy.random(model.plan, n, **model.random_policy)
     else:
         full = round(n * model.warmup_full)
@@ -30,7 +38,7 @@ def random_step(model: Ada3DRecognizer, clips: Tensor, data_samples: list) -> Lo
     policy = policy.to(clips.device)
     scores, auxiliary = model.recognizer.with_auxiliary(clips, policy)
     losses = _recognizer_losses(model, scores, auxiliary, clips, data_samples)
-    if model.training_stage == "warmup" and model.selector is not None:
+    if model.training_phase == "warmup" and model.selector is not None:
         losses.update(pretrain_step(model, clips, data_samples))
     return {**losses, **_usage(model, policy)}
 
@@ -47,7 +55,7 @@ def transfer_step(model: Ada3DRecognizer, clips: Tensor, data_samples: list) -> 
     """The recognizer under policies drawn from the selector, which is frozen."""
     with torch.no_grad():
         distribution = model.selector(clips)
-    policy = model.partly_random(distribution.sample())
+    policy = model.randomize_part(distribution.sample())
     scores, auxiliary = model.recognizer.with_auxiliary(clips, policy)
     losses = _recognizer_losses(model, scores, auxiliary, clips, data_samples)
     return {**losses, **_usage(model, policy, model.selector_macs)}
@@ -55,15 +63,15 @@ def transfer_step(model: Ada3DRecognizer, clips: Tensor, data_samples: list) -> 
 
 def policy_step(model: Ada3DRecognizer, clips: Tensor, data_samples: list) -> Losses:
     """One estimate of eq. 7, and in the joint stage of eq. 8, over S policies for each clip."""
-    goal, n, joint = model.objective, len(clips), model.training_stage == "joint"
+    goal, n, joint = model.objective, len(clips), model.training_phase == "joint"
     relaxed = goal.estimator == "straight_through"
     features = model.selector.frame_features(clips)
     distribution: PolicyDistribution = model.selector.distribution(features)
     repeated = distribution.repeat_interleave(goal.samples)
-    drawn = model.partly_random(repeated.sample())
+    drawn = model.randomize_part(repeated.sample())
     if relaxed:
         drawn = _with_gates(model, repeated, drawn)
-    greedy = model.partly_random(distribution.mode(greedy=model.greedy))
+    greedy = model.randomize_part(distribution.mode(greedy=model.greedy))
     policy, which = drawn, torch.arange(n, device=clips.device).repeat_interleave(goal.samples)
     # behind the samples, in the same forward
     if relaxed and drawn.gates[0].requires_grad:
@@ -74,7 +82,7 @@ def policy_step(model: Ada3DRecognizer, clips: Tensor, data_samples: list) -> Lo
     with torch.set_grad_enabled(joint or relaxed):
         scores, auxiliary = model.recognizer.with_auxiliary(clips[which], policy)
     scores, labels = scores.float(), labels_of(data_samples, clips.device)[which]
-    correct = correctness(scores.detach(), labels, goal.multi_label, goal.soft)
+    correct = correctness(scores.detach(), labels, goal.multi_label, goal.reward_temperature)
     weight = model.cost_weight.value.clone()
     rewards = [
         reward(correct, cost, goal.gamma, weight)

@@ -3,7 +3,7 @@
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=100, val_interval=5)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
-param_scheduler = []  # TrainingStageHook sets the learning rates
+param_scheduler = []  # TrainingPhaseHook sets the learning rates
 optim_wrapper = dict(
     constructor="Ada3DOptimWrapperConstructor",
     optimizer=dict(type="SGD", lr=0.01, momentum=0.9, weight_decay=1e-4),
@@ -11,8 +11,8 @@ optim_wrapper = dict(
 )
 custom_hooks = [
     dict(
-        type="TrainingStageHook",
-        stages=[
+        type="TrainingPhaseHook",
+        phases=[
             dict(name="selection", epochs=40, selector_lr=1e-4),
             dict(name="joint", epochs=60, recognizer_lr=0.01, selector_lr=0.01, schedule="cosine"),
         ],

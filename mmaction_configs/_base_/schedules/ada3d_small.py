@@ -4,7 +4,7 @@
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=18, val_interval=9)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
-param_scheduler = []  # TrainingStageHook sets the learning rates
+param_scheduler = []  # TrainingPhaseHook sets the learning rates
 optim_wrapper = dict(
     constructor="Ada3DOptimWrapperConstructor",
     optimizer=dict(type="AdamW", lr=1e-3, weight_decay=0.02),
@@ -12,8 +12,8 @@ optim_wrapper = dict(
 )
 custom_hooks = [
     dict(
-        type="TrainingStageHook",
-        stages=[
+        type="TrainingPhaseHook",
+        phases=[
             dict(
                 name="warmup",
                 epochs=6,

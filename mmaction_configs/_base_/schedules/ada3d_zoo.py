@@ -25,8 +25,8 @@ ada3d_transformer_optimizer = dict(type="AdamW", lr=1e-4, weight_decay=0.05)
 ada3d_transformer_clip_grad = dict(max_norm=1.0)
 ada3d_hooks = [
     dict(
-        type="TrainingStageHook",
-        stages=[
+        type="TrainingPhaseHook",
+        phases=[
             dict(name="warmup", epochs=5, recognizer_lr=1e-3, selector_lr=1e-3),
             dict(name="selection", epochs=10, selector_lr=1e-4),
             dict(name="joint", epochs=15, recognizer_lr=1e-3, selector_lr=1e-3, schedule="cosine"),
@@ -36,8 +36,8 @@ ada3d_hooks = [
 ]
 ada3d_transformer_hooks = [
     dict(
-        type="TrainingStageHook",
-        stages=[
+        type="TrainingPhaseHook",
+        phases=[
             dict(name="warmup", epochs=5, recognizer_lr=2e-5, selector_lr=1e-4),
             dict(name="selection", epochs=10, selector_lr=1e-4),
             dict(name="joint", epochs=15, recognizer_lr=2e-5, selector_lr=1e-4, schedule="cosine"),

@@ -1,0 +1,49 @@
+"""What the packed program of one batch really runs, next to its price."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..convert import AdaptiveNetwork
+from ..passes.shadow import dtype_of
+from ..policy import Policy
+from .count import COPIES, count, elements
+from .price import price
+
+
+@dataclass(frozen=True)
+class Executed:
+    """What the packed execution of one batch runs, next to what its policies cost.
+
+    price: the sum of the clips' prices; macs: the multiply-adds of the packed program, never more
+        (less where a clip has too few frames for a kernel's outer taps, which the price counts as
+        padding; this is never credited to a policy); copied: elements that packing moves.
+    """
+
+    price: int
+    macs: int
+    copied: int
+
+
+def executed(adaptive: AdaptiveNetwork, policy: Policy) -> Executed:
+    """Count the packed program under the policies of one batch, by fvcore.
+
+    BatchNorm counts as in the price, although inference folds it into the convolutions.
+    """
+    total = int(price(adaptive, policy).sum())
+    clips = torch.zeros(len(policy), *adaptive.plan.clip_shape, dtype=dtype_of(adaptive))
+    program = _UnderPolicy(adaptive, policy.to("cpu"))
+    copied = elements(program, (clips,), COPIES)
+    return Executed(total, count(program, (clips,)).total, sum(copied.values()))
+
+
+class _UnderPolicy(nn.Module):
+    def __init__(self, adaptive: AdaptiveNetwork, policy: Policy):
+        super().__init__()
+        self.adaptive, self.policy = adaptive, policy
+
+    def forward(self, clips: Tensor) -> Tensor:
+        return self.adaptive(clips, self.policy)

@@ -1,0 +1,175 @@
+"""What a policy costs: multiply-adds per clip, counted by fvcore.
+
+One multiply-add counts 1. A price is additive in the stage decisions for a given number of kept
+frames, so one count by module per number of frames holds the price of every stage combination.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from ..convert import AdaptiveNetwork, specialize
+from ..distribution import PolicyDistribution
+from ..errors import Ada3DError
+from ..passes.shadow import dtype_of
+from ..policy import Policy
+from .count import Count, count, elements
+
+
+def price(adaptive: AdaptiveNetwork, policy: Policy, convention: str = "fvcore") -> Tensor:
+    """int64 [N], on the CPU: multiply-adds of each clip under its policy; the recognizer's alone.
+
+    Equals fvcore's total for the network that ``specialize`` makes of the policy, at the plan's
+    clip size (DESIGN law 4). A number of kept frames is counted when it is first asked for and
+    then looked up. ``convention='paper'`` leaves normalisation out.
+
+    Raises:
+        Ada3DError: a policy of another shape than the plan's, or an unknown convention.
+    """
+    adaptive.check(policy, len(policy))
+    return price_table(adaptive, convention).look_up(policy.num_frames, policy.stages)
+
+
+def price_table(adaptive: AdaptiveNetwork, convention: str = "fvcore") -> PriceTable:
+    """The prices of every policy of this network; one table, which stays with the network."""
+    tables: dict[str, PriceTable] = adaptive.__dict__.setdefault("price_tables", {})
+    if convention not in tables:
+        tables[convention] = PriceTable(adaptive, convention)
+    return tables[convention]
+
+
+class PriceTable:
+    """T x (K+1) numbers that hold the price of every policy.
+
+    base: int64 [T+1], the price of a clip of so many kept frames with all stages 2D; stages: int64
+        [T+1, K], what each stage adds where it is on. Rows are counted when first asked for.
+    """
+
+    def __init__(self, adaptive: AdaptiveNetwork, convention: str = "fvcore"):
+        self.adaptive, self.convention, self.plan = adaptive, convention, adaptive.plan
+        shape = self.plan.num_frames + 1, self.plan.num_stages
+        self.base = torch.zeros(shape[0], dtype=torch.int64)
+        self.stages = torch.zeros(shape, dtype=torch.int64)
+        self.known = torch.zeros(shape[0], dtype=torch.bool)
+        self.audit: Count = self._fill(self.plan.num_frames)
+
+    @property
+    def lengths(self) -> list[int]:
+        """The numbers of frames that a clip may keep, whole units each."""
+        unit = self.plan.frame_unit or self.plan.num_frames
+        return list(range(unit, self.plan.num_frames + 1, unit))
+
+    @property
+    def full(self) -> int:
+        """The price of the full policy: that of the original recognizer."""
+        return int(self.base[-1] + self.stages[-1].sum())
+
+    @cached_property
+    def unsupported(self) -> dict[str, float]:
+        """The operations that no count includes, none of which multiplies and adds: elements they
+        make per multiply-add of the full policy."""
+        static, clip = self._static(self.plan.num_frames)
+        made = elements(static, (clip,), tuple(self.audit.unsupported))
+        return {name: made[name] / self.full for name in self.audit.unsupported}
+
+    @property
+    def uncalled(self) -> tuple[str, ...]:
+        """Paths of the modules with parameters that no clip goes through."""
+        return self.audit.uncalled
+
+    def look_up(self, num_frames: Tensor, stages: Tensor) -> Tensor:
+        """Prices int64 [N] of clips that keep ``num_frames`` [N] frames, ``stages`` bool [N, K]."""
+        num_frames, stages = num_frames.cpu(), stages.cpu()
+        if not self.known[num_frames].all():
+            for length in num_frames.unique().tolist():
+                self.known[length] or self._fill(length)
+        return self.base[num_frames] + (self.stages[num_frames] * stages).sum(1)
+
+    def complete(self) -> PriceTable:
+        """Count every number of frames that is not counted yet."""
+        for length in self.lengths:
+            self.known[length] or self._fill(length)
+        return self
+
+    def expected(self, frames: float, stages: float) -> float:
+        """The mean price of random policies (`Policy.random`) that use these fractions of frames
+        and stages."""
+        unit = self.plan.frame_unit or self.plan.num_frames
+        units = frames * self.plan.num_frames / unit
+        less = max(1, int(units))
+        more = min(self.plan.num_frames // unit, less + 1)
+        share = min(max(units - less, 0.0), 1.0)
+        usage = torch.full((2, self.plan.num_stages), stages, dtype=torch.float64)
+        kept = torch.tensor([less * unit, more * unit])
+        both = self.look_up(kept, torch.zeros_like(usage, dtype=torch.bool)).double()
+        both += (self.stages[kept] * usage).sum(1)
+        return float((1 - share) * both[0] + share * both[1])
+
+    def threshold(
+        self, distribution: PolicyDistribution, target: float, greedy: str = "threshold"
+    ) -> float:
+        """The threshold of `PolicyDistribution.mode` at which these clips cost ``target``
+        multiply-adds on average, or as little less as the decisions allow.
+
+        Raises:
+            Ada3DError: a target below what any threshold gives; the message names the least.
+        """
+
+        def cost(threshold: float) -> float:
+            policy = distribution.mode(threshold, greedy)
+            return self.look_up(policy.num_frames, policy.stages).double().mean().item()
+
+        low, high = -_LARGEST_LOGIT, _LARGEST_LOGIT  # of the threshold
+        if (least := cost(_sigmoid(high))) > target:
+            raise Ada3DError(
+                f"a mean of {target / 1e9:.4g} GMACs cannot be had: these clips cost at least "
+                f"{least / 1e9:.4g} each (one unit of frames, no stages)"
+            )
+        if cost(_sigmoid(low)) <= target:
+            return _sigmoid(low)
+        for _ in range(50):  # cost falls as the threshold rises
+            middle = (low + high) / 2
+            low, high = (low, middle) if cost(_sigmoid(middle)) <= target else (middle, high)
+        return _sigmoid(high)
+
+    def every(self) -> Iterator[tuple[int, tuple[bool, ...], int]]:
+        """Every number of kept frames and every stage combination, with its price."""
+        combinations = list(itertools.product((False, True), repeat=self.plan.num_stages))
+        stages = torch.tensor(combinations, dtype=torch.bool).view(len(combinations), -1)
+        for length in self.lengths:
+            prices = self.look_up(torch.full((len(stages),), length), stages)
+            for on, value in zip(combinations, prices.tolist()):
+                yield length, on, value
+
+    def _fill(self, length: int) -> Count:
+        static, clip = self._static(length)
+        found = count(static, (clip,), self.convention)
+        for k, stage in enumerate(self.plan.stages):
+            kernels = [static.get_submodule(site).kernel_size[0] for site in stage.sites]
+            taps = [found.by_module[site] for site in stage.sites]
+            self.stages[length, k] = sum(
+                all_taps - all_taps // kernel for all_taps, kernel in zip(taps, kernels)
+            )
+        self.base[length] = found.total - int(self.stages[length].sum())
+        self.known[length] = True
+        return found
+
+    def _static(self, length: int) -> tuple[nn.Module, Tensor]:
+        """The network for clips of ``length`` frames, on the adaptive network's own weights."""
+        stages = [True] * self.plan.num_stages
+        static = specialize(self.adaptive, length, stages, copy_weights=False)
+        channels, _, height, width = self.plan.clip_shape
+        return static, torch.zeros(1, channels, length, height, width, dtype=dtype_of(static))
+
+
+_LARGEST_LOGIT = 30.0
+
+
+def _sigmoid(logit: float) -> float:
+    return 1 / (1 + math.exp(-logit))

@@ -1,0 +1,130 @@
+"""Tensors of the right shape without the arithmetic that would fill them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+
+@contextmanager
+def no_arithmetic() -> Iterator[None]:
+    """Operations with floating-point results give uninitialised memory of the right shape, on the
+    CPU. What is made of integers and booleans only, views, and values that leave for Python are
+    computed as ever."""
+    with ThreadPoolExecutor(1) as thread, _Shapes(thread), _RecordedConvolutions():
+        yield
+
+
+class _Shapes(TorchDispatchMode):
+    """Below the tracer: shapes instead of results.
+
+    Shape functions run in a thread of their own, because the tracing state is the thread's: where
+    it is set, some of them, written in Python, take sizes for traced values and fail.
+    """
+
+    def __init__(self, thread: ThreadPoolExecutor):
+        super().__init__()
+        self.thread = thread
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs, schema = kwargs or {}, func._schema
+        written = _written(schema, args, kwargs)
+        aliased = [r.alias_info for r in schema.returns if r.alias_info is not None]
+        tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        if not any(t.is_floating_point() for t in tensors):
+            return func(*args, **kwargs)
+        if len(written) == len(aliased) == len(schema.returns) == 1:  # in place
+            return written[0] if written[0].is_floating_point() else func(*args, **kwargs)
+        if aliased or written or not _gives_tensors(schema):
+            return func(*args, **kwargs)
+        shaped = self.thread.submit(_shapes, func, args, kwargs).result()
+        return func(*args, **kwargs) if shaped is None else shaped
+
+
+@torch.no_grad()
+def _shapes(func: Callable, args: Sequence, kwargs: Mapping[str, Any]) -> Any:
+    """Unset tensors like those that ``func`` gives; None if it has no shape function, or gives more
+    than floating-point tensors."""
+    args, kwargs = tree_map_only(Tensor, lambda t: t.to("meta"), (args, dict(kwargs)))
+    if "device" in kwargs:
+        kwargs["device"] = "meta"
+    try:
+        result = func(*args, **kwargs)
+    except NotImplementedError:
+        return None
+    if not all(t.is_floating_point() for t in tree_leaves(result) if isinstance(t, Tensor)):
+        return None
+    return tree_map_only(Tensor, lambda t: torch.empty_like(t, device="cpu"), result)
+
+
+def _written(schema, args: Sequence, kwargs: Mapping[str, Any]) -> list[Any]:
+    """The arguments that an operation writes to."""
+    values = [*args, *[kwargs.get(a.name) for a in schema.arguments[len(args) :]]]
+    return [
+        value
+        for argument, value in zip(schema.arguments, values)
+        if argument.alias_info is not None and argument.alias_info.is_write
+    ]
+
+
+def _gives_tensors(schema) -> bool:
+    return bool(schema.returns) and all("Tensor" in str(r.type) for r in schema.returns)
+
+
+_DIMENSIONS = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3}
+
+
+_TRANSPOSED = {torch.conv_transpose1d: 1, torch.conv_transpose2d: 2, torch.conv_transpose3d: 3}
+
+
+class _RecordedConvolutions(TorchFunctionMode):
+    """The tracer records no convolution but ``aten::_convolution``, which lies below the operation
+    that `_Shapes` answers: call it at once."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func in _DIMENSIONS:
+            return _convolution(_DIMENSIONS[func], *args, **kwargs)
+        if func in _TRANSPOSED:
+            return _transposed_convolution(_TRANSPOSED[func], *args, **kwargs)
+        return func(*args, **kwargs)
+
+
+def _convolution(dims, input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+    stride, dilation = _each(stride, dims), _each(dilation, dims)
+    if padding == "same":
+        total = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:])]
+        if any(t % 2 for t in total):  # one more at the end
+            odd = [part for t in reversed(total) for part in (0, t % 2)]
+            input = torch.nn.functional.pad(input, odd)
+        padding = [t // 2 for t in total]
+    padding = [0] * dims if padding == "valid" else _each(padding, dims)
+    return torch._convolution(
+        input, weight, bias, stride, padding, dilation, False, [0] * dims, groups,
+        False, False, True, True,
+    )  # fmt: skip
+
+
+def _transposed_convolution(
+    dims, input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1
+):
+    stride, padding, output_padding, dilation = (
+        _each(value, dims) for value in (stride, padding, output_padding, dilation)
+    )
+    return torch._convolution(
+        input, weight, bias, stride, padding, dilation, True, output_padding, groups,
+        False, False, True, True,
+    )  # fmt: skip
+
+
+def _each(value: int | Sequence[int], dims: int) -> list[int]:
+    values = [value] if isinstance(value, int) else list(value)
+    return values * dims if len(values) == 1 else values

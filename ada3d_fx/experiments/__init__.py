@@ -1,0 +1,1 @@
+"""What the larger tools do."""

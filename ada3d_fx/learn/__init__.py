@@ -1,0 +1,1 @@
+"""The selection network and how it learns; knows no graph."""

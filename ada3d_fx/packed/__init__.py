@@ -1,0 +1,1 @@
+"""ClipRun time: what a batch goes through."""

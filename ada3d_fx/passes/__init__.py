@@ -1,0 +1,1 @@
+"""Conversion time: from a model to its adaptive program."""

@@ -1,0 +1,63 @@
+"""Nodes that the model's own code checkpoints -> one call each."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+
+from torch import fx, nn
+
+from ..packed.regions import Checkpointed
+
+
+def subgraph(
+    nodes: Sequence[fx.Node], inputs: Sequence[fx.Node], outputs: Sequence[fx.Node]
+) -> fx.Graph:
+    """``nodes`` as a graph of their own, from ``inputs`` to a tuple of ``outputs``."""
+    graph = fx.Graph()
+    inside: dict[fx.Node, fx.Node] = {node: graph.placeholder(node.name) for node in inputs}
+    for node in nodes:
+        inside[node] = graph.node_copy(node, inside.__getitem__)
+    graph.output(tuple(inside[node] for node in outputs))
+    return graph
+
+
+def tagged(new: fx.Node, *sources: fx.Node) -> fx.Node:
+    """Mark ``new`` as checkpointed if all that it stands for is, together."""
+    tags = {source.meta.get("checkpoint") for source in sources}
+    if len(tags) == 1:
+        new.meta["checkpoint"] = tags.pop()
+    return new
+
+
+def checkpointed(holder: nn.Module, graph: fx.Graph) -> dict[str, Checkpointed]:
+    """Turn the nodes of each checkpoint of the model's own code into one call."""
+    groups: dict[int, list[fx.Node]] = {}
+    for node in graph.nodes:
+        if node.meta.get("checkpoint") is not None:
+            groups.setdefault(node.meta["checkpoint"], []).append(node)
+    made = {}
+    for nodes in groups.values():
+        before = set()
+        for node in graph.nodes:
+            if node is nodes[0]:
+                break
+            before.add(node)
+        members = set(nodes)
+        inputs = list(
+            dict.fromkeys(n for m in nodes for n in m.all_input_nodes if n not in members)
+        )
+        if not before.issuperset(inputs):
+            continue  # woven into what is outside: it costs memory, not correctness
+        outputs = [node for node in nodes if any(user not in members for user in node.users)]
+        name = f"checkpoint_{len(made)}"
+        made[name] = Checkpointed(holder, subgraph(nodes, inputs, outputs))
+        with graph.inserting_before(nodes[0]):
+            result = graph.create_node("call_module", name, tuple(inputs), {}, name)
+            for index, node in enumerate(outputs):
+                item = graph.call_function(operator.getitem, (result, index))
+                for user in [user for user in node.users if user not in members]:
+                    user.replace_input_with(node, item)
+        for node in reversed(nodes):
+            graph.erase_node(node)
+    return made

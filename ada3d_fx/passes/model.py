@@ -1,0 +1,88 @@
+"""What is converted: the part of a model that turns clips into scores."""
+
+from __future__ import annotations
+
+import copy
+
+from torch import nn
+
+from ..errors import Ada3DError
+
+
+class ScoringModel(nn.Module):
+    """The part of a recognizer that turns clips into scores: backbone, optional neck, head, under
+    their own names."""
+
+    def __init__(self, backbone: nn.Module, cls_head: nn.Module, neck: nn.Module | None = None):
+        super().__init__()
+        self.backbone = backbone
+        if neck is not None:
+            self.neck = neck
+        self.cls_head = cls_head
+
+    def forward(self, clips):
+        features = self.backbone(clips)
+        if hasattr(self, "neck"):
+            features, _ = self.neck(features)
+        return self.cls_head(features)
+
+    def forward_in_training(self, clips):
+        """The scores, and those of the neck's auxiliary heads by path: ({path: [N, classes]})."""
+        features = self.backbone(clips)
+        auxiliary = {}
+        if hasattr(self, "neck"):
+            heads = {
+                f"neck.{path}": part
+                for path, part in self.neck.named_modules()
+                if path and callable(getattr(type(part), "loss", None))
+            }
+            for path, head in heads.items():
+                head.loss = _Recorder(auxiliary, path, head)
+            samples = {"data_samples": _Recorder} if heads else {}  # anything but None
+            features, _ = self.neck(features, **samples)
+        scores = self.cls_head(features)
+        return (scores, auxiliary) if auxiliary else scores
+
+
+def model_name(root: nn.Module) -> str:
+    """How messages call a model: by its backbone's class where it has one."""
+    return type(root.backbone if isinstance(root, ScoringModel) else root).__name__
+
+
+class _Recorder:
+    """Stands in for an auxiliary head's ``loss(features, data_samples)``: notes the head's scores."""
+
+    def __init__(self, into: dict, path: str, head: nn.Module):
+        self.into, self.path, self.head = into, path, head
+
+    def __call__(self, features, data_samples) -> dict:
+        self.into[self.path] = self.head(features)
+        return {}
+
+
+def scoring_model(model: nn.Module) -> nn.Module:
+    """A copy of ``model`` as a module from clips [N, C, T, H, W] to scores [N, classes].
+
+    A recognizer is told by its ``backbone`` and ``cls_head``; any other module is taken to be one
+    already.
+
+    Raises:
+        Ada3DError: not a module, or a recognizer with a part missing.
+    """
+    if not isinstance(model, nn.Module):
+        raise Ada3DError(
+            f"convert: expected a built model (nn.Module), got {type(model).__name__}; "
+            "build a config with mmaction.registry.MODELS.build(cfg.model) first"
+        )
+    backbone, head, neck = (getattr(model, name, None) for name in ("backbone", "cls_head", "neck"))
+    if backbone is None and head is None and not hasattr(model, "extract_feat"):
+        return copy.deepcopy(model)
+    for name, part in (("backbone", backbone), ("cls_head", head)):
+        if not isinstance(part, nn.Module):
+            raise Ada3DError(
+                f"convert: {type(model).__name__} has no `{name}`: a recognizer needs `backbone` and `cls_head`; "
+                "a plain nn.Module from clips to scores converts too, if it has none of them"
+            )
+    scores = ScoringModel(backbone, head, neck)
+    scores.training = model.training  # the flags of the parts are their own
+    return copy.deepcopy(scores)

@@ -1,0 +1,60 @@
+"""A model without arithmetic: its copy on the meta device, which gives shapes only."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch.utils.checkpoint
+from torch import nn
+
+
+def set_mode(root: nn.Module, training: bool) -> None:
+    """Evaluation everywhere, or training as the model's own train() leaves it (frozen stages)."""
+    # not eval(): some models' train() returns nothing, or sets flags back
+    for module in root.modules():
+        module.training = training
+    if training:
+        root.train()
+
+
+@contextmanager
+def left_as_it_was(root: nn.Module) -> Iterator[None]:
+    """Undo what running the model's own code does to it: modes, gradients, modules made on the way."""
+    kept = [(m, dict(m.__dict__), dict(m._modules)) for m in root.modules()]
+    gradients = [(p, p.requires_grad) for p in root.parameters()]
+    try:
+        yield
+    finally:
+        for module, attributes, children in kept:
+            constants = {k: v for k, v in module.__dict__.items() if k.startswith("_tensor_const")}
+            module.__dict__.clear()
+            module.__dict__.update(attributes, **(constants if module is root else {}))
+            module._modules.clear()
+            module._modules.update(children)
+        for parameter, required in gradients:
+            parameter.requires_grad_(required)
+
+
+def shadow_of(module: nn.Module) -> nn.Module:
+    """A copy of ``module`` on the meta device, in evaluation mode: shapes without arithmetic."""
+    shadow = copy.deepcopy(module).to("meta")
+    set_mode(shadow, training=False)
+    return shadow
+
+
+def shadow_call(module: nn.Module, args: tuple, kwargs: dict) -> Any:
+    """``module(*args)`` on the meta device, where BatchNorm takes 5 ms for nothing."""
+    if isinstance(module, nn.BatchNorm3d) and len(args) == 1:
+        (x,) = args
+        if x.ndim == 5 and x.shape[1] == module.num_features:
+            return x
+    return module(*args, **kwargs)
+
+
+def dtype_of(module: nn.Module) -> torch.dtype:
+    """The floating dtype of a module's first parameter or buffer (float32 if it has none)."""
+    tensors = [*module.parameters(), *module.buffers()]
+    return next((t.dtype for t in tensors if t.is_floating_point()), torch.float32)

@@ -1,0 +1,224 @@
+"""Model -> fx graph from clips to scores, whose nodes keep their module paths; the table of leaves,
+each with its reason."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch.utils.checkpoint
+from torch import fx, nn
+
+from ..errors import Reason, UnsupportedModel
+from .model import model_name
+from .shadow import dtype_of, left_as_it_was, set_mode, shadow_call
+
+# Modules kept whole because their forward only guards against empty inputs around a torch.nn forward that we know.
+# Everything else outside torch.nn is traced through. Row: defining module -> reason.
+LEAF_PACKAGES = {
+    "torch.nn.": "torch.nn modules are the vocabulary of the rules in stages.py",
+    "mmcv.cnn.bricks.wrappers": "torch.nn modules with a guard for empty inputs under torch < 1.5",
+    "mmcv.cnn.bricks.activation": "element-wise activations",
+}
+
+
+_CHECKPOINT_OPTIONS = (
+    "use_reentrant",
+    "preserve_rng_state",
+    "context_fn",
+    "determinism_check",
+    "debug",
+    "early_stop",
+)
+
+
+def is_known(module: nn.Module) -> bool:
+    """Whether what ``module`` computes is what its torch.nn class does: a subclass of BatchNorm3d that
+    only checks its input is a BatchNorm3d, a Conv3d that standardises its weights is not."""
+    own = [type(module).forward, getattr(type(module), "_conv_forward", None)]
+    return all(f"{f.__module__}.".startswith(tuple(LEAF_PACKAGES)) for f in own if f is not None)
+
+
+class _Proxy(fx.Proxy):
+    """A traced value whose rank is known, and which requires gradients if training is traced."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "requires_grad":
+            return self.tracer.training
+        return super().__getattr__(name)
+
+    def __iter__(self):
+        fake = self.node.meta.get("fake")
+        if isinstance(fake, (tuple, list)):  # as in view(n, c, *x.shape[2:])
+            return iter([self[i] for i in range(len(fake))])
+        return super().__iter__()
+
+    def __len__(self) -> int:
+        fake = self.node.meta.get("fake")
+        return len(fake) if isinstance(fake, (tuple, list)) else super().__len__()
+
+
+class _Tracer(fx.Tracer):
+    """fx's tracer, with leaves from the table, and modules that cannot be traced as leaves with
+    their reason."""
+
+    def __init__(self, shadow: nn.Module, clip_shape: Sequence[int], training: bool) -> None:
+        super().__init__()
+        self.untraceable: list[Reason] = []
+        self.shadow = shadow
+        self.clip_shape = clip_shape
+        self.training = training
+        self._evaluating = False
+        self._checkpoints = 0
+        self._inside_checkpoint: int | None = None
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        if isinstance(m, (nn.Sequential, nn.ModuleList, nn.ModuleDict)):
+            return False
+        return is_known(m)
+
+    def create_proxy(self, kind, target, args, kwargs, *more, **named):
+        proxy = super().create_proxy(kind, target, args, kwargs, *more, **named)
+        if self._inside_checkpoint is not None:
+            proxy.node.meta["checkpoint"] = self._inside_checkpoint
+        # fx sees every module call and parameter while it traces, these too
+        self._evaluating = True
+        with torch.device("meta"), torch.no_grad(), suppress(Exception):
+            proxy.node.meta["fake"] = self._fake(proxy.node)
+        self._evaluating = False
+        return proxy
+
+    def getattr(self, attr, attr_val, parameter_proxy_cache):
+        return (
+            attr_val if self._evaluating else super().getattr(attr, attr_val, parameter_proxy_cache)
+        )
+
+    def _fake(self, node: fx.Node) -> Any:
+        """The value of a node for clips on the meta device; an exception where it has none."""
+        args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: n.meta["fake"])
+        if node.op == "placeholder":
+            return torch.empty(2, *self.clip_shape, dtype=dtype_of(self.shadow))
+        if node.op == "get_attr":
+            return operator.attrgetter(node.target)(self.shadow)
+        if node.op == "call_method":
+            return getattr(args[0], node.target)(*args[1:], **kwargs)
+        if node.op == "call_module":
+            return shadow_call(self.shadow.get_submodule(node.target), args, kwargs)
+        return node.target(*args, **kwargs) if node.op != "output" else None
+
+    def call_module(self, m, forward, args, kwargs):
+        if self._evaluating:
+            return forward(*args, **kwargs)
+        stack = list(self.module_stack.items())
+        mark = list(self.graph.nodes)[-1] if len(self.graph.nodes) else None
+        try:
+            return super().call_module(m, forward, args, kwargs)
+        # A model's own code runs on proxies here, and what that raises is up to that code. A real
+        # mistake shows when the same module runs on shapes, see shapes.py.
+        except Exception as error:  # noqa: BLE001
+            path, why = self.path_of_module(m), str(error).strip().split("\n")[0]
+            self.untraceable.append(Reason(path, f"{type(m).__name__} cannot be traced: {why}"))
+            self._erase_after(mark)
+            self.module_stack.clear()
+            self.module_stack.update(stack)
+            return self.create_proxy("call_module", path, args, kwargs)
+
+    def checkpoint(self, function: Callable, *args: Any, **options: Any) -> Any:
+        """Stands in for torch.utils.checkpoint.checkpoint: runs through, and marks the nodes."""
+        options = {k: v for k, v in options.items() if k not in _CHECKPOINT_OPTIONS}
+        if self._inside_checkpoint is not None:
+            return function(*args, **options)
+        self._checkpoints += 1
+        self._inside_checkpoint = self._checkpoints
+        try:
+            return function(*args, **options)
+        finally:
+            self._inside_checkpoint = None
+
+    def _erase_after(self, mark: fx.Node | None) -> None:
+        nodes = list(self.graph.nodes)
+        start = nodes.index(mark) + 1 if mark is not None else 0
+        for node in reversed(nodes[start:]):
+            self.graph.erase_node(node)
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """One traced forward: its graph, and the modules in it that could not be traced."""
+
+    graph: fx.Graph
+    untraceable: list[Reason]
+
+
+def trace(root: nn.Module, shadow: nn.Module, clip_shape: Sequence[int]) -> tuple[Program, Program]:
+    """``root``'s program in evaluation and in training; the same object where they do not differ.
+
+    ``shadow``: ``root`` on the meta device, for the shapes of clips [2, *clip_shape].
+
+    Raises:
+        UnsupportedModel: the root itself cannot be traced.
+    """
+    programs = []
+    for training in (False, True):
+        with left_as_it_was(root):
+            set_mode(root, training)
+            tracer = _Tracer(shadow, clip_shape, training)
+            with _checkpointing_by(tracer.checkpoint):
+                try:
+                    if training and hasattr(root, "forward_in_training"):
+                        tracer.traced_func_name = "forward_in_training"
+                    graph = tracer.trace(root)
+                except Exception as error:
+                    name = model_name(root)
+                    reason = Reason(name, f"cannot be traced by torch.fx: {error}")
+                    raise UnsupportedModel(name, [reason]) from error
+        _drop_unused(graph)
+        programs.append(Program(graph, tracer.untraceable))
+    evaluation, training = programs
+    return evaluation, evaluation if _agree(evaluation.graph, training.graph) else training
+
+
+@contextmanager
+def _checkpointing_by(function: Callable) -> Iterator[None]:
+    original = torch.utils.checkpoint.checkpoint
+    torch.utils.checkpoint.checkpoint = function
+    try:
+        yield
+    finally:
+        torch.utils.checkpoint.checkpoint = original
+
+
+def _agree(one: fx.Graph, other: fx.Graph) -> bool:
+    def lines(graph: fx.Graph) -> list:
+        return [(node.format_node(), node.meta.get("checkpoint")) for node in graph.nodes]
+
+    return lines(one) == lines(other)
+
+
+def _drop_unused(graph: fx.Graph) -> None:
+    for node in reversed(graph.nodes):
+        if not node.users and node.op not in ("placeholder", "output") and not _in_place(node):
+            graph.erase_node(node)
+
+
+def _in_place(node: fx.Node) -> bool:
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    method = node.op == "call_method" and name.endswith("_") and not name.endswith("__")
+    return method or (
+        node.op == "call_function" and name.startswith("i") and hasattr(operator, name)
+    )
+
+
+def module_path(node: fx.Node) -> str:
+    """The path of the module in whose forward ``node`` was made, as ``named_modules`` has it."""
+    if node.op == "call_module":
+        return str(node.target)
+    stack = node.meta.get("nn_module_stack") or {}
+    paths = [path for path, _ in stack.values()]
+    return paths[-1] if paths and paths[-1] else node.name

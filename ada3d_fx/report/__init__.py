@@ -1,0 +1,1 @@
+"""Tables, records, statistics and figures; knows no graph."""

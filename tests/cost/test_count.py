@@ -1,0 +1,141 @@
+"""A count without arithmetic is fvcore's own, operation by operation and module by module."""
+
+import logging
+
+import pytest
+import torch
+from families import FAMILIES, family
+from fvcore.nn import FlopCountAnalysis
+from models import CLIP, resnet3d
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+import ada3d_fx
+from ada3d_fx import Ada3DError
+from ada3d_fx.cost.count import HANDLES, count, elements
+from ada3d_fx.cost.shapes_only import no_arithmetic
+
+NO_PRODUCTS = ("batch_norm", "layer_norm", "adaptive_avg_pool2d")
+
+
+def fvcores(module, inputs):
+    """fvcore itself, with all the arithmetic."""
+    analysis = FlopCountAnalysis(module.eval(), inputs).set_op_handle(**HANDLES)
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings(
+        "none"
+    )
+    fast_attention = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # one operation that fvcore cannot look into
+    try:
+        with torch.no_grad():
+            return analysis.by_module(), analysis.by_operator(), analysis.unsupported_ops()
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_attention)
+
+
+class Operations(nn.Module):
+    """One of each operation whose shape is made in a way of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.same = nn.Conv3d(4, 6, (2, 3, 4), padding="same", dilation=(1, 2, 1))
+        self.valid = nn.Conv2d(6, 6, 3, stride=2, padding="valid", groups=3)
+        self.up = nn.ConvTranspose2d(6, 3, 3, stride=2, output_padding=1)
+        self.line = nn.Conv1d(3, 5, 3, padding=1)
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.register_buffer("index", torch.tensor([0, 2, 2]))
+
+    def forward(self, x):
+        x = F.relu(self.same(x), inplace=True)
+        x = self.up(self.valid(x[:, :, 0]))
+        x = x.flatten(2)[:, :, self.index[self.index > 0]].clone()
+        x = self.line(x)
+        squares = x.matmul(x.transpose(1, 2))
+        y = torch.baddbmm(x, squares, x)[:, :4].transpose(1, 2)
+        y = self.attention(y, y, y)[0]
+        y = torch.einsum("abc,dbc->ad", y, y)
+        return torch.tensordot(y, y, dims=([1], [0])) @ y.softmax(1)[0]
+
+
+def test_counts_of_single_operations():
+    module = Operations().eval()
+    inputs = torch.zeros(2, 4, 3, 8, 8)
+    by_module, by_operator, unsupported = fvcores(module, inputs)
+    found = count(module, (inputs,))
+    assert found.by_module == by_module and found.by_operator == by_operator
+    assert set(unsupported) <= set(found.unsupported)
+    with torch.no_grad(), no_arithmetic():
+        shape = module(inputs).shape
+    assert shape == module(inputs).shape
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_counts_of_recognizers(name):
+    adaptive = ada3d_fx.convert(family(name), FAMILIES[name][2])
+    static = ada3d_fx.specialize(adaptive, adaptive.plan.num_frames, [1] * adaptive.plan.num_stages)
+    clip = torch.zeros(1, *FAMILIES[name][2], dtype=torch.float64)
+    static(clip)  # Swin keeps the attention mask of its first run
+    by_module, by_operator, unsupported = fvcores(static, clip)
+    found = count(static, (clip,))
+    assert found.by_module == by_module
+    assert found.by_operator == by_operator
+    assert found.unsupported == unsupported
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_products_are_those_of_an_independent_counter(name):
+    """torch.utils.flop_counter counts two for a multiply-add, and only products."""
+    adaptive = ada3d_fx.convert(family(name), FAMILIES[name][2])
+    static = ada3d_fx.specialize(adaptive, adaptive.plan.num_frames, [1] * adaptive.plan.num_stages)
+    clip = torch.zeros(1, *FAMILIES[name][2], dtype=torch.float64)
+    found = count(static, (clip,))
+    products = found.total - sum(found.by_operator[kind] for kind in NO_PRODUCTS)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        static(clip)
+    # fvcore reads einsum's cost from a text of four digits (numpy.einsum_path)
+    rounded = found.by_operator["einsum"] * 1e-3
+    assert abs(2 * products - counter.get_total_flops()) <= rounded
+
+
+def test_nothing_is_left_behind():
+    model = family("x3d").train()
+    flags = [m.training for m in model.modules()]
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    logger = logging.getLogger("fvcore.nn.jit_analysis")
+    level = logger.level
+    count(model.backbone, (torch.zeros(1, 3, 8, 32, 32, dtype=torch.float64),))
+    assert logger.level == level
+    assert [m.training for m in model.modules()] == flags
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert float(torch.ones(3).sum()) == 3
+
+
+def test_conventions():
+    static = ada3d_fx.specialize(ada3d_fx.convert(resnet3d("i3d"), CLIP), 8, [1] * 5)
+    clip = torch.zeros(1, *CLIP, dtype=torch.float64)
+    whole, bare = count(static, (clip,)), count(static, (clip,), "paper")
+    assert bare.total == whole.total - whole.by_operator["batch_norm"]
+    with pytest.raises(Ada3DError, match="convention='macs'; there are fvcore, paper"):
+        count(static, (clip,), "macs")
+
+
+def test_elements_of_copies():
+    class Copies(nn.Module):
+        def forward(self, x):
+            return torch.cat([x[:, [0, 1]], x], 1)
+
+    made = elements(Copies(), (torch.zeros(2, 3),), ("aten::cat", "aten::index", "aten::clone"))
+    assert made == {"aten::cat": 10, "aten::index": 4}
+
+
+def test_modules_that_are_not_called_are_named():
+    class Half(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.used, self.unused = nn.Linear(2, 2), nn.Linear(2, 2)
+
+        def forward(self, x):
+            return self.used(x)
+
+    assert count(Half(), (torch.zeros(1, 2),)).uncalled == ("unused",)

@@ -1,0 +1,125 @@
+"""Tables, files and pictures of policies."""
+
+import json
+
+import pytest
+import torch
+
+from ada3d_fx import Ada3DError
+from ada3d_fx.report import figures, records, statistics, tables
+
+ROWS = [
+    {"name": "upper", "accuracy": 99.5, "gmacs": 1.25, "stages": 5.0, "frames": 8.0},
+    {"name": "ada3d", "accuracy": 99.0, "gmacs": 0.5, "gmacs_selector": 0.01,
+     "stages": 2, "frames": 3},
+]  # fmt: skip
+
+
+def test_table_is_aligned_and_dashes_what_is_missing():
+    lines = tables.table(ROWS).splitlines()
+    assert lines[0].split()[:2] == ["policy", "accuracy"]
+    assert lines[1].split() == ["upper", "99.50", "1.25", "-", "5.00", "8.00"]
+    assert lines[2].split() == ["ada3d", "99.00", "0.5", "0.01", "2.00", "3.00"]
+
+
+def test_markdown_table():
+    lines = tables.table(ROWS, markdown=True).splitlines()
+    assert len(lines) == 4 and all(line.count("|") == 7 for line in lines)
+    assert set(lines[1]) <= set("|-: ")
+
+
+def test_json_refuses_what_json_lacks(tmp_path):
+    records.write_json(tmp_path / "a" / "report.json", {"rows": ROWS})
+    assert json.loads((tmp_path / "a" / "report.json").read_text())["rows"] == ROWS
+    with pytest.raises(ValueError):
+        records.write_json(tmp_path / "b.json", {"x": float("nan")})
+
+
+def test_picture_is_written(tmp_path):
+    pytest.importorskip("matplotlib")
+    example = figures.Example(
+        torch.randint(0, 256, (4, 16, 16, 3), dtype=torch.uint8),
+        torch.tensor([True, False, True, False]),
+        torch.tensor([True, False]),
+        ["stem", "res2"],
+        "walk",
+        "sit",
+        0.5,
+    )
+    figures.draw_policies([example, example._replace(prediction="walk")], tmp_path / "p.png")
+    assert (tmp_path / "p.png").read_bytes()[:4] == b"\x89PNG"
+    with pytest.raises(Ada3DError, match="no examples"):
+        figures.draw_policies([], tmp_path / "none.png")
+
+
+def test_animation_has_a_picture_for_each_frame(tmp_path):
+    from PIL import Image
+
+    clip = torch.stack([torch.full((16, 16, 3), 60 * t, dtype=torch.uint8) for t in range(4)])
+    frames = torch.tensor([False, True, False, True])
+    example = figures.Example(clip, frames, torch.tensor([True]), ["stem"], "a", "b", 1.0)
+    figures.animate([example, example], tmp_path / "a.gif", side=16)
+    with Image.open(tmp_path / "a.gif") as image:
+        assert image.n_frames == 4 and image.size == (36, 40)
+        image.seek(2)
+        left, right = (image.convert("L").getpixel((x, 8)) for x in (8, 28))
+        assert abs(left - 120) < 8 and abs(right - 36) < 8  # the frame before, darkened
+    with pytest.raises(Ada3DError, match="no examples"):
+        figures.animate([], tmp_path / "b.gif")
+
+
+def test_pixels_are_frames_last_to_first():
+    clip = torch.arange(3 * 2 * 4 * 5).reshape(3, 2, 4, 5).float()
+    assert figures.pixels(clip).shape == (2, 4, 5, 3)
+    assert figures.pixels(clip)[1, 2, 3].tolist() == [33, 73, 113]
+
+
+def test_histograms_count_everything():
+    lines = tables.histogram([1, 1, 2, 8], bins=10).splitlines()
+    assert [line.split()[0] for line in lines] == ["1", "2", "8"]
+    assert [int(line.split()[-1]) for line in lines] == [2, 1, 1]
+    assert lines[0].count("#") == 2 * lines[1].count("#")
+    lines = tables.histogram(torch.linspace(0, 1, 101).tolist(), bins=4).splitlines()
+    assert len(lines) == 4 and sum(int(line.split()[-1]) for line in lines) == 101
+    assert lines[0].strip().startswith("0 to 0.25") and lines[3].strip().startswith("0.75 to 1")
+
+
+def test_policies_that_are_no_policies_are_refused(tmp_path):
+    clip = dict.fromkeys(records.POLICY_FIELDS, 0) | {"frames": "10", "stages": "1"}
+    with pytest.raises(Ada3DError, match="differ in their decisions"):
+        records.policies_of([clip, clip | {"frames": "100"}])
+    (tmp_path / "a.json").write_text('{"rows": []}')
+    with pytest.raises(Ada3DError, match=r"a\.json was not written by tools/test.py"):
+        records.read_clips(tmp_path / "a.json")
+    (tmp_path / "a.csv").write_text("frames,stages\n10,1\n")
+    with pytest.raises(Ada3DError, match=r"a\.csv was not written by"):
+        records.read_clips(tmp_path / "a.csv")
+
+
+def test_policies_without_stages():
+    clip = dict.fromkeys(records.POLICY_FIELDS, 0) | {"frames": "10", "stages": ""}
+    assert records.policies_of([clip, clip]).stages.shape == (2, 0)
+
+
+def test_price_picture(tmp_path):
+    lines = [figures.Line("0 of 1", [1, 2], [1, 2]), figures.Line("1 of 1", [2, 4], [2, 4])]
+    figures.draw_prices([1, 2], lines, {"2D part": 2, "+ stem": 2}, tmp_path / "p.png", "x", 4, 1)
+    assert (tmp_path / "p.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_usage_by_class_counts_a_video_once_for_all_views_and_seeds():
+    def clip(video, view, label, frames, predicted=1):
+        return {"video": video, "view": view, "label": label, "predicted": predicted,
+                "num_frames": frames, "num_stages": 2, "macs": 10**9, "selector_macs": 0}  # fmt: skip
+
+    seeds = [
+        {"fold": 0, "clips": [clip("a", 0, 1, 2), clip("a", 1, 1, 4), clip("b", 0, 2, 8)]},
+        {"fold": 0, "clips": [clip("a", 0, 1, 6, predicted=2), clip("a", 1, 1, 4, predicted=2)]},
+        {"fold": 1, "clips": [clip("a", 0, 1, 4), clip("c", 0, None, 1)]},
+    ]
+    first, second = statistics.usage_by_class(seeds, {1: "walk"})
+    assert (first["name"], first["videos"], second["name"], second["videos"]) == ("walk", 2, "2", 1)
+    assert first["frames"] == 4 and first["accuracy"] == pytest.approx(60)
+    assert first["gmacs"] == 1 and second["frames"] == 8
+    unnamed = [{"clips": [clip(None, 0, 1, 2), clip(None, 0, 1, 2)]} for seed in range(2)]
+    assert statistics.usage_by_class(unnamed, {})[0]["videos"] == 2

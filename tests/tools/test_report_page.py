@@ -1,0 +1,89 @@
+"""The HTML page of an experiment."""
+
+import importlib.util
+import json
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+import ada3d_fx.mm  # noqa: F401
+from ada3d_fx.report import figures, records
+
+TOOL = Path(__file__).parents[2] / "tools" / "report.py"
+
+
+@pytest.fixture(scope="module")
+def tool():
+    spec = importlib.util.spec_from_file_location("report_tool", TOOL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Page(HTMLParser):
+    """Which tags are open, what was seen, and the page's text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.seen, self.words, self.links = [], [], [], []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append(tag)
+        self.links += [value for name, value in attrs if name in ("src", "href")]
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    rows = [
+        {"name": "upper", "accuracy": 90.0, "gmacs": 1.0, "stages": 5.0, "frames": 8.0, "runs": 1},
+        {"name": "ada3d", "accuracy": 89.5, "gmacs": 0.4, "stages": 2.0, "frames": 3.0, "runs": 1},
+    ]  # fmt: skip
+    classes = [{"name": "<walk>", "videos": 3, "accuracy": 50.0, "frames": 2.0, "stages": 1.0,
+                "gmacs": 0.3}]  # fmt: skip
+    about = {"command": "compare.py 'a & b'", "config": "demo.py", "seconds": 3.0,
+             "versions": {"torch": "2"}}  # fmt: skip
+    gaps = [{"name": "ada3d - upper", "points": -0.5, "low": -1.0, "high": 0.0, "runs": 1}]
+    result = {"rows": rows, "classes": classes, "kinds": [], "differences": gaps,
+              "gmacs_share": 0.4, **about}  # fmt: skip
+    records.write_json(tmp_path / "report.json", result)
+    figures.draw_usage(classes, tmp_path / "usage.png")
+    turned = [{"name": "ada3d", "target": 0.4, "threshold": 0.5, **rows[1]}]
+    records.write_json(tmp_path / "sweep" / "tradeoff.json", {"rows": turned, **about})
+    figures.draw_curves({"ada3d": [(0.4, 89.5)]}, tmp_path / "sweep" / "tradeoff.png", "t")
+    return tmp_path
+
+
+def test_the_page_holds_everything_and_needs_nothing(tool, experiment, monkeypatch, capsys):
+    arguments = [str(experiment), "--tradeoff", str(experiment / "sweep"), "--title", "A < B"]
+    monkeypatch.setattr(sys, "argv", ["report.py", *arguments])
+    assert tool.main() == 0
+    page = Page((experiment / "report.html").read_text(encoding="utf-8"))
+    text = " ".join(page.words)
+    for word in ("A < B", "40 %", "89.50", "ada3d - upper", "<walk>", "compare.py 'a & b'",
+                 "Trade-off", "-0.50"):  # fmt: skip
+        assert word in text, word
+    assert page.seen.count("table") == 4 and page.seen.count("img") == 2
+    assert all(link.startswith("data:image/png;base64,") for link in page.links)
+    assert "report.html" in capsys.readouterr().out
+
+
+def test_what_is_missing_is_named(tool, experiment, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["report.py", str(experiment / "nowhere")])
+    assert tool.main() == 2
+    assert "run tools/compare.py first" in capsys.readouterr().err
+    (experiment / "report.json").write_text(json.dumps({"lines": []}))
+    monkeypatch.setattr(sys, "argv", ["report.py", str(experiment)])
+    assert tool.main() == 2
+    assert "was not written by tools/compare.py" in capsys.readouterr().err
