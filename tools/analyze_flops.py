@@ -26,14 +26,15 @@ from mmengine.config import Config, DictAction
 
 import ada3d_fx.mm  # noqa: F401  makes the published mmaction2 importable
 from ada3d_fx import Ada3DError, Policy, convert, price_table, specialize
+from ada3d_fx.cli import quiet, user_errors, versions
 from ada3d_fx.cost.count import CONVENTIONS, count
 from ada3d_fx.cost.executed import executed
 from ada3d_fx.cost.payoff import Payoff, payoff
 from ada3d_fx.cost.price import PriceTable
 from ada3d_fx.cost.selector import selector_price
-from ada3d_fx.mm.build import build_recognizer, build_selector, recognizer_config
-from ada3d_fx.mm.launch import load_config, quiet, user_errors, versions
-from ada3d_fx.mm.zoo import clip_shape_of, listed_flops, parse_shape
+from ada3d_fx.mm.build import build_recognizer, build_selector
+from ada3d_fx.mm.config import clip_shape_of, load_config, parse_shape, recognizer_config
+from ada3d_fx.mm.zoo import listed_flops
 from ada3d_fx.passes.shadow import dtype_of
 from ada3d_fx.report import figures, records, tables
 

@@ -23,9 +23,10 @@ from mmengine.config import DictAction
 
 import ada3d_fx.mm  # noqa: F401  registers what configs name
 from ada3d_fx import Ada3DError, Policy, convert, price
+from ada3d_fx.cli import user_errors
 from ada3d_fx.convert import channels_last
-from ada3d_fx.mm.build import build_recognizer, recognizer_config
-from ada3d_fx.mm.launch import load_config, user_errors
+from ada3d_fx.mm.build import build_recognizer
+from ada3d_fx.mm.config import load_config, recognizer_config
 from ada3d_fx.passes.model import scoring_model
 
 

@@ -18,10 +18,11 @@ from typing import NamedTuple
 
 import ada3d_fx.mm  # noqa: F401  makes the published mmaction2 importable
 from ada3d_fx import convert, price_table
+from ada3d_fx.cli import quiet, user_errors, versions
 from ada3d_fx.cost.price import PriceTable
 from ada3d_fx.cost.selector import selector_price
 from ada3d_fx.mm.build import build_recognizer, build_selector
-from ada3d_fx.mm.launch import load_config, quiet, user_errors, versions
+from ada3d_fx.mm.config import load_config
 from ada3d_fx.report import records
 
 CONFIGS = Path(__file__).parents[1] / "mmaction_configs"

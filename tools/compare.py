@@ -46,23 +46,13 @@ from mmengine.runner import find_latest_checkpoint
 
 import ada3d_fx.mm  # noqa: F401  registers models, hooks and metrics
 from ada3d_fx import Ada3DError, Policy
-from ada3d_fx.mm.build import load_recognizer
+from ada3d_fx.cli import provenance, quiet, user_errors, versions
+from ada3d_fx.mm.build import build_runner
+from ada3d_fx.mm.checkpoint import load_recognizer
 from ada3d_fx.mm.checks import check_config
-from ada3d_fx.mm.launch import (
-    build_runner,
-    calibrate,
-    class_names,
-    examples,
-    load_config,
-    load_weights,
-    provenance,
-    quiet,
-    record_policies,
-    training_list,
-    user_errors,
-    versions,
-)
+from ada3d_fx.mm.config import class_names, load_config, training_list
 from ada3d_fx.mm.metric import row_of
+from ada3d_fx.mm.testing import calibrate, examples, load_weights, record_policies
 from ada3d_fx.report import figures, records, statistics, tables
 from ada3d_fx.report.statistics import DIFFERENCE_COLUMNS, aggregate, differences
 

@@ -21,7 +21,7 @@ import compare
 import tradeoff
 
 from ada3d_fx import Ada3DError
-from ada3d_fx.mm.launch import user_errors
+from ada3d_fx.cli import user_errors
 from ada3d_fx.report import tables
 from ada3d_fx.report.statistics import DIFFERENCE_COLUMNS
 

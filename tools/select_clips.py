@@ -25,16 +25,12 @@ from torch import Tensor
 
 import ada3d_fx.mm  # noqa: F401  registers models, hooks and metrics
 from ada3d_fx import Ada3DError
+from ada3d_fx.cli import provenance, user_errors
 from ada3d_fx.learn.clip_selector import ClipSelector, clip_loss, previews
+from ada3d_fx.mm.build import build_runner
 from ada3d_fx.mm.checks import check_config
-from ada3d_fx.mm.launch import (
-    build_runner,
-    load_config,
-    load_weights,
-    provenance,
-    training_list,
-    user_errors,
-)
+from ada3d_fx.mm.config import load_config, training_list
+from ada3d_fx.mm.testing import load_weights
 from ada3d_fx.report import figures, records, tables
 
 COLUMNS = (

@@ -21,9 +21,10 @@ from pathlib import Path
 
 import ada3d_fx.mm  # noqa: F401  makes the published mmaction2 importable
 from ada3d_fx import Ada3DError, UnsupportedModel, convert, price_table
-from ada3d_fx.mm.build import build_recognizer, recognizer_config
-from ada3d_fx.mm.launch import load_config, quiet, user_errors
-from ada3d_fx.mm.zoo import Shipped, clip_shape_of, parse_shape, shipped_recognizers
+from ada3d_fx.cli import quiet, user_errors
+from ada3d_fx.mm.build import build_recognizer
+from ada3d_fx.mm.config import clip_shape_of, load_config, parse_shape, recognizer_config
+from ada3d_fx.mm.zoo import Shipped, shipped_recognizers
 from ada3d_fx.report import tables
 
 COLUMNS = (

@@ -19,17 +19,12 @@ from mmengine.dist import is_main_process
 
 import ada3d_fx.mm  # noqa: F401  registers models, hooks and metrics
 from ada3d_fx import Ada3DError
+from ada3d_fx.cli import user_errors
+from ada3d_fx.mm.build import build_runner
 from ada3d_fx.mm.checks import check_config
-from ada3d_fx.mm.launch import (
-    build_runner,
-    calibrate,
-    load_config,
-    load_weights,
-    record_policies,
-    set_policy,
-    user_errors,
-)
+from ada3d_fx.mm.config import load_config, set_policy
 from ada3d_fx.mm.metric import row_of
+from ada3d_fx.mm.testing import calibrate, load_weights, record_policies
 from ada3d_fx.report import records, tables
 
 

@@ -17,8 +17,10 @@ from mmengine.config import Config, DictAction
 
 import ada3d_fx.mm  # noqa: F401  registers models, hooks and metrics
 from ada3d_fx import Ada3DError
+from ada3d_fx.cli import user_errors
+from ada3d_fx.mm.build import build_runner
 from ada3d_fx.mm.checks import check_config
-from ada3d_fx.mm.launch import build_runner, load_config, user_errors
+from ada3d_fx.mm.config import load_config
 
 
 def parse_args() -> argparse.Namespace:

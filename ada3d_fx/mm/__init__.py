@@ -7,6 +7,6 @@ from . import compat
 
 compat.apply()
 
-from . import datasets, hooks, metric, recognizer  # noqa: E402  (MMAction2 imports after compat only)
+from . import build, datasets, hooks, metric, optim, recognizer  # noqa: E402  (after compat)
 
-__all__ = ["compat", "datasets", "hooks", "metric", "recognizer"]
+__all__ = ["build", "compat", "datasets", "hooks", "metric", "optim", "recognizer"]

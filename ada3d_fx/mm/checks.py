@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import Ada3DError
+from .config import inner_datasets
 
 
 def check_config(config: Mapping, splits: tuple[str, ...], videos: int | None = 4) -> None:
@@ -79,14 +80,3 @@ def check_video(video: Path, where: str) -> None:
             reader[index].asnumpy()
     except (decord.DECORDError, RuntimeError, IndexError) as error:
         raise Ada3DError(f"{where}: the video {video} does not decode: {error}") from error
-
-
-def inner_datasets(dataset: Mapping | None) -> Iterator[Mapping]:
-    """The datasets with lists of their own, within any wrappers."""
-    if not dataset:
-        return
-    inner = dataset.get("dataset", dataset.get("datasets"))
-    if inner is None:
-        yield dataset
-    for one in inner if isinstance(inner, (list, tuple)) else [inner]:
-        yield from inner_datasets(one)

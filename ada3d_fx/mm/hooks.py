@@ -10,47 +10,16 @@ import numpy as np
 import torch
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
-from mmengine.optim import OptimWrapper
-from mmengine.registry import (
-    HOOKS,
-    OPTIM_WRAPPER_CONSTRUCTORS,
-    OPTIM_WRAPPERS,
-    OPTIMIZERS,
-)
-from torch import nn
+from mmengine.registry import HOOKS
 
 from ..errors import Ada3DError
 from ..learn.diagnose import collapse, stalled
 from ..policy import Policy
+from .optim import unwrap
 from .recognizer import Ada3DRecognizer
 from .steps import FROZEN, STEPS
 
-GROUPS = ("recognizer", "selector")
 PHASE_OPTIONS = {"name", "epochs", "iters", "recognizer_lr", "selector_lr", "schedule", "rise"}
-
-
-@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
-class Ada3DOptimWrapperConstructor:
-    """One parameter group for the recognizer (theta of eq. 8) and one for the selector (w).
-
-    Each group bears its name, by which TrainingPhaseHook sets its learning rate.
-    """
-
-    def __init__(self, optim_wrapper_cfg: Mapping, paramwise_cfg: Mapping | None = None):
-        self.config = dict(optim_wrapper_cfg)
-
-    def __call__(self, model: nn.Module) -> OptimWrapper:
-        model = unwrap(model)
-        groups = []
-        for name in GROUPS:
-            part = getattr(model, name, None)
-            params = [p for p in part.parameters() if p.requires_grad] if part is not None else []
-            if params:
-                groups.append({"params": params, "name": name})
-        config = {"type": "OptimWrapper", **self.config}
-        optimizer = OPTIMIZERS.build({**config.pop("optimizer"), "params": groups})
-        return OPTIM_WRAPPERS.build({**config, "optimizer": optimizer})
 
 
 @HOOKS.register_module()
@@ -219,8 +188,3 @@ class PolicyLogHook(Hook):
             frames, stages = torch.cat(self._frames), torch.cat(self._stages)
             for message in collapse(frames, stages, model.plan.frame_unit):
                 runner.logger.warning(f"policies: {message}")
-
-
-def unwrap(model: nn.Module) -> nn.Module:
-    """The model within a distributed wrapper."""
-    return model.module if is_model_wrapper(model) else model

@@ -17,16 +17,11 @@ from ..distribution import GREEDY
 from ..errors import Ada3DError
 from ..learn.reinforce import Baseline, CostWeight, Objective, correctness, costs, reward
 from ..policy import Policy
-from .build import (
-    Teacher,
-    build_recognizer,
-    build_selector,
-    check_gates,
-    initial_weights,
-    load_selector,
-    recognizer_config,
-)
+from .build import build_recognizer, build_selector, check_gates
+from .checkpoint import initial_weights, load_selector
+from .config import recognizer_config
 from .steps import FROZEN, STEPS, labels_of
+from .teacher import Teacher
 
 LEARNED = ("selection", "joint", "transfer")  # the stages with learned policies
 RANDOM_PARTS = ("none", "frames", "stages")

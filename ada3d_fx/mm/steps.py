@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -20,13 +19,10 @@ from ..learn.reinforce import (
 )
 from ..policy import Policy
 
-if TYPE_CHECKING:  # it calls these steps
-    from .recognizer import Ada3DRecognizer
-
 Losses = dict[str, Tensor]
 
 
-def random_step(model: Ada3DRecognizer, clips: Tensor, data_samples: list) -> Losses:
+def random_step(model, clips: Tensor, data_samples: list) -> Losses:
     """The recognizer under random policies, in the warm-up beside the selector's classifier."""
     n = len(clips)
     if model.training_phase == "random":
@@ -43,7 +39,7 @@ def random_step(model: Ada3DRecognizer, clips: Tensor, data_samples: list) -> Lo
     return {**losses, **_usage(model, policy)}
 
 
-def pretrain_step(model: Ada3DRecognizer, clips: Tensor, data_samples: list) -> Losses:
+def pretrain_step(model, clips: Tensor, data_samples: list) -> Losses:
     """The selector's classifier alone, if it has one."""
     if model.selector.classifier is None:
         return {}
@@ -51,7 +47,7 @@ def pretrain_step(model: Ada3DRecognizer, clips: Tensor, data_samples: list) -> 
     return {"loss_classifier": _classifier_loss(model, features, data_samples)}
 
 
-def transfer_step(model: Ada3DRecognizer, clips: Tensor, data_samples: list) -> Losses:
+def transfer_step(model, clips: Tensor, data_samples: list) -> Losses:
     """The recognizer under policies drawn from the selector, which is frozen."""
     with torch.no_grad():
         distribution = model.selector(clips)
@@ -61,7 +57,7 @@ def transfer_step(model: Ada3DRecognizer, clips: Tensor, data_samples: list) -> 
     return {**losses, **_usage(model, policy, model.selector_macs)}
 
 
-def policy_step(model: Ada3DRecognizer, clips: Tensor, data_samples: list) -> Losses:
+def policy_step(model, clips: Tensor, data_samples: list) -> Losses:
     """One estimate of eq. 7, and in the joint stage of eq. 8, over S policies for each clip."""
     goal, n, joint = model.objective, len(clips), model.training_phase == "joint"
     relaxed = goal.estimator == "straight_through"
@@ -108,7 +104,7 @@ def policy_step(model: Ada3DRecognizer, clips: Tensor, data_samples: list) -> Lo
     return {**losses, **log, **usage}
 
 
-STEPS: dict[str, Callable[[Ada3DRecognizer, Tensor, list], Losses]] = {
+STEPS: dict[str, Callable[..., Losses]] = {
     "warmup": random_step,
     "pretrain": pretrain_step,
     "selection": policy_step,
@@ -130,7 +126,7 @@ def labels_of(data_samples: list, device: torch.device | str) -> Tensor:
     return labels.flatten() if labels.shape[-1] == 1 else labels
 
 
-def _advantages(model: Ada3DRecognizer, rewards: list[Tensor], n: int) -> list[Tensor]:
+def _advantages(model, rewards: list[Tensor], n: int) -> list[Tensor]:
     """Of frames and stages, [n, S] each; ``rewards`` [n * S], or with those of the greedy policies
     [n] behind them."""
     many, samples = n * model.objective.samples, model.objective.samples
@@ -143,7 +139,7 @@ def _advantages(model: Ada3DRecognizer, rewards: list[Tensor], n: int) -> list[T
     return advantages
 
 
-def _with_gates(model: Ada3DRecognizer, distribution: PolicyDistribution, policy: Policy) -> Policy:
+def _with_gates(model, distribution: PolicyDistribution, policy: Policy) -> Policy:
     """``policy`` with gates through which its learned part has gradients."""
     policy = distribution.straight_through(policy)
     frames, stages = policy.gates
@@ -155,7 +151,7 @@ def _with_gates(model: Ada3DRecognizer, distribution: PolicyDistribution, policy
 
 
 def _recognizer_losses(
-    model: Ada3DRecognizer,
+    model,
     scores: Tensor,
     auxiliary: dict[str, Tensor],
     clips: Tensor,
@@ -177,7 +173,7 @@ def _recognizer_losses(
     return losses
 
 
-def _classifier_loss(model: Ada3DRecognizer, features: Tensor, data_samples: list) -> Tensor:
+def _classifier_loss(model, features: Tensor, data_samples: list) -> Tensor:
     scores = model.selector.classify(features).float()
     labels = labels_of(data_samples, features.device).repeat_interleave(scores.shape[1], 0)
     if labels.ndim == 1:
@@ -186,7 +182,7 @@ def _classifier_loss(model: Ada3DRecognizer, features: Tensor, data_samples: lis
 
 
 def _policy_log(
-    model: Ada3DRecognizer,
+    model,
     distribution: PolicyDistribution,
     greedy: Policy,
     rewards: list[Tensor],
@@ -206,7 +202,7 @@ def _policy_log(
     }
 
 
-def _usage(model: Ada3DRecognizer, policy: Policy, selector_macs: int = 0) -> Losses:
+def _usage(model, policy: Policy, selector_macs: int = 0) -> Losses:
     return {
         "kept_frames": policy.num_frames.float().mean(),
         "active_stages": policy.num_stages.float().mean(),

@@ -1,0 +1,177 @@
+"""Reads configs: files with options merged, and what a model, a pipeline or a list in them says."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from mmengine.config import Config
+
+from ..errors import Ada3DError
+
+
+def load_config(path: str | Path, options: Mapping | None = None) -> Config:
+    """An MMEngine config file with ``--cfg-options`` merged, and its ``{name}``s filled in.
+
+    A string such as ``'{data_root}/train.txt'`` takes the value of the config's own ``data_root``,
+    whatever the options made of it.
+
+    Raises:
+        Ada3DError: no such file, or a {name} that the config lacks.
+    """
+    if not Path(path).is_file():
+        raise Ada3DError(f"config: no file at {path}")
+    config = Config.fromfile(path)
+    if options:
+        config.merge_from_dict(dict(options))
+    values = {k: v for k, v in config.items() if isinstance(v, (str, int, float))}
+    return Config(_fill(config.to_dict(), values), filename=str(path))
+
+
+def _fill(node, values: Mapping):
+    if isinstance(node, Mapping):
+        return {key: _fill(value, values) for key, value in node.items()}
+    if isinstance(node, (list, tuple)):
+        return type(node)(_fill(value, values) for value in node)
+    if not isinstance(node, str):
+        return node
+
+    def value_of(match: re.Match) -> str:
+        if match[1] not in values:
+            raise Ada3DError(f"config: {node!r} names {match[1]}, which the config does not set")
+        return str(_fill(values[match[1]], values))
+
+    return re.sub(r"\{([a-z]\w*)\}", value_of, node)
+
+
+def set_policy(config: Config, policy: str) -> None:
+    """Apply ``--policy learned | full | random[:frames=F,stages=S]`` to an Ada3D config.
+
+    Raises:
+        Ada3DError: another word, fractions that are no numbers, or a plain recognizer's config.
+    """
+    name, _, usage = policy.partition(":")
+    if config.model.get("type") != "Ada3DRecognizer":
+        raise Ada3DError(f"--policy {policy}: the config's model is a plain recognizer")
+    config.model.test_policy = name
+    if not usage:
+        return
+    try:
+        pairs = [item.split("=") for item in usage.split(",")]
+        fractions = {key: float(value) for key, value in pairs}
+    except ValueError:
+        fractions = {}
+    if name != "random" or not fractions or set(fractions) - {"frames", "stages"}:
+        raise Ada3DError(
+            f"--policy {policy}: try learned, full, random or random:frames=0.7,stages=0.4"
+        )
+    config.model.random_policy = {**(config.model.get("random_policy") or {}), **fractions}
+
+
+def training_list(config: Config) -> dict:
+    """The config's test loader, over the training list: its videos as they are tested."""
+    loader = copy.deepcopy(config.test_dataloader)
+    for key in ("ann_file", "data_prefix"):
+        loader.dataset[key] = config.train_dataloader.dataset[key]
+    return loader
+
+
+def class_names(config: Config) -> dict[int, str]:
+    """The first word of each line of the config's ``class_file``, where there is one."""
+    path = config.get("class_file")
+    if not path or not Path(path).is_file():
+        return {}
+    lines = [line.split()[0] for line in Path(path).read_text().splitlines() if line.strip()]
+    return dict(enumerate(lines))
+
+
+def recognizer_config(recognizer: Mapping | str) -> dict:
+    """The model config of a plain recognizer, from itself or from the config file that holds it.
+
+    Raises:
+        Ada3DError: no such file, no model in it, or no backbone or type in the model.
+    """
+    source = "recognizer"
+    if isinstance(recognizer, (str, Path)):
+        source = str(recognizer)
+        if not Path(recognizer).is_file():
+            raise Ada3DError(f"recognizer: no config file at {recognizer}")
+        recognizer = Config.fromfile(recognizer).get("model", {})
+    config = Config(dict(recognizer)).to_dict()  # a copy: builders take entries out of it
+    for key in ("type", "backbone"):
+        if key not in config:
+            raise Ada3DError(
+                f"{source}: the model has no {key!r}; give the `model` of an MMAction2 recognizer "
+                "config, such as dict(type='Recognizer3D', backbone=..., cls_head=...)"
+            )
+    return config
+
+
+def inner_datasets(dataset: Mapping | None) -> Iterator[Mapping]:
+    """The datasets with lists of their own, within any wrappers."""
+    if not dataset:
+        return
+    inner = dataset.get("dataset", dataset.get("datasets"))
+    if inner is None:
+        yield dataset
+    for one in inner if isinstance(inner, (list, tuple)) else [inner]:
+        yield from inner_datasets(one)
+
+
+def parse_shape(text: str) -> tuple[int, int, int, int]:
+    """'3,8,224,224' -> (3, 8, 224, 224): C, T, H, W.
+
+    Raises:
+        Ada3DError: anything else.
+    """
+    try:
+        shape = tuple(int(n) for n in text.split(","))
+    except ValueError:
+        shape = ()
+    if len(shape) != 4 or min(shape) < 1:
+        raise Ada3DError(f"--shape {text}: expected C,T,H,W, such as 3,8,224,224")
+    return shape
+
+
+def clip_shape_of(config: Config) -> tuple[int, int, int, int]:
+    """(C, T, H, W) of the clips of a config's test pipeline (else of its training pipeline; else as
+    its model says).
+
+    Raises:
+        Ada3DError: no pipeline that says how many frames a clip has and how large they are.
+    """
+    model = config.model.get("recognizer") or config.model  # of an Ada3D config
+    backbone = model.get("backbone") or {}
+    for loader in ("test_dataloader", "val_dataloader", "train_dataloader"):
+        pipeline = _pipeline(config.get(loader) or {})
+        frames = [_frames(t["clip_len"]) for t in pipeline if "clip_len" in t]
+        sizes = [size for size in map(_size, pipeline) if size]
+        if frames and sizes:
+            return (backbone.get("in_channels", 3), frames[0], *sizes[-1])
+    size = backbone.get("input_resolution") or backbone.get("img_size")
+    if size and config.get("num_frames"):
+        return (backbone.get("in_channels", 3), config.num_frames, size, size)
+    raise Ada3DError(
+        "no pipeline with a sampling transform (clip_len) and a crop or resize to a fixed size; "
+        "give the shape of a clip, --shape C,T,H,W"
+    )
+
+
+def _pipeline(loader: dict) -> list:
+    dataset = next(inner_datasets(loader.get("dataset")), {})
+    return [t for t in dataset.get("pipeline") or [] if isinstance(t, dict)]
+
+
+def _frames(clip_len: int | dict) -> int:
+    return clip_len if isinstance(clip_len, int) else max(clip_len.values())  # by modality
+
+
+def _size(transform: dict) -> tuple[int, int] | None:
+    if "crop_size" in transform:
+        size = transform["crop_size"]
+        return (size, size) if isinstance(size, int) else (size[1], size[0])
+    scale = transform.get("scale")
+    fixed = isinstance(scale, (tuple, list)) and not transform.get("keep_ratio", True)
+    return (scale[1], scale[0]) if fixed else None

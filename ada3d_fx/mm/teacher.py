@@ -1,0 +1,65 @@
+"""The plain recognizer whose scores Ada3D's recognizer learns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..convert import convert
+from ..errors import Ada3DError
+from .build import build_recognizer
+from .checkpoint import initial_weights
+
+
+class Teacher:
+    """The plain recognizer whose scores Ada3D's recognizer learns (Hinton et al., 2015). No module:
+    it has no place among the weights of its pupil."""
+
+    def __init__(
+        self,
+        config: Mapping,
+        checkpoint: str | Path | None,
+        clip_shape: Sequence[int],
+        temperature: float,
+    ):
+        if temperature <= 0:
+            raise Ada3DError(f"distill_temperature={temperature}; it must be positive")
+        self.config, self.checkpoint = config, checkpoint
+        self.clip_shape, self.temperature = tuple(clip_shape), temperature
+        self._network: nn.Module | None = None
+
+    @torch.no_grad()
+    def scores(self, clips: Tensor) -> Tensor:
+        """Clips [N, C, T, H, W] -> scores on all frames, float32 [N, num_classes].
+
+        Raises:
+            Ada3DError: there is no checkpoint to learn from.
+        """
+        if self._network is None:
+            if self.checkpoint is None:
+                raise Ada3DError(
+                    "distill needs recognizer_checkpoint=, the recognizer to learn from"
+                )
+            with torch.random.fork_rng():  # a resumed run draws the numbers of an unbroken one
+                plain = build_recognizer(self.config)
+                plain.load_state_dict(initial_weights(self.config, self.checkpoint))
+                self._network = convert(plain, clip_shape=self.clip_shape).eval()
+        return self._network.to(clips.device)(clips).float()
+
+    def loss(
+        self, scores: Tensor, clips: Tensor, sets: bool = False, which: Tensor | None = None
+    ) -> Tensor:
+        """Divergence of ``scores`` [M, num_classes] from those of the clips ``which`` [M] (None:
+        one row each), both softened; times the temperature's square, so that its gradient does not
+        depend on it much. ``sets``: classes are independent (multi-label)."""
+        theirs = self.scores(clips)[slice(None) if which is None else which] / self.temperature
+        ours = scores / self.temperature
+        if sets:
+            loss = F.binary_cross_entropy_with_logits(ours, theirs.sigmoid())
+        else:
+            loss = F.kl_div(ours.log_softmax(1), theirs.softmax(1), reduction="batchmean")
+        return self.temperature**2 * loss

@@ -1,0 +1,125 @@
+"""Tests of a trained model: policies recorded, thresholds set, decisions shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from mmaction.datasets.transforms import PackActionInputs
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.runner import Runner
+from torch import nn
+
+from ..cost.price import price_table
+from ..distribution import PolicyDistribution
+from ..errors import Ada3DError
+from ..report import figures
+from .checkpoint import load_checkpoint, load_recognizer
+from .config import inner_datasets
+from .optim import unwrap
+from .recognizer import Ada3DRecognizer
+
+# Parts of a checkpoint that only training reads, which may differ from the config's.
+TRAINING_ONLY = ("frame_baseline.", "stage_baseline.", "cost_weight.")
+
+
+def load_weights(model: nn.Module, checkpoint: str | Path) -> None:
+    """Load a checkpoint for testing; a tensor that is missing or out of place is an error.
+
+    A plain recognizer's checkpoint serves an Ada3DRecognizer whose policies are not learned.
+
+    Raises:
+        Ada3DError: no such file, or not for this model.
+    """
+    model = unwrap(model)
+    if isinstance(model, Ada3DRecognizer):
+        weights = load_checkpoint(checkpoint)
+        if not any(key.startswith("selector.") for key in weights) or model.selector is None:
+            if model.test_policy == "learned" or model.predict_with != "recognizer":
+                raise Ada3DError(
+                    f"checkpoint: {checkpoint} holds no selection network, so there is neither a "
+                    "learned policy nor a class score of it; try --policy full or random (with "
+                    "--cfg-options model.predict_with=recognizer where the config predicts with both) "
+                    "or a checkpoint of this config's run"
+                )
+            return load_recognizer(model.recognizer, checkpoint)
+        missing = model.load_state_dict(weights, strict=False)
+        unread = TRAINING_ONLY
+        if model.predict_with == "recognizer":
+            unread += ("selector.classifier.",)
+        wrong = [
+            key
+            for key in missing.missing_keys + missing.unexpected_keys
+            if not key.startswith(unread)
+        ]
+        if wrong:
+            raise Ada3DError(
+                f"checkpoint: {checkpoint} and the model differ in {len(wrong)} tensors: "
+                + ", ".join(wrong[:4])
+            )
+        return None
+    return load_recognizer(model, checkpoint)
+
+
+def record_policies(config: Config, path: str) -> bool:
+    """Make the config's PolicyCostMetric write its clips, with the names of their videos; whether
+    there is one. The config's ``test_evaluator`` is a list then."""
+    if not isinstance(config.test_evaluator, (list, tuple)):
+        config.test_evaluator = [config.test_evaluator]
+    metrics = [m for m in config.test_evaluator if m.get("type") == "PolicyCostMetric"]
+    for metric in metrics:
+        metric["out_file"] = path
+    for dataset in inner_datasets(config.test_dataloader.dataset):
+        for transform in dataset.get("pipeline") or ():
+            if transform["type"] == "PackActionInputs":
+                keys = transform.get("meta_keys", PackActionInputs().meta_keys)
+                transform["meta_keys"] = tuple(dict.fromkeys([*keys, "filename", "frame_dir"]))
+    return bool(metrics)
+
+
+def calibrate(runner: Runner, loader, budget: float) -> float:
+    """Set the model's ``test_threshold`` so that greedy policies on the clips of ``loader`` cost
+    ``budget`` GMACs on average, selection network included; gives the threshold.
+
+    Raises:
+        Ada3DError: a budget that no threshold meets, or a model without learned policies.
+    """
+    model = unwrap(runner.model).eval()
+    if getattr(model, "selector", None) is None or model.test_policy != "learned":
+        raise Ada3DError("a budget is for learned policies: the model has none")
+    frames, stages = [], []
+    with torch.no_grad():
+        for batch in loader:
+            inputs = model.data_preprocessor(batch, training=False)["inputs"]
+            found = model.selector(inputs.flatten(0, 1))
+            frames.append(found.frame_logits.cpu())
+            stages.append(found.stage_logits.cpu())
+    plan = model.plan
+    distribution = PolicyDistribution(
+        torch.cat(frames), torch.cat(stages), plan.frame_unit, plan.num_frames
+    )
+    table = price_table(model.recognizer)
+    target = budget * 1e9 - model.selector_macs
+    model.test_threshold = table.threshold(distribution, target, model.greedy)
+    return model.test_threshold
+
+
+def examples(
+    model, data: Mapping, label: str, names: Mapping[int, str], known: bool = False, views: int = 1
+) -> list[figures.Example]:
+    """What is decided for the first ``views`` clips of a video, ``data`` as a test pipeline packs
+    it; the model is put into evaluation mode. ``label``: the class if ``known``, else the video's
+    name."""
+    model = unwrap(model).eval()
+    sample = model.test_step(pseudo_collate([data]))[0]
+    best = int(sample.pred_score.argmax())
+    return [
+        figures.Example(
+            figures.pixels(clip), sample.policy_frames[view], sample.policy_stages[view],
+            [stage.name for stage in model.plan.stages], label, names.get(best, str(best)),
+            (int(sample.recognizer_macs[view]) + sample.selector_macs) / 1e9, known,
+        )
+        for view, clip in enumerate(data["inputs"][:views])
+    ]  # fmt: skip
