@@ -22,15 +22,15 @@ class StagePlan:
     num_frames: T; num_stages: K; frame_unit: g, frames are kept in whole units of g, or None where
         frames cannot be
     dropped; reasons: what cannot be decided, and why; clip_shape: (C, T, H, W) for which the plan
-    holds; leaves: what runs densely per length, and why; execution: 'packed' (all multiply-adds run
-    on packs), 'leaf' (none do) or 'partly leaf'.
+    holds; dense: what runs densely per length, and why; execution: 'packed' (all multiply-adds run
+    on packs), 'dense' (none do) or 'partly dense'.
     """
 
     clip_shape: tuple[int, int, int, int]
     stages: tuple[Stage, ...]
     frame_unit: int | None
     reasons: tuple[Reason, ...] = ()
-    leaves: tuple[Reason, ...] = ()
+    dense: tuple[Reason, ...] = ()
     execution: str = "packed"
 
     @property

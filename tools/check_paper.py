@@ -23,7 +23,7 @@ from ada3d_fx.cost.price import PriceTable
 from ada3d_fx.cost.selector import selector_price
 from ada3d_fx.mm.build import build_recognizer, build_selector
 from ada3d_fx.mm.config import load_config
-from ada3d_fx.report import records
+from ada3d_fx.report import records, tables
 
 CONFIGS = Path(__file__).parents[1] / "mmaction_configs"
 SIZE = 256
@@ -104,11 +104,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", help="write the rows to this file too")
     args = parser.parse_args()
-    tables = price_tables()
+    prices = price_tables()
     options = {"type": "SelectionNetwork", "aggregation": "uniform", "input_size": 112}
-    selector = build_selector(options, tables["i3d_r50", 8].plan)
+    selector = build_selector(options, prices["i3d_r50", 8].plan)
     per_frame = selector_price(selector, (3, 8, SIZE, SIZE), "paper") / 8 / 1e9
-    found = compare(tables, per_frame)
+    found = compare(prices, per_frame)
     ours = [row for row in found if "with" in row]
     fit = {key: root_mean_square([row[key] for row in ours]) for key in ("without", "with")}
     print(tables.table(found, COLUMNS, markdown=True))

@@ -128,7 +128,7 @@ def summarised(rows: list[dict]) -> list[dict]:
 
 
 def counts(rows: list[dict]) -> str:
-    kinds = ("packed", "partly leaf", "leaf", "refused")
+    kinds = ("packed", "partly dense", "dense", "refused")
     words = [f"{sum(row['execution'] == kind for row in rows)} {kind}" for kind in kinds]
     kept = sum(row["execution"] != "refused" and row["frame_unit"] is None for row in rows)
     return f"{len(rows)} configs: {', '.join(words)}; frames kept fixed in {kept}"

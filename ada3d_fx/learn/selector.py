@@ -81,25 +81,30 @@ class SelectionNetwork(nn.Module):
         features = feature_size(self.backbone, self.in_channels, input_size or 112)
         self.norm = nn.BatchNorm1d(features, affine=False)
         if aggregation == "uniform":
-            self.heads: nn.Module = UniformHeads(
+            self.head: nn.Module = UniformHeads(
                 features, plan.num_frames, plan.frame_unit, plan.num_stages
             )
         elif aggregation in ("frame", "context"):
             context = aggregation == "context"
-            self.heads = FrameHeads(features, plan.frame_unit, plan.num_stages, hidden, context)
+            self.head = FrameHeads(features, plan.frame_unit, plan.num_stages, hidden, context)
         else:
             raise Ada3DError(
                 f"SelectionNetwork: aggregation={aggregation!r}; try 'frame', 'context' or "
                 "'uniform'"
             )
-        start_at(self.heads.frame_out, "frame_prob", frame_prob, max_logit)
-        start_at(self.heads.stage_out, "stage_prob", stage_prob, max_logit)
+        start_at(self.head.frame_out, "frame_prob", frame_prob, max_logit)
+        start_at(self.head.stage_out, "stage_prob", stage_prob, max_logit)
         if classify_by not in ("frame", "clip"):
             raise Ada3DError(f"SelectionNetwork: classify_by={classify_by!r}; try frame or clip")
         self.classify_by, self.classifier = classify_by, None
         if num_classes:
-            seen = features if classify_by == "frame" else self.heads.clip_size
+            seen = features if classify_by == "frame" else self.head.clip_size
             self.classifier = nn.Linear(seen, num_classes)
+
+    @property
+    def num_features(self) -> int:
+        """D, the features that the backbone makes of a frame."""
+        return self.norm.num_features
 
     @property
     def in_channels(self) -> int:
@@ -144,7 +149,7 @@ class SelectionNetwork(nn.Module):
 
     def distribution(self, features: Tensor) -> PolicyDistribution:
         """Features [N, T, D] -> distribution over the policies of the clips."""
-        frames, stages = (logits.float() for logits in self.heads(features))
+        frames, stages = (logits.float() for logits in self.head(features))
         if self.max_logit is not None:
             frames, stages = (
                 self.max_logit * (logits / self.max_logit).tanh() for logits in (frames, stages)
@@ -161,7 +166,7 @@ class SelectionNetwork(nn.Module):
         if self.classifier is None:
             raise Ada3DError("SelectionNetwork: classify needs num_classes=")
         if self.classify_by == "clip":
-            features = self.heads.clip(features)[:, None]
+            features = self.head.clip(features)[:, None]
         return self.classifier(features)
 
     def _set_normalisation(self, clip_mean, clip_std, input_mean, input_std) -> None:

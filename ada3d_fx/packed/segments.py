@@ -49,7 +49,7 @@ class Segments:
         pools."""
         return Segments(tuple(frames[n] or 0 for n in self.lengths))
 
-    def alone(self, gate: Sequence[bool]) -> tuple[Segments, tuple[bool, ...]]:
+    def split_ungated(self, gate: Sequence[bool]) -> tuple[Segments, tuple[bool, ...]]:
         """Clips without neighbours (gate off) as so many clips of one frame, with the gate of each
         clip of the result."""
         lengths = [(n,) if on else (1,) * n for n, on in zip(self.lengths, gate)]

@@ -80,7 +80,7 @@ def _execution(graph: fx.GraphModule, found: TimeAnalysis) -> str:
         if _multiplies(node, graph)
         and (node in dense or layout.kind in PACKED or node in found.time_mixing_nodes)
     }
-    return {(True,): "leaf", (False, True): "partly leaf"}.get(tuple(sorted(kinds)), "packed")
+    return {(True,): "dense", (False, True): "partly dense"}.get(tuple(sorted(kinds)), "packed")
 
 
 def _multiplies(node: fx.Node, graph: fx.GraphModule) -> bool:

@@ -48,7 +48,7 @@ def test_bounded_logits_start_where_they_should_and_stay_within_bounds():
     dist = net(clips)
     torch.testing.assert_close(dist.frame_probs, torch.full((2, 8), 0.9), atol=0.02, rtol=0)
     torch.testing.assert_close(dist.stage_probs, torch.full((2, 5), 0.3), atol=0.02, rtol=0)
-    nn.init.constant_(net.heads.stage_out.bias, 1e3)
+    nn.init.constant_(net.head.stage_out.bias, 1e3)
     assert net(clips).stage_logits.tolist() == [[3.0] * 5] * 2
     with pytest.raises(Ada3DError, match=r"frame_prob=0\.99 is a logit of 4\.60, beyond"):
         selector(frame_prob=0.99, max_logit=3.0)
@@ -156,8 +156,8 @@ def test_clip_classifier_trains_what_judges_clips():
     scores = net.classify(net.frame_features(torch.randn(2, 3, 8, 16, 16)))
     assert scores.shape == (2, 1, 7)
     scores.sum().backward()
-    assert net.heads.stage_hidden[0].weight.grad.abs().sum() > 0
-    assert net.heads.embed[0].weight.grad.abs().sum() > 0
+    assert net.head.stage_hidden[0].weight.grad.abs().sum() > 0
+    assert net.head.embed[0].weight.grad.abs().sum() > 0
     assert selector(num_classes=7, classify_by="clip", aggregation="uniform").classify(
         torch.randn(2, 8, 6)
     ).shape == (2, 1, 7)
@@ -170,7 +170,7 @@ def test_context_shows_frames_how_much_the_clip_changes():
     features = torch.randn(1, 8, 6)
     swapped = features[:, [0, 1, 2, 5, 4, 3, 6, 7]]  # the same mean, other changes
     for aggregation, differs in (("frame", False), ("context", True)):
-        heads = selector(aggregation=aggregation).double().heads
+        heads = selector(aggregation=aggregation).double().head
         torch.nn.init.normal_(heads.frame_out.weight)
         before, after = (heads(x.double())[0][0, 0] for x in (features, swapped))
         assert (abs(before - after) > 1e-6) == differs

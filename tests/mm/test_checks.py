@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from ada3d_fx import Ada3DError
+from ada3d_fx.cli import user_errors
 from ada3d_fx.mm import compat
-from ada3d_fx.mm.build import load_checkpoint
+from ada3d_fx.mm.checkpoint import load_checkpoint
 from ada3d_fx.mm.checks import check_config
-from ada3d_fx.mm.launch import load_config, set_policy, user_errors
+from ada3d_fx.mm.config import load_config, set_policy
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,10 +9,9 @@ import train
 
 import ada3d_fx.mm  # noqa: F401
 from ada3d_fx.cost.count import count
-from ada3d_fx.mm.build import build_recognizer, recognizer_config
+from ada3d_fx.mm.build import build_recognizer, build_runner
+from ada3d_fx.mm.config import clip_shape_of, load_config, recognizer_config
 from ada3d_fx.mm.hooks import TrainingPhaseHook
-from ada3d_fx.mm.launch import build_runner, load_config
-from ada3d_fx.mm.zoo import clip_shape_of
 from ada3d_fx.passes.model import scoring_model
 
 CONFIGS = sorted(Path(__file__).parents[2].glob("mmaction_configs/*.py"))
@@ -31,8 +30,8 @@ def test_config_loads_and_names_are_filled(path):
         assert "_delete_" not in str(config.to_dict())  # one that deleted nothing
         assert config.optim_wrapper.constructor == "Ada3DOptimWrapperConstructor"
         assert "paramwise_cfg" not in config.optim_wrapper
-        stages = TrainingPhaseHook(hooks["TrainingPhaseHook"]["stages"]).stages
-        assert sum(stage["epochs"] for stage in stages) == config.train_cfg.max_epochs
+        phases = TrainingPhaseHook(hooks["TrainingPhaseHook"]["phases"]).phases
+        assert sum(phase["epochs"] for phase in phases) == config.train_cfg.max_epochs
         t = config.model.clip_shape[1]
         if not path.stem.startswith("ada3d_demo"):  # its clips are made in their size
             assert tuple(config.model.clip_shape) == clip_shape_of(config)

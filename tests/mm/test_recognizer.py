@@ -94,7 +94,7 @@ def test_policy_stages_train_for_every_baseline(baseline, cost):
     total = sum(value for key, value in losses.items() if "loss" in key)
     total.backward()
     assert torch.isfinite(total)
-    grads = [p.grad for p in model.selector.heads.parameters()]
+    grads = [p.grad for p in model.selector.head.parameters()]
     assert all(g is not None and torch.isfinite(g).all() for g in grads)
     assert any(g.abs().sum() > 0 for g in grads)
     assert all(p.grad is not None for p in model.recognizer.parameters())
@@ -112,7 +112,7 @@ def test_straight_through_trains_what_is_learned(part):
         losses = model(*mm_parts.batch(), mode="loss")
         model.zero_grad()
         losses["loss_policy"].backward()
-        heads = model.selector.heads
+        heads = model.selector.head
         for name, layer in (("frames", heads.frame_out), ("stages", heads.stage_out)):
             learned = layer.weight.grad is not None and layer.weight.grad.abs().sum() > 0
             assert learned == (part != name), (stage, name)
@@ -146,7 +146,7 @@ def test_stage_1_freezes_the_recognizer_bit_for_bit():
     model = build().train()
     model.set_training_phase("selection")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9, weight_decay=0.1)
-    weights, heads = state(model.recognizer), state(model.selector.heads)
+    weights, heads = state(model.recognizer), state(model.selector.head)
     for _ in range(3):
         model.train()  # as the loop does before each epoch
         inputs, samples = mm_parts.batch(4)
@@ -155,7 +155,7 @@ def test_stage_1_freezes_the_recognizer_bit_for_bit():
         losses["loss_policy"].backward()
         optimizer.step()
     assert same(weights, state(model.recognizer))
-    assert not same(heads, state(model.selector.heads))
+    assert not same(heads, state(model.selector.head))
     assert "loss_cls" not in losses
 
 
@@ -217,7 +217,7 @@ def test_pretraining_trains_the_selector_and_leaves_the_recognizer(tmp_path):
     losses["loss_classifier"].backward()
     assert same(before, model.recognizer.state_dict())
     assert all(p.grad is None for p in model.recognizer.parameters())
-    heads = model.selector.heads
+    heads = model.selector.head
     assert heads.embed[0].weight.grad.any() and heads.frame_out.weight.grad is None
     with pytest.raises(Ada3DError, match="pretrain="):
         build(selector=mm_parts.selector()).set_training_phase("pretrain")
@@ -377,7 +377,7 @@ def test_a_selector_is_transferred_frozen_to_other_classes(tmp_path):
 
 def test_a_selector_that_does_not_fit_is_refused(tmp_path):
     torch.save(build(selector=mm_parts.selector(hidden=12)).state_dict(), tmp_path / "other.pth")
-    with pytest.raises(Ada3DError, match=r"does not fit .*heads.embed.0.weight \[12, 6\] instead"):
+    with pytest.raises(Ada3DError, match=r"does not fit .*head.embed.0.weight \[12, 6\] instead"):
         build(selector_checkpoint=str(tmp_path / "other.pth"))
     plain = build_recognizer(mm_parts.recognizer())
     torch.save(plain.state_dict(), tmp_path / "plain.pth")
@@ -398,7 +398,7 @@ def test_a_selector_that_does_not_fit_is_refused(tmp_path):
         ({"training_phase": "stage9"}, "stage9"),
         ({"test_policy": "best"}, "best"),
         ({"random_part": "clips"}, "random_part .clips.; there are none, frames, stages"),
-        ({"greedy": "best"}, "greedy 'best'; there are threshold, count, spread"),
+        ({"greedy": "best"}, "greedy 'best'; there are threshold, count, systematic"),
         ({"objective": {"baseline": "none"}}, "baseline"),
         ({"distill": -1.0}, "distill"),
         ({"classify": -1.0}, "classify=-1.0"),
@@ -464,7 +464,7 @@ def test_a_random_part_is_drawn_and_not_learned(part):
     usage = {"frames": 0.5, "stages": 0.4}
     model = build(random_part=part, random_policy=usage).train()
     model.set_training_phase("selection")
-    heads = model.selector.heads
+    heads = model.selector.head
     outs = {"frames": heads.frame_out, "stages": heads.stage_out}
     losses = model(*mm_parts.batch(6), mode="loss")
     losses["loss_policy"].backward()

@@ -11,9 +11,9 @@ from mmengine.runner import Runner
 import ada3d_fx.mm  # noqa: F401
 from ada3d_fx import Ada3DError
 from ada3d_fx.learn.diagnose import collapse, stalled
-from ada3d_fx.mm.build import load_checkpoint
+from ada3d_fx.mm.checkpoint import load_checkpoint
 from ada3d_fx.mm.hooks import TrainingPhaseHook
-from ada3d_fx.mm.launch import examples, load_weights, record_policies
+from ada3d_fx.mm.testing import examples, load_weights, record_policies
 from ada3d_fx.report import records
 
 
@@ -165,9 +165,7 @@ def test_a_checkpoint_trained_to_a_budget_is_tested_without_one(tmp_path):
     torch.save(trained.state_dict(), tmp_path / "model.pth")
     plain = MODELS.build(mm_parts.model(selector=mm_parts.selector()))  # no frame classifier either
     load_weights(plain, tmp_path / "model.pth")
-    assert torch.equal(
-        plain.selector.heads.frame_out.weight, trained.selector.heads.frame_out.weight
-    )
+    assert torch.equal(plain.selector.head.frame_out.weight, trained.selector.head.frame_out.weight)
     torch.save(plain.state_dict(), tmp_path / "no_classifier.pth")
     both = MODELS.build(mm_parts.model(predict_with="both", classify=1.0))
     with pytest.raises(Ada3DError, match=r"differ in 2 tensors: selector.classifier"):

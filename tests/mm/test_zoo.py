@@ -13,26 +13,27 @@ from torch import nn
 
 import ada3d_fx
 from ada3d_fx import Policy, UnsupportedModel
-from ada3d_fx.mm.build import build_recognizer, recognizer_config
-from ada3d_fx.mm.zoo import clip_shape_of, shipped_recognizers
+from ada3d_fx.mm.build import build_recognizer
+from ada3d_fx.mm.config import clip_shape_of, recognizer_config
+from ada3d_fx.mm.zoo import shipped_recognizers
 
 # folder of configs -> how many, and how they run
 FAMILIES = {
     "c2d": (2, {"packed"}),
     "c3d": (1, {"packed"}),
     "csn": (8, {"packed"}),
-    "i3d": (6, {"packed", "partly leaf"}),  # partly: non-local blocks
-    "mvit": (7, {"partly leaf"}),
+    "i3d": (6, {"packed", "partly dense"}),  # partly: non-local blocks
+    "mvit": (7, {"partly dense"}),
     "posec3d": (7, {"packed"}),
     "r2plus1d": (2, {"packed"}),
     "rgbpose_conv3d": (2, {"packed"}),
     "slowfast": (5, {"packed"}),
-    "slowonly": (11, {"packed", "partly leaf"}),
-    "swin": (6, {"leaf"}),
+    "slowonly": (11, {"packed", "partly dense"}),
+    "swin": (6, {"dense"}),
     "timesformer": (3, {"refused"}),
     "tpn": (2, {"packed"}),
-    "uniformer": (3, {"partly leaf"}),
-    "uniformerv2": (24, {"leaf"}),
+    "uniformer": (3, {"partly dense"}),
+    "uniformerv2": (24, {"dense"}),
     "videomae": (2, {"refused"}),
     "videomaev2": (2, {"refused"}),
     "x3d": (2, {"packed"}),

@@ -13,7 +13,8 @@ from mmengine.config import Config
 from ada3d_fx import Ada3DError, Policy, convert, price
 from ada3d_fx.cost.selector import selector_price
 from ada3d_fx.mm.build import build_recognizer
-from ada3d_fx.mm.zoo import listed_flops, parse_shape
+from ada3d_fx.mm.config import parse_shape
+from ada3d_fx.mm.zoo import listed_flops
 from ada3d_fx.report import records
 
 

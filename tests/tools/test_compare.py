@@ -9,13 +9,13 @@ import compare
 import mm_parts
 import pytest
 import torch
-from ada3d_fx.mm.launch import build_runner
 from mmaction.registry import MODELS
 from mmengine.registry import init_default_scope
 
 import ada3d_fx.mm  # noqa: F401
 from ada3d_fx import Policy
-from ada3d_fx.mm.build import load_checkpoint
+from ada3d_fx.mm.build import build_runner
+from ada3d_fx.mm.checkpoint import load_checkpoint
 
 
 def test_random_policies_are_matched_to_the_budget():

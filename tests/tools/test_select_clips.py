@@ -13,7 +13,8 @@ from mmaction.registry import MODELS
 from mmengine.config import Config
 
 import ada3d_fx.mm  # noqa: F401
-from ada3d_fx.mm.launch import build_runner, load_weights
+from ada3d_fx.mm.build import build_runner
+from ada3d_fx.mm.testing import load_weights
 
 
 def test_long_videos_show_their_class_in_some_segments():

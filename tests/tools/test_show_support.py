@@ -34,7 +34,7 @@ def test_a_family_of_shipped_recognizers(monkeypatch, capsys, tmp_path):
         assert 0.05 < row["side_tap_share"] < 0.15
     lines = show_support.summarised(rows)
     assert [(line["count"], line["frames"]) for line in lines] == [(2, "13 16")]
-    assert show_support.counts(rows).startswith("2 configs: 2 packed, 0 partly leaf")
+    assert show_support.counts(rows).startswith("2 configs: 2 packed, 0 partly dense")
 
 
 def test_a_refusal_gives_its_reasons(monkeypatch, capsys):

@@ -92,9 +92,9 @@ def test_each_view_is_a_clip():
               "recognizer_macs": torch.tensor([3_000, 5_000]), "selector_macs": 1_000,
               "pred_score": torch.tensor([0.1, 0.9])}  # fmt: skip
     metric.process(None, [sample, {**sample, "filename": "b.mp4"}])
-    from ada3d_fx.mm.metric import records
+    from ada3d_fx.mm.metric import clip_records
 
-    rows = records(metric.results)
+    rows = clip_records(metric.results)
     assert [(row["video"], row["view"], row["macs"]) for row in rows] == [
         ("0", 0, 3000), ("0", 1, 5000), ("b.mp4", 0, 3000), ("b.mp4", 1, 5000),
     ]  # fmt: skip
