@@ -13,20 +13,24 @@ model = dict(
         backbone=dict(type="SmallConvNet", channels=(8, 16, 32, 64), in_channels=6),
         # Single frames of a walk and of sitting down are alike; what changes between them is not.
         motion=True,
-        aggregation="context",
+        head=dict(type="FrameHead", context=True),
         pretrain="clip",
         frame_prob=0.6,  # near the budget from the start
         weights=None,
         input_size=64,
         max_logit=3.0,
     ),
-    # Some 350 clips are few to learn all policies from; the plain recognizer's scores help.
-    distill=1.0,
-    classify=1.0,  # what tells sitting down from walking must not be unlearned from rewards
-    predict_with="both",  # the selection network, which sees differences, classifies as well
-    # Frames are much alike here: a threshold would turn all of them on or off at once.
-    greedy="systematic",
+    training=dict(
+        distill=1.0,  # some 350 clips are few to learn all policies from
+        classify=1.0,  # what tells sitting down from walking must not be unlearned from rewards
+    ),
+    testing=dict(
+        predict_with="both",  # the selection network, which sees differences, classifies as well
+        # Frames are much alike here: a threshold would turn all of them on or off at once.
+        greedy="systematic",
+    ),
     objective=dict(
+        type="Reinforce",
         gamma=6.0,
         samples=4,
         reward_temperature=0.25,

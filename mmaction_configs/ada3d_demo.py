@@ -17,11 +17,11 @@ model = dict(
         backbone=dict(type="SmallConvNet", channels=(8, 16, 32), in_channels=6),
         input_size=32,
         motion=True,
-        aggregation="context",
+        head=dict(type="FrameHead", context=True),
         pretrain="clip",
     ),
-    distill=1.0,  # the plain recognizer's scores help under all policies
-    objective=dict(gamma=8.0, samples=4, entropy=0.3),
+    training=dict(distill=1.0),  # the plain recognizer's scores help under all policies
+    objective=dict(type="Reinforce", gamma=8.0, samples=4, entropy=0.3),
 )
 val_evaluator = [
     dict(type="AccMetric", metric_list=("top_k_accuracy", "mean_class_accuracy")),

@@ -19,6 +19,6 @@ model = dict(
         input_mean=[127.5, 127.5, 127.5],
         input_std=[127.5, 127.5, 127.5],
     ),
-    objective=dict(gamma=1.0, samples=4),
+    objective=dict(type="Reinforce", gamma=1.0, samples=4),
 )
 default_hooks = dict(checkpoint=dict(max_keep_ckpts=3, save_best="policy/reward", rule="greater"))

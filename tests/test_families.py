@@ -175,7 +175,7 @@ def test_mmaction2s_way_of_use(name):
             recognizer=config,
             clip_shape=shape,
             random_policy=dict(frames=0.5, stages=0.5),
-            test_policy="random",
+            testing={"policy": "random"},
         )
     )
     _without_sync(model)

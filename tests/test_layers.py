@@ -35,7 +35,7 @@ ORDER = {
     "passes": "model shadow trace rules shapes analysis axis_moves layouts group regions "
     "checkpoints rewrite fold pipeline",
     "cost": "shapes_only count price executed payoff selector",
-    "learn": "backbones heads selector reinforce step clip_selector diagnose",
+    "learn": "backbones heads selector reward estimators step clip_selector diagnose",
     "report": "tables records statistics figures",
 }
 THIRD_PARTY = {"torch", "torchvision", "fvcore", "numpy", "matplotlib", "PIL"}

@@ -38,7 +38,7 @@ from ada3d_fx.mm.zoo import listed_flops
 from ada3d_fx.passes.shadow import dtype_of
 from ada3d_fx.report import figures, records, tables
 
-PAPERS_SELECTOR = {"type": "SelectionNetwork", "aggregation": "uniform", "input_size": 112}
+PAPERS_SELECTOR = {"type": "SelectionNetwork", "head": {"type": "MeanHead"}, "input_size": 112}
 POLICY_COLUMNS = (
     *(("name", "policies", "{}"), ("clips", "clips", "{}"), ("gmacs", "GMACs", "{:.5g}")),
     *(("gmacs_p10", "10 %", "{:.5g}"), ("gmacs_p50", "50 %", "{:.5g}")),

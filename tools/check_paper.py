@@ -105,7 +105,7 @@ def main() -> None:
     parser.add_argument("--json", help="write the rows to this file too")
     args = parser.parse_args()
     prices = price_tables()
-    options = {"type": "SelectionNetwork", "aggregation": "uniform", "input_size": 112}
+    options = {"type": "SelectionNetwork", "head": {"type": "MeanHead"}, "input_size": 112}
     selector = build_selector(options, prices["i3d_r50", 8].plan)
     per_frame = selector_price(selector, (3, 8, SIZE, SIZE), "paper") / 8 / 1e9
     found = compare(prices, per_frame)

@@ -48,11 +48,11 @@ import ada3d_fx.mm  # noqa: F401  registers models, hooks and metrics
 from ada3d_fx import Ada3DError, Policy
 from ada3d_fx.cli import provenance, quiet, user_errors, versions
 from ada3d_fx.mm.build import build_runner
-from ada3d_fx.mm.checkpoint import load_recognizer
+from ada3d_fx.mm.checkpoint import load_recognizer, load_weights
 from ada3d_fx.mm.checks import check_config
 from ada3d_fx.mm.config import class_names, load_config, training_list
 from ada3d_fx.mm.metric import row_of
-from ada3d_fx.mm.testing import calibrate, examples, load_weights, record_policies
+from ada3d_fx.mm.testing import calibrate, examples, record_policies
 from ada3d_fx.report import figures, records, statistics, tables
 from ada3d_fx.report.statistics import DIFFERENCE_COLUMNS, aggregate, differences
 
@@ -64,7 +64,8 @@ SCORES = (
     *("upper_both", "random_ft_both"),
 )
 EVERY_ROW = (*ROWS, *SCORES, *ABLATIONS)
-PLAIN = {"predict_with": "recognizer"}  # of rows without a selection network
+NOTHING: Mapping = {}
+PLAIN = {"testing.predict_with": "recognizer"}  # of rows without a selection network
 
 
 def parse_args() -> argparse.Namespace:
@@ -160,53 +161,59 @@ class Run:
     # ------------------------------------------------------------------------------------- rows
 
     def _upper(self) -> dict:
-        return self._test("upper", self.start, test_policy="full", **PLAIN)
+        return self._test("upper", self.start, {"testing.policy": "full", **PLAIN})
 
     def _ada3d(self) -> dict:
         return self._trained("ada3d", self.phases)
 
     def _random(self) -> dict:
-        options = {"test_policy": "random", "random_policy": self.usage}
-        return self._test("random", self.start, **options, **PLAIN)
+        return self._test("random", self.start, {**self.random_options, **PLAIN})
 
     def _random_ft(self) -> dict:
-        options = {"test_policy": "random", "random_policy": self.usage}
-        return self._trained("random_ft", random_phases(self.phases), **options, **PLAIN)
+        options = {**self.random_options, **PLAIN}
+        return self._trained("random_ft", random_phases(self.phases), options)
+
+    @property
+    def random_options(self) -> dict:
+        """Random policies that cost what ada3d costs."""
+        return {"testing.policy": "random", "random_policy": self.usage}
 
     def _shuffled(self) -> dict:
         return self._under("shuffled", shuffled)
 
     def _recognizer_only(self) -> dict:
-        return self._under("recognizer_only", **PLAIN)
+        return self._under("recognizer_only", options=PLAIN)
 
     def _recognizer_shuffled(self) -> dict:
-        return self._under("recognizer_shuffled", shuffled, **PLAIN)
+        return self._under("recognizer_shuffled", shuffled, PLAIN)
 
     def _selector_only(self) -> dict:
         checkpoint = self.make("ada3d")["checkpoint"]
-        return self._test("selector_only", checkpoint, predict_with="selector")
+        return self._test("selector_only", checkpoint, {"testing.predict_with": "selector"})
 
     def _upper_both(self) -> dict:
         checkpoint = self.make("ada3d")["checkpoint"]
-        return self._test(
-            "upper_both", checkpoint, recognizer=self.start, test_policy="full", predict_with="both"
-        )
+        options = {"testing.policy": "full", "testing.predict_with": "both"}
+        return self._test("upper_both", checkpoint, options, recognizer=self.start)
 
     def _random_ft_both(self) -> dict:
         ours, theirs = self.make("ada3d"), self.make("random_ft")
         left = ours["row"]["gmacs"] - self.model.classifier_macs / 1e9
+        options = {
+            "testing.policy": "random",
+            "testing.predict_with": "both",
+            "random_policy": match_usage(self.model, **self.own_usage, gmacs=left),
+        }
         return self._test(
-            "random_ft_both", ours["checkpoint"], recognizer=theirs["checkpoint"],
-            test_policy="random", predict_with="both",
-            random_policy=match_usage(self.model, **self.own_usage, gmacs=left),
-        )  # fmt: skip
+            "random_ft_both", ours["checkpoint"], options, recognizer=theirs["checkpoint"]
+        )
 
     def _upper_ft(self) -> dict:
         phases, everything = random_phases(self.phases), {"frames": 1.0, "stages": 1.0}
         unit = "epochs" if "epochs" in phases[-1] else "iters"
         steps = sum(phase[unit] for phase in phases)
-        options = {"test_policy": "full", "random_policy": everything}
-        return self._trained("upper_ft", [{**phases[-1], unit: steps}], **options, **PLAIN)
+        options = {"testing.policy": "full", "random_policy": everything, **PLAIN}
+        return self._trained("upper_ft", [{**phases[-1], unit: steps}], options)
 
     def _no_phase1(self) -> dict:
         return self._trained("no_phase1", [s for s in self.phases if s["name"] != "selection"])
@@ -216,21 +223,30 @@ class Run:
 
     def _random_frames(self) -> dict:
         options = {"random_part": "frames", "random_policy": self.own_usage}
-        return self._trained("random_frames", self.phases, **options)
+        return self._trained("random_frames", self.phases, options)
 
     def _random_stages(self) -> dict:
         options = {"random_part": "stages", "random_policy": self.own_usage}
-        return self._trained("random_stages", self.phases, **options)
+        return self._trained("random_stages", self.phases, options)
 
     # ------------------------------------------------------------------------------------ parts
 
     def _under(
-        self, name: str, change: Callable[[Policy], Policy] = lambda same: same, **model_options
+        self,
+        name: str,
+        change: Callable[[Policy], Policy] = lambda same: same,
+        options: Mapping | None = None,
     ) -> dict:
         """ada3d's networks under its own policies, or what ``change`` makes of them."""
         result = self.make("ada3d")
         policies = change(records.policies_of(result["clips"]))
-        return self._test(name, result["checkpoint"], policies=policies, **model_options)
+        path = self.folder / name / "recorded.json"
+        records.write_policies(path, [
+            {**clip, **records.policy_words(frames, stages)}
+            for clip, frames, stages in zip(result["clips"], policies.frames, policies.stages)
+        ])  # fmt: skip
+        recorded = {"testing.policy": "recorded", "testing.policy_file": str(path)}
+        return self._test(name, result["checkpoint"], {**(options or {}), **recorded})
 
     @property
     def phases(self) -> list[dict]:
@@ -262,14 +278,16 @@ class Run:
         """A copy of the config whose work dir is this path, or what has this name in the run's."""
         config = copy.deepcopy(self.config)
         config.merge_from_dict(self.variants.get(str(name), {}))
-        config.model.update(model_options)
+        config.merge_from_dict({f"model.{key}": value for key, value in model_options.items()})
         config.work_dir = str(name if isinstance(name, Path) else self.folder / name)
         self.count += 1  # MMEngine wants another name for each runner of a process
         config.experiment_name = f"{self.folder}_{Path(name).name}_{self.count}".replace("/", "_")
         return config
 
-    def _runner(self, name: str | Path, phases: list[dict] | None = None, **model_options):
-        config = self._config(name, model_options)
+    def _runner(
+        self, name: str | Path, phases: list[dict] | None = None, options: Mapping = NOTHING
+    ):
+        config = self._config(name, options)
         if phases is not None:
             self._set_phases(config, phases)
             last = find_latest_checkpoint(config.work_dir)
@@ -280,7 +298,7 @@ class Run:
         return build_runner(config)
 
     def _shares_warmup(self, name: str | Path) -> bool:
-        later = ("objective.", "classify", "greedy", "test_", "predict_with")  # not in a warm-up
+        later = ("objective.", "training.classify", "testing.")  # not in a warm-up
         entries = self.variants.get(str(name), {})
         return all(key.removeprefix("model.").startswith(later) for key in entries)
 
@@ -302,29 +320,31 @@ class Run:
             (folder / "done").touch()
         return find_latest_checkpoint(str(folder))
 
-    def _trained(self, name: str, phases: list[dict], **model_options) -> dict:
+    def _trained(self, name: str, phases: list[dict], options: Mapping = NOTHING) -> dict:
         begin = time.monotonic()
-        self._runner(name, phases, **model_options).train()
+        self._runner(name, phases, options).train()
         seconds = time.monotonic() - begin
         checkpoint = find_latest_checkpoint(str(self.folder / name))
-        return self._test(name, checkpoint, seconds, **model_options)
+        return self._test(name, checkpoint, options, seconds)
 
     def _test(
-        self, name: str, checkpoint: str, seconds: float = 0.0, policies: Policy | None = None,
-        recognizer: str | None = None, **model_options,
-    ) -> dict:  # fmt: skip
-        """Test a checkpoint; with ``policies`` of all clips, in the order of the test list, by
-        these; with the recognizer of another checkpoint."""
+        self,
+        name: str,
+        checkpoint: str,
+        options: Mapping = NOTHING,
+        seconds: float = 0.0,
+        recognizer: str | None = None,
+    ) -> dict:
+        """Test a checkpoint; with the recognizer of another checkpoint."""
         folder = self.folder / name
-        runner = self._tester(name, **model_options)
+        runner = self._tester(name, options)
         load_weights(runner.model, checkpoint)
         model, threshold = runner.model, None
         if recognizer is not None:
             load_recognizer(model.recognizer, recognizer)
-        budget = model.objective.budget if model.predict_with != "selector" else None
-        if policies is not None:
-            model.choose_policy = one_after_another(policies)
-        elif budget is not None and model.test_policy == "learned" and model.random_part == "none":
+        budget, tested = model.estimator.objective.budget, model.testing_options
+        learned = tested.policy == "learned" and tested.predict_with != "selector"
+        if budget is not None and learned and model.random_part == "none":
             clips = runner.build_dataloader(training_list(self.config))
             threshold = calibrate(runner, clips, budget)
         row = row_of(name, runner.test())
@@ -335,8 +355,8 @@ class Run:
         records.write_json(folder / "result.json", {**result, "versions": versions()})
         return result
 
-    def _tester(self, name: str, **model_options):
-        config = self._config(name, model_options)
+    def _tester(self, name: str, options: Mapping = NOTHING):
+        config = self._config(name, options)
         config.load_from, config.resume = None, False
         record_policies(config, str(self.folder / name / "policies.json"))
         return build_runner(config)
@@ -345,7 +365,8 @@ class Run:
         """A runner with ada3d's last checkpoint, for pictures."""
         runner, result = self._tester("pictures"), self.make("ada3d")
         load_weights(runner.model, result["checkpoint"])
-        runner.model.test_threshold = result.get("threshold", runner.model.test_threshold)
+        tested = runner.model.testing_options
+        tested.threshold = result.get("threshold", tested.threshold)
         return runner
 
 
@@ -361,16 +382,6 @@ def phases_of(config: Config) -> list[dict]:
 def shuffled(policies: Policy) -> Policy:
     """The same policies, dealt out at random."""
     return policies[torch.randperm(len(policies), generator=torch.Generator().manual_seed(0))]
-
-
-def one_after_another(policies: Policy) -> Callable[..., Policy]:
-    """In place of `Ada3DRecognizer.choose_policy`: for the first clips the first policies, and so on."""
-    indices = iter(range(len(policies)))
-
-    def choose(clips: torch.Tensor, features: torch.Tensor | None = None) -> Policy:
-        return policies[[next(indices) for _ in clips]].to(clips.device)
-
-    return choose
 
 
 def match_usage(model, frames: float, stages: float, gmacs: float) -> dict[str, float]:
@@ -463,7 +474,7 @@ def picture(count: int, config: Config, runner, path: Path) -> None:
 def main() -> None:
     args, begin = parse_args(), time.monotonic()
     runs = [Run(args, seed, fold) for seed in args.seeds for fold in args.folds]
-    if runs[0].config.model.get("predict_with") != "both":
+    if (runs[0].config.model.get("testing") or {}).get("predict_with") != "both":
         asked = [name for name in args.rows if name in SCORES]
         if asked and not args.all:
             raise Ada3DError(f"--rows {','.join(asked)}: for a config with predict_with='both'")

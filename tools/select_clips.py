@@ -28,9 +28,9 @@ from ada3d_fx import Ada3DError
 from ada3d_fx.cli import provenance, user_errors
 from ada3d_fx.learn.clip_selector import ClipSelector, clip_loss, previews
 from ada3d_fx.mm.build import build_runner
+from ada3d_fx.mm.checkpoint import load_weights
 from ada3d_fx.mm.checks import check_config
 from ada3d_fx.mm.config import load_config, training_list
-from ada3d_fx.mm.testing import load_weights
 from ada3d_fx.report import figures, records, tables
 
 COLUMNS = (
@@ -168,7 +168,7 @@ def main() -> None:
     config = load_config(args.config, args.cfg_options)
     if config.model.get("type") != "Ada3DRecognizer":
         raise Ada3DError(f"{args.config}: its model is no Ada3DRecognizer")
-    if config.model.get("predict_with") == "selector":
+    if (config.model.get("testing") or {}).get("predict_with") == "selector":
         raise Ada3DError("predict_with='selector' looks at every clip; try 'both' or 'recognizer'")
     out = Path(args.work_dir or config.get("work_dir") or "work_dirs/select_clips")
     config.work_dir, config.load_from, config.resume = str(out), None, False

@@ -26,10 +26,11 @@ import ada3d_fx.mm  # noqa: F401  registers models, hooks and metrics
 from ada3d_fx import Ada3DError
 from ada3d_fx.cli import provenance, user_errors
 from ada3d_fx.mm.build import build_runner
+from ada3d_fx.mm.checkpoint import load_weights
 from ada3d_fx.mm.checks import check_config
 from ada3d_fx.mm.config import load_config
 from ada3d_fx.mm.metric import row_of
-from ada3d_fx.mm.testing import calibrate, load_weights
+from ada3d_fx.mm.testing import calibrate
 from ada3d_fx.report import figures, records, tables
 from ada3d_fx.report.statistics import aggregate
 

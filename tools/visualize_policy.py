@@ -24,8 +24,9 @@ import ada3d_fx.mm  # noqa: F401  registers models, hooks and metrics
 from ada3d_fx import Ada3DError
 from ada3d_fx.cli import user_errors
 from ada3d_fx.mm.build import build_runner
+from ada3d_fx.mm.checkpoint import load_weights
 from ada3d_fx.mm.config import class_names, inner_datasets, load_config
-from ada3d_fx.mm.testing import calibrate, examples, load_weights
+from ada3d_fx.mm.testing import calibrate, examples
 from ada3d_fx.report import figures, records, tables
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from mmaction.models.recognizers import Recognizer2D
 from mmaction.registry import MODELS
@@ -14,17 +15,18 @@ from torch import nn
 from ..convert import AdaptiveNetwork
 from ..errors import Ada3DError
 from ..learn.backbones import SmallConvNet, load_backbone, mobilenet_v2
+from ..learn.estimators import Estimator, Reinforce, StraightThrough
+from ..learn.heads import FrameHead, MeanHead
 from ..learn.selector import SelectionNetwork
 from ..packed.twins import PackedConv3d
+from ..plan import StagePlan
 
-MODELS.register_module(module=SelectionNetwork)
-
-
-MODELS.register_module(module=SmallConvNet)
+for _part in (SelectionNetwork, SmallConvNet, FrameHead, MeanHead, Reinforce, StraightThrough):
+    MODELS.register_module(module=_part)
 
 
 def build_recognizer(config: Mapping) -> nn.Module:
-    """A plain 3D recognizer, its weights not initialised.
+    """Build a plain 3D recognizer, its weights not initialised.
 
     Raises:
         Ada3DError: a 2D recognizer, an unknown type, or no classification head.
@@ -46,7 +48,7 @@ def build_recognizer(config: Mapping) -> nn.Module:
 
 
 def check_gates(recognizer: AdaptiveNetwork) -> None:
-    """Whether the gates of all stages have gradients, for the straight-through estimator.
+    """Check that the gates of all stages have gradients, which the straight-through estimator needs.
 
     Raises:
         Ada3DError: gates in the model's own code, which have none.
@@ -59,21 +61,32 @@ def check_gates(recognizer: AdaptiveNetwork) -> None:
     ]
     if stuck:
         raise Ada3DError(
-            "objective: estimator='straight_through' needs gates with gradients, which the model's "
-            f"own code has not: {', '.join(stuck[:4])}; try estimator='reinforce'"
+            "objective: StraightThrough needs gates with gradients, which the model's own code has "
+            f"not: {', '.join(stuck[:4])}; try type='Reinforce'"
         )
 
 
 def build_selector(
-    config: Mapping, plan, preprocessor: Mapping | None = None, num_classes: int | None = None
+    config: Mapping,
+    plan: StagePlan,
+    preprocessor: Mapping | None = None,
+    num_classes: int | None = None,
 ) -> SelectionNetwork:
-    """A SelectionNetwork for this plan.
+    """Build the selection network for a plan.
 
-    ``config``: its options; ``backbone`` is a config (see `build_backbone`), ``weights`` a file of
-    pretrained weights for it, ``pretrain`` adds the classifier of the warm-up: ``'frame'`` (or
-    True) or ``'clip'``, see SelectionNetwork's ``classify_by``. ``preprocessor``: the recognizer's
-    data_preprocessor config, whose mean and std turn into ``input_mean, input_std`` where these are
-    given.
+    Args:
+        config: options of `SelectionNetwork`, where ``backbone`` is a config (see `build_backbone`),
+            ``head`` is one of a registered head (FrameHead by default; MeanHead is the paper's; see
+            `SelectionHead` for one of your own), ``weights`` is a file of pretrained weights for the
+            backbone, and ``pretrain`` adds the classifier of the warm-up: 'frame' (or True) or
+            'clip', see ``classify_by``.
+        plan: the recognizer's.
+        preprocessor: the recognizer's data_preprocessor config, whose mean and std become
+            ``clip_mean`` and ``clip_std`` where ``input_mean`` and ``input_std`` are given.
+        num_classes: of the classifier.
+
+    Raises:
+        Ada3DError: an unknown part, or an option that it does not have or refuses.
     """
     options = Config(dict(config)).to_dict()
     options.setdefault("type", "SelectionNetwork")
@@ -81,17 +94,62 @@ def build_selector(
     backbone = build_backbone(options.pop("backbone", {"type": "torchvision.mobilenet_v2"}))
     if weights:
         load_backbone(backbone, weights)
+    head = options.pop("head", {"type": "FrameHead"})
     if "input_mean" in options:
         options.setdefault("clip_mean", (preprocessor or {}).get("mean") or [0.0, 0.0, 0.0])
         options.setdefault("clip_std", (preprocessor or {}).get("std") or [1.0, 1.0, 1.0])
     if pretrain:
         options.setdefault("num_classes", num_classes)
         options.setdefault("classify_by", "frame" if pretrain is True else pretrain)
-    return MODELS.build({**options, "plan": plan, "backbone": backbone})
+
+    def make_head(features: int, plan: StagePlan) -> nn.Module:
+        return build_part("selector: head", {**head, "features": features, "plan": plan})
+
+    options.update(plan=plan, backbone=backbone, head=make_head)
+    return build_part("selector", options)
+
+
+def build_estimator(config: Mapping | None) -> Estimator:
+    """Build the estimator of the policy gradient, with the options of the reward.
+
+    Args:
+        config: ``type`` of a registered `Estimator` (Reinforce by default, or StraightThrough), its
+            options, and those of `Objective`.
+
+    Raises:
+        Ada3DError: an unknown type, or an option that it does not have or refuses.
+    """
+    return build_part("objective", {"type": "Reinforce", **dict(config or {})})
+
+
+def build_part(name: str, config: Mapping) -> Any:
+    """Build a registered part of the model.
+
+    Args:
+        name: what the part is, for messages.
+        config: its ``type`` and options.
+
+    Raises:
+        Ada3DError: an unknown type, or an option that it does not have.
+    """
+    kind = config.get("type")
+    if MODELS.get(kind) is None:
+        raise Ada3DError(
+            f"{name}: there is no {kind!r} in MMAction2's registry of models; is the module that "
+            "registers it among the config's custom_imports?"
+        )
+    try:
+        return MODELS.build(dict(config))
+    except TypeError as error:
+        raise Ada3DError(f"{name}: {kind}: {error}") from error
 
 
 def build_backbone(config: Mapping) -> nn.Module:
-    """A 2D backbone: ``torchvision.NAME``, SmallConvNet, or any 2D backbone of MMAction2."""
+    """Build a 2D backbone: ``torchvision.NAME``, SmallConvNet, or any 2D backbone of MMAction2.
+
+    Raises:
+        Ada3DError: an unknown name, or options that it does not have.
+    """
     options = Config(dict(config)).to_dict()
     name = options.get("type", "")
     if name in ("torchvision.mobilenet_v2", "mobilenet_v2"):
@@ -115,5 +173,5 @@ def build_backbone(config: Mapping) -> nn.Module:
 
 
 def build_runner(config: Config) -> Runner:
-    """MMEngine's Runner of this config."""
+    """Build MMEngine's Runner of a config."""
     return Runner.from_cfg(config)

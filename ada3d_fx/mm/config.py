@@ -55,7 +55,7 @@ def set_policy(config: Config, policy: str) -> None:
     name, _, usage = policy.partition(":")
     if config.model.get("type") != "Ada3DRecognizer":
         raise Ada3DError(f"--policy {policy}: the config's model is a plain recognizer")
-    config.model.test_policy = name
+    config.model.testing = {**(config.model.get("testing") or {}), "policy": name}
     if not usage:
         return
     try:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from torch import Tensor
 
 from ..errors import Ada3DError
 from ..learn.diagnose import collapse, stalled
@@ -24,93 +27,99 @@ PHASE_OPTIONS = {"name", "epochs", "iters", "recognizer_lr", "selector_lr", "sch
 
 @HOOKS.register_module()
 class TrainingPhaseHook(Hook):
-    """Runs Ada3D's training phases one after the other (Algorithm 1) with their learning rates.
+    """Run Ada3D's training phases one after the other (Algorithm 1) with their learning rates.
 
-    Everything follows from the iteration number, so a resumed run continues in the stage, and at
+    Everything follows from the iteration number, so a resumed run continues in the phase, and at
     the learning rate, where the other stopped. With ``reseed`` each epoch starts from random states
     of its own, so that a run resumed between epochs draws the very numbers of an unbroken one.
 
     Args:
-        stages: in order, each with ``name`` (see Ada3DRecognizer), ``epochs`` or ``iters``,
+        phases: in order, each with ``name`` (see Ada3DRecognizer), ``epochs`` or ``iters``,
             ``recognizer_lr`` and ``selector_lr`` (0 by default, where nothing is learned),
-            ``schedule`` ('constant', or 'cosine' down to zero within the stage) and ``rise``, the
-            share of the stage in which the rates rise linearly from zero.
+            ``schedule`` ('constant', or 'cosine' down to zero within the phase) and ``rise``, the
+            share of the phase in which the rates rise linearly from zero.
         reseed: as above, from the runner's seed and the epoch.
 
     Raises:
-        Ada3DError: an unknown stage or option, or lengths that do not add up to the run's.
+        Ada3DError: an unknown phase or option, or lengths that do not add up to the run's.
     """
 
     priority = "VERY_HIGH"
 
     def __init__(self, phases: Sequence[Mapping], reseed: bool = True):
-        self.phases, self.reseed, self.current = [dict(phase) for phase in phases], reseed, None
-        for stage in self.phases:
-            unknown = set(stage) - PHASE_OPTIONS
-            if unknown or ("epochs" in stage) == ("iters" in stage):
+        self.phases, self.reseed = [dict(phase) for phase in phases], reseed
+        self.current: int | None = None
+        for phase in self.phases:
+            unknown = set(phase) - PHASE_OPTIONS
+            if unknown or ("epochs" in phase) == ("iters" in phase):
                 raise Ada3DError(
-                    f"TrainingPhaseHook: stage {stage} needs name and one of epochs and iters; "
+                    f"TrainingPhaseHook: phase {phase} needs name and one of epochs and iters; "
                     f"unknown: {sorted(unknown) or 'nothing'}"
                 )
-            if stage.get("name") not in STEPS:
+            if phase.get("name") not in STEPS:
                 raise Ada3DError(
-                    f"TrainingPhaseHook: stage name {stage.get('name')!r}; there are "
+                    f"TrainingPhaseHook: phase name {phase.get('name')!r}; there are "
                     + ", ".join(STEPS)
                 )
 
-    def before_train(self, runner) -> None:
+    def before_train(self, runner: Runner) -> None:
+        """Enter the first phase, or the one in which a resumed run stopped."""
         per_epoch = len(runner.train_dataloader)
         self.lengths = [
-            s["iters"] if "iters" in s else s["epochs"] * per_epoch for s in self.phases
+            p["iters"] if "iters" in p else p["epochs"] * per_epoch for p in self.phases
         ]
         if sum(self.lengths) != runner.max_iters:
             raise Ada3DError(
-                f"TrainingPhaseHook: the stages take {sum(self.lengths)} iterations "
+                f"TrainingPhaseHook: the phases take {sum(self.lengths)} iterations "
                 f"({per_epoch} an epoch) but train_cfg makes {runner.max_iters}; make "
                 "train_cfg.max_epochs (or max_iters) their sum"
             )
         self._enter(runner)
 
-    def before_train_epoch(self, runner) -> None:
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Start from random states of the epoch's own."""
         if self.reseed and runner.seed is not None:
             seed = runner.seed + 1000 * (runner.epoch + 1) + get_rank()
             random.seed(seed)
             np.random.seed(seed % 2**32)
             torch.manual_seed(seed)
 
-    def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Set the iteration's phase and learning rates."""
         self._enter(runner)
 
-    def _enter(self, runner) -> None:
+    def _enter(self, runner: Runner) -> None:
         index, start = self._locate(runner.iter)
-        stage, model = self.phases[index], unwrap(runner.model)
-        if model.training_phase != stage["name"]:
-            model.set_training_phase(stage["name"])
+        phase, model = self.phases[index], unwrap(runner.model)
+        if model.training_phase != phase["name"]:
+            model.set_training_phase(phase["name"])
         if self.current != index:
             self.current = index
             for key in [k for k in runner.message_hub.log_scalars if k.startswith("train/")]:
-                del runner.message_hub.log_scalars[key]  # what this stage may no longer update
+                del runner.message_hub.log_scalars[key]  # what this phase may no longer update
             runner.logger.info(
-                f"training phase {index + 1} of {len(self.phases)}: {stage['name']}, "
+                f"training phase {index + 1} of {len(self.phases)}: {phase['name']}, "
                 f"{self.lengths[index]} iterations"
             )
-        factor = _factor(stage, (runner.iter - start) / self.lengths[index])
+        factor = _rate_factor(phase, (runner.iter - start) / self.lengths[index])
         for group in runner.optim_wrapper.optimizer.param_groups:
-            still = FROZEN.get(stage["name"]) == group["name"]  # no weight decay either
-            group["lr"] = 0.0 if still else factor * stage.get(f"{group['name']}_lr", 0.0)
+            frozen = FROZEN.get(phase["name"]) == group["name"]  # no weight decay either
+            group["lr"] = 0.0 if frozen else factor * phase.get(f"{group['name']}_lr", 0.0)
             runner.message_hub.update_scalar(f"train/{group['name']}_lr", group["lr"])
 
     def _locate(self, iteration: int) -> tuple[int, int]:
+        """Return the place of an iteration's phase, and the iteration with which that begins."""
         start = 0
         for index, length in enumerate(self.lengths):
             if iteration < start + length or index == len(self.lengths) - 1:
                 return index, start
             start += length
-        raise AssertionError("there is always a last stage")
+        raise AssertionError("there is always a last phase")
 
 
-def _factor(stage: Mapping, done: float) -> float:
-    rise, schedule = stage.get("rise", 0.0), stage.get("schedule", "constant")
+def _rate_factor(phase: Mapping, done: float) -> float:
+    """Return the factor of the learning rates after a share ``done`` of a phase."""
+    rise, schedule = phase.get("rise", 0.0), phase.get("schedule", "constant")
     if done < rise:
         return done / rise + 1e-3
     if schedule == "constant":
@@ -122,7 +131,7 @@ def _factor(stage: Mapping, done: float) -> float:
 
 @HOOKS.register_module()
 class PolicyLogHook(Hook):
-    """Shows what the policies do while a long evaluation runs, and warns when they collapse.
+    """Show what the policies do while a long evaluation runs, and warn when they collapse.
 
     Args:
         interval: iterations between two lines in evaluation.
@@ -133,24 +142,35 @@ class PolicyLogHook(Hook):
     def __init__(self, interval: int = 50):
         self.interval = interval
 
-    def before_val_epoch(self, runner) -> None:
-        self._frames, self._stages = [], []
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Forget the policies of the evaluation before."""
+        self._frames: list[Tensor] = []
+        self._stages: list[Tensor] = []
 
     before_test_epoch = before_val_epoch
 
-    def after_val_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+    def after_val_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Collect the batch's policies, and log them now and then."""
         self._watch(runner, batch_idx, outputs, len(runner.val_dataloader))
 
-    def after_test_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+    def after_test_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Collect the batch's policies, and log them now and then."""
         self._watch(runner, batch_idx, outputs, len(runner.test_dataloader))
 
-    def after_val_epoch(self, runner, metrics=None) -> None:
+    def after_val_epoch(self, runner: Runner, metrics: Any = None) -> None:
+        """Log the policies of the whole list."""
         self._report(runner)
 
-    def after_test_epoch(self, runner, metrics=None) -> None:
+    def after_test_epoch(self, runner: Runner, metrics: Any = None) -> None:
+        """Log the policies of the whole list."""
         self._report(runner)
 
-    def after_train_epoch(self, runner) -> None:
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Warn where the epoch's log values say that nothing is learned."""
         if unwrap(runner.model).training_phase not in ("selection", "joint"):
             return
         scalars, iterations = runner.message_hub.log_scalars, len(runner.train_dataloader)
@@ -162,7 +182,7 @@ class PolicyLogHook(Hook):
         for message in stalled(means):
             runner.logger.warning(f"policies: {message}")
 
-    def _watch(self, runner, batch_idx: int, outputs, batches: int) -> None:
+    def _watch(self, runner: Runner, batch_idx: int, outputs: Any, batches: int) -> None:
         for sample in outputs or ():
             if "policy_frames" in sample and sample.policy_frames.any():  # a policy was executed
                 self._frames.append(sample.policy_frames)
@@ -179,12 +199,12 @@ class PolicyLogHook(Hook):
             f"{patterns} distinct policies of {len(frames)} clips"
         )
 
-    def _report(self, runner) -> None:
+    def _report(self, runner: Runner) -> None:
         model = unwrap(runner.model)
         if not self._frames or not isinstance(model, Ada3DRecognizer):
             return
         runner.logger.info(f"policies: {self._summary()}")
-        if model.test_policy == "learned":
+        if model.testing_options.policy == "learned":
             frames, stages = torch.cat(self._frames), torch.cat(self._stages)
             for message in collapse(frames, stages, model.plan.frame_unit):
                 runner.logger.warning(f"policies: {message}")

@@ -4,29 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmaction.registry import MODELS
+from mmengine.dist import get_world_size
 from mmengine.model import BaseModel
 from torch import Tensor
 
 from ..convert import convert
 from ..cost.price import price
 from ..cost.selector import selector_price
-from ..distribution import GREEDY
 from ..errors import Ada3DError
-from ..learn.reinforce import Baseline, CostWeight, Objective, correctness, costs, reward
+from ..learn.reward import correctness, costs, reward
+from ..learn.step import Prices
+from ..plan import StagePlan
 from ..policy import Policy
-from .build import build_recognizer, build_selector, check_gates
+from ..report import records
+from .build import build_estimator, build_recognizer, build_selector, check_gates
 from .checkpoint import initial_weights, load_selector
 from .config import recognizer_config
+from .options import RANDOM_PARTS, TestingOptions, TrainingOptions, one_of, read_group
 from .steps import FROZEN, STEPS, labels_of
 from .teacher import Teacher
 
-LEARNED = ("selection", "joint", "transfer")  # the stages with learned policies
-RANDOM_PARTS = ("none", "frames", "stages")
-TEST_POLICIES = ("learned", "full", "random")
-SCORES = ("recognizer", "both", "selector")
+LEARNED = ("selection", "joint", "transfer")  # the phases with learned policies
 
 
 @MODELS.register_module()
@@ -34,52 +36,43 @@ class Ada3DRecognizer(BaseModel):
     """Ada3D around a plain recognizer (sec. 3.2).
 
     Inputs are MMAction2's [B, views, C, T, H, W]; the views of a video fold into the batch, and
-    each gets its own policy. ``training_phase`` says what a training step does; TrainingPhaseHook
+    each gets its own policy. The training phase says what a training step does; TrainingPhaseHook
     sets it:
 
-    - ``'warmup'``: the recognizer learns under random policies of any size, a share ``warmup_full``
-      of each batch full; the selector learns as a classifier (if it has one).
-    - ``'pretrain'``: the selector alone learns as a classifier, which costs next to nothing.
-    - ``'selection'``: stage 1 of Algorithm 1; the recognizer is frozen.
-    - ``'joint'``: stage 2, eq. 8.
-    - ``'transfer'``: the recognizer learns under policies drawn from the selector, which is frozen
-      (table 3).
-    - ``'random'``: the recognizer learns under random policies of ``random_policy``'s usage (the
-      paper's Random FT).
+    - 'warmup': the recognizer learns under random policies of any size, a share of each batch full;
+      the selection network learns as a classifier (if it has one).
+    - 'pretrain': the selection network alone learns as a classifier, which costs next to nothing.
+    - 'selection': the paper's stage 1 (Algorithm 1); the recognizer is frozen.
+    - 'joint': the paper's stage 2, eq. 8.
+    - 'transfer': the recognizer learns under policies sampled from the selection network, which is
+      frozen (table 3).
+    - 'random': the recognizer learns under random policies of ``random_policy``'s usage (the paper's
+      Random FT).
 
     Args:
         recognizer: the `model` of a plain 3D recognizer's config, or the path of that config.
-        selector: options of SelectionNetwork, see `build_selector`. None: no selector, for the
-            policies 'full' and 'random' only.
-        objective: options of `Objective`.
+        selector: options of the selection network, see `build_selector`. None: there is none, for
+            the policies 'full', 'random' and 'recorded' only.
+        objective: the estimator of the gradient and the options of the reward, such as
+            ``dict(type='Reinforce', baseline='greedy', gamma=2.0)``, see `build_estimator`.
         recognizer_checkpoint: the trained plain recognizer to start from.
         selector_checkpoint: an Ada3D checkpoint whose selection network to start from; see
             `load_selector`.
         clip_shape: (C, T, H, W) for which the plan and prices are made.
         convert_options: further options of `convert`.
-        random_policy: ``frames`` and ``stages``, the fractions of 'random'.
-        random_part: ``'frames'`` or ``'stages'``: that policy is random, of ``random_policy``'s usage,
-            in training and in test; only the other is learned (table 6).
-        distill: weight of a loss by which the recognizer, under whatever policies, learns the scores
-            of the plain recognizer of ``recognizer_checkpoint`` (Hinton et al., 2015); needs that.
-        distill_temperature: by which both scores are divided first.
-        classify: weight of the selector's classifier in the policy stages too, so that what it told
-            apart after its pre-training is not unlearned from rewards; needs a classifier.
-        test_policy: ``'learned'`` (the greedy policy), ``'full'`` or ``'random'``.
-        predict_with: whose scores predict at test time: ``'recognizer'``; ``'both'``: the sum of the
-            recognizer's and of the selector's classifier's (the product of their probabilities,
-            scaled); or ``'selector'``: its classifier alone; the recognizer does not run, and clips
-            are recorded with no frame. Rewards and losses stay each network's own. Both need
-            ``classify``: a classifier that is left behind while its features learn from rewards
-            predicts badly.
-        test_threshold: what the greedy policy's probabilities must exceed.
-        greedy: how the greedy policy keeps frames, see `PolicyDistribution.mode`.
-        selector_norm_eval: keep the selector's BatchNorm as it is in the policy stages, so that
-            test time sees the very policies that were trained.
+        training: see `TrainingOptions`.
+        testing: see `TestingOptions`.
+        random_policy: ``frames`` and ``stages``, the fractions that random policies use.
+        random_part: 'frames' or 'stages': that decision is random, of ``random_policy``'s usage, in
+            training and in test; only the other is learned (table 6).
+        data_preprocessor: MMEngine's; by default the recognizer's own.
+        init_cfg: MMEngine's.
 
     Raises:
         Ada3DError: a config that is no 3D recognizer's, a missing file, an unknown option.
     """
+
+    training_phase = "random"  # train() is called by BaseModel before there is a phase
 
     def __init__(
         self,
@@ -90,18 +83,10 @@ class Ada3DRecognizer(BaseModel):
         selector_checkpoint: str | None = None,
         clip_shape: Sequence[int] = (3, 8, 224, 224),
         convert_options: Mapping | None = None,
-        training_phase: str | None = None,
-        warmup_full: float = 1 / 3,
-        distill: float = 0.0,
-        distill_temperature: float = 2.0,
-        classify: float = 0.0,
+        training: Mapping | None = None,
+        testing: Mapping | None = None,
         random_policy: Mapping | None = None,
         random_part: str | None = None,
-        test_policy: str = "learned",
-        predict_with: str = "recognizer",
-        test_threshold: float = 0.5,
-        greedy: str = "threshold",
-        selector_norm_eval: bool = True,
         data_preprocessor: Mapping | None = None,
         init_cfg: Mapping | None = None,
     ):
@@ -112,110 +97,125 @@ class Ada3DRecognizer(BaseModel):
         if recognizer_checkpoint is not None and not Path(recognizer_checkpoint).is_file():
             raise Ada3DError(
                 f"recognizer_checkpoint: no file at {recognizer_checkpoint}; "
-                "train the plain recognizer first (stage 0), or correct the path"
+                "train the plain recognizer first, or correct the path"
             )
+        self.training_options = read_group(TrainingOptions, "training", training)
+        self.testing_options = read_group(TestingOptions, "testing", testing)
+        self.random_policy = {"frames": 0.7, "stages": 0.4, **dict(random_policy or {})}
+        self.random_part = one_of("random_part", random_part or "none", RANDOM_PARTS)
         plain = build_recognizer(config)
         self._start = (config, recognizer_checkpoint)
         self.head = (plain.cls_head,)  # its losses and averaging only; in a tuple: no parameters
-        self.recognizer = convert(
-            plain, clip_shape=tuple(clip_shape), **dict(convert_options or {})
-        )
         self.clip_shape = tuple(clip_shape)
+        self.recognizer = convert(plain, clip_shape=self.clip_shape, **dict(convert_options or {}))
         self.max_testing_views = (config.get("test_cfg") or {}).get("max_testing_views")
-        self.objective = Objective(**dict(objective or {}))
-        if self.objective.estimator == "straight_through":
+        self.estimator = build_estimator(objective)
+        if self.estimator.needs_gradients:
             check_gates(self.recognizer)
-        self.frame_baseline = Baseline(self.objective)
-        self.stage_baseline = Baseline(self.objective)
-        self.cost_weight = CostWeight(self.objective)
-        self.predict_with = _one_of("predict_with", predict_with, SCORES)
-        classifies = self.predict_with != "recognizer"
-        self._set_selector(selector, selector_checkpoint, preprocessor, classifies)
-        if classify and getattr(self.selector, "classifier", None) is None:
-            raise Ada3DError("classify needs selector.pretrain='frame' or 'clip'")
-        if classifies and not classify:
-            raise Ada3DError(
-                f"predict_with={predict_with!r} needs classify= above 0, so that the selection "
-                "network's classifier learns as long as its features do"
-            )
-        self.warmup_full = warmup_full
-        for option, weight in (("distill", distill), ("classify", classify)):
-            if weight < 0:
-                raise Ada3DError(f"{option}={weight}: a weight is not negative")
-        self.distill, self.classify = distill, classify
-        self.teacher = Teacher(config, recognizer_checkpoint, clip_shape, distill_temperature)
-        self.random_policy = {"frames": 0.7, "stages": 0.4, **dict(random_policy or {})}
-        self.random_part = _one_of("random_part", random_part or "none", RANDOM_PARTS)
-        self.test_policy = _one_of("test_policy", test_policy, TEST_POLICIES)
-        self.test_threshold = test_threshold
-        self.greedy, self.selector_norm_eval = _one_of("greedy", greedy, GREEDY), selector_norm_eval
-        self.set_training_phase(training_phase or ("joint" if self.selector else "random"))
+        self._set_selector(selector, selector_checkpoint, preprocessor)
+        self.teacher = Teacher(
+            config, recognizer_checkpoint, clip_shape, self.training_options.distill_temperature
+        )
+        self.recorded: Policy | None = None
+        self.next_recorded = 0
+        self.set_training_phase(
+            self.training_options.phase or ("joint" if self.selector else "random")
+        )
 
     def _set_selector(
-        self, config: Mapping | None, checkpoint: str | None, preprocessor: Mapping,
-        classifies: bool,
-    ) -> None:  # fmt: skip
-        """The selector, and what a clip costs it: ``selector_macs`` to choose a policy, and to
-        classify if it does; ``classifier_macs`` to classify only."""
+        self, config: Mapping | None, checkpoint: str | None, preprocessor: Mapping
+    ) -> None:
+        """Build the selection network, and price it.
+
+        ``selector_macs`` is what a clip costs it to choose a policy, and to classify if it does;
+        ``classifier_macs`` to classify only.
+        """
         self.selector, self.selector_macs, self.classifier_macs = None, 0, 0
-        if config is None:
+        predict_with = self.testing_options.predict_with
+        if config is not None:
+            self.selector = build_selector(config, self.plan, preprocessor, self.num_classes)
+            classifies = predict_with != "recognizer" and self.selector.classifier is not None
+            self.selector_macs = selector_price(self.selector, self.clip_shape, classify=classifies)
+            if classifies:
+                self.classifier_macs = selector_price(
+                    self.selector, self.clip_shape, decide=False, classify=True
+                )
             if checkpoint is not None:
-                raise Ada3DError("selector_checkpoint needs selector=")
-            return
-        self.selector = build_selector(config, self.plan, preprocessor, self.num_classes)
-        classifies = classifies and self.selector.classifier is not None
-        self.selector_macs = selector_price(self.selector, self.clip_shape, classify=classifies)
-        if classifies:
-            self.classifier_macs = selector_price(
-                self.selector, self.clip_shape, decide=False, classify=True
+                load_selector(self.selector, checkpoint)
+        elif checkpoint is not None:
+            raise Ada3DError("selector_checkpoint needs selector=")
+        classify = self.training_options.classify
+        if classify and getattr(self.selector, "classifier", None) is None:
+            raise Ada3DError("training.classify needs selector.pretrain='frame' or 'clip'")
+        if predict_with != "recognizer" and not classify:
+            raise Ada3DError(
+                f"testing.predict_with={predict_with!r} needs training.classify above 0, so that the "
+                "selection network's classifier learns as long as its features do"
             )
-        if checkpoint is not None:
-            load_selector(self.selector, checkpoint)
 
     @property
-    def plan(self):
+    def plan(self) -> StagePlan:
+        """What can be decided."""
         return self.recognizer.plan
 
     @property
     def num_classes(self) -> int:
+        """Classes of the recognizer."""
         return self.head[0].num_classes
 
     def init_weights(self) -> None:
-        """The recognizer's checkpoint, or where there is none its own initialisation."""
+        """Load the recognizer's checkpoint, or where there is none use its own initialisation."""
         config, checkpoint = self._start
         self.recognizer.load_state_dict(initial_weights(config, checkpoint))
         self._is_init = True
 
     def set_training_phase(self, name: str) -> None:
-        """What training steps do from now on; see the class."""
+        """Say what training steps do from now on; see the class.
+
+        Raises:
+            Ada3DError: an unknown phase, or one that needs a part which the model lacks.
+        """
         if name not in STEPS:
-            raise Ada3DError(f"training stage {name!r}; there are {', '.join(STEPS)}")
+            raise Ada3DError(f"training phase {name!r}; there are {', '.join(STEPS)}")
         if name in (*LEARNED, "pretrain") and self.selector is None:
-            raise Ada3DError(f"training stage {name!r} needs selector=")
+            raise Ada3DError(f"training phase {name!r} needs selector=")
         if name == "pretrain" and self.selector.classifier is None:
-            raise Ada3DError("training stage 'pretrain' needs selector.pretrain='frame' or 'clip'")
+            raise Ada3DError("training phase 'pretrain' needs selector.pretrain='frame' or 'clip'")
         self.training_phase = name
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Ada3DRecognizer:
+        """Set the mode; what the phase freezes stays in evaluation mode."""
         super().train(mode)
+        self.next_recorded = 0  # a test begins with evaluation mode
         if FROZEN.get(self.training_phase) == "recognizer":
             self.recognizer.eval()  # frozen: its BatchNorm must not drift either
         if self.training_phase == "transfer":
             self.selector.eval()
-        if self.training_phase in LEARNED and self.selector_norm_eval:
+        if self.training_phase in LEARNED and self.training_options.selector_norm_eval:
             for module in self.selector.modules():
                 if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
                     module.eval()
         return self
 
-    training_phase = "random"  # train() is called by BaseModel before there is a stage
-
     # ---------------------------------------------------------------------------------- MMEngine
 
-    def forward(self, inputs: Tensor, data_samples: list | None = None, mode: str = "tensor"):
-        """``'tensor'``: scores [B * views, num_classes]; ``'loss'``: dict; ``'predict'``:
-        samples."""
+    def forward(
+        self, inputs: Tensor, data_samples: list | None = None, mode: str = "tensor"
+    ) -> Any:
+        """Run as MMEngine asks.
+
+        Args:
+            inputs: [B, views, C, T, H, W].
+            data_samples: one for each of B; not needed for 'tensor'.
+            mode: 'tensor', 'loss' or 'predict'.
+
+        Returns:
+            'tensor': scores [B * views, num_classes]; 'loss': a dict; 'predict': the samples.
+
+        Raises:
+            Ada3DError: inputs of another rank, or another mode.
+        """
         if inputs.ndim != 6:
             raise Ada3DError(
                 f"Ada3DRecognizer: inputs have shape {list(inputs.shape)}, expected [B, views, "
@@ -232,51 +232,84 @@ class Ada3DRecognizer(BaseModel):
         raise Ada3DError(f"Ada3DRecognizer: mode {mode!r}; there are tensor, loss and predict")
 
     def choose_policy(self, clips: Tensor, features: Tensor | None = None) -> Policy:
-        """The policies of test time for clips [N, C, T, H, W]; ``features``: the selection
-        network's of these clips, if they are there already."""
-        if self.test_policy == "full":
+        """Return the policies of test time.
+
+        Args:
+            clips: [N, C, T, H, W].
+            features: the selection network's of these clips, if they are there already.
+
+        Raises:
+            Ada3DError: learned policies without a selection network, or fewer recorded ones than
+                there are clips.
+        """
+        kind = self.testing_options.policy
+        if kind == "full":
             return Policy.full(self.plan, len(clips), clips.device)
-        if self.test_policy == "random":
+        if kind == "random":
             return Policy.random(self.plan, len(clips), **self.random_policy).to(clips.device)
+        if kind == "recorded":
+            return self._next_recorded(len(clips)).to(clips.device)
         if self.selector is None:
-            raise Ada3DError("test_policy='learned' needs selector=; try 'full' or 'random'")
-        return self.learned_policy(
-            self.selector.frame_features(clips) if features is None else features
-        )
+            raise Ada3DError("testing.policy='learned' needs selector=; try 'full' or 'random'")
+        features = self.selector.frame_features(clips) if features is None else features
+        return self.learned_policy(features)
+
+    def _next_recorded(self, n: int) -> Policy:
+        path = self.testing_options.policy_file
+        if self.recorded is None:
+            self.recorded = records.policies_of(records.read_clips(path))
+            self.recognizer.check(self.recorded, len(self.recorded))
+        if get_world_size() > 1:
+            raise Ada3DError("testing.policy='recorded' goes by the test list: run one process")
+        start, self.next_recorded = self.next_recorded, self.next_recorded + n
+        if self.next_recorded > len(self.recorded):
+            raise Ada3DError(
+                f"testing.policy_file: {path} has policies of {len(self.recorded)} clips, but the "
+                "test list has more; was it written for another list, or other views?"
+            )
+        return self.recorded[start : self.next_recorded]
 
     def learned_policy(self, features: Tensor) -> Policy:
-        """The learned policies of clips with frame features [N, T, D], see SelectionNetwork."""
+        """Return the greedy policies of clips with frame features [N, T, D]."""
+        options = self.testing_options
         distribution = self.selector.distribution(features)
-        return self.randomize_part(distribution.mode(self.test_threshold, self.greedy))
+        return self.randomize_part(distribution.mode(options.threshold, options.greedy))
 
     def randomize_part(self, policy: Policy) -> Policy:
-        """``policy`` with ``random_part`` drawn instead of chosen."""
+        """Return ``policy`` with ``random_part`` drawn at random instead."""
         if self.random_part == "none":
             return policy
-        drawn = Policy.random(self.plan, len(policy), **self.random_policy).to(policy.frames.device)
+        other = Policy.random(self.plan, len(policy), **self.random_policy).to(policy.frames.device)
         if self.random_part == "frames":
-            return Policy(drawn.frames, policy.stages)
-        return Policy(policy.frames, drawn.stages)
+            return Policy(other.frames, policy.stages)
+        return Policy(policy.frames, other.stages)
 
     def score(self, clips: Tensor, features: Tensor | None = None) -> tuple[Policy, Tensor]:
-        """Policies of test time and scores [N, num_classes] of clips [N, C, T, H, W]; ``features``
-        as for `choose_policy`."""
-        if self.predict_with == "recognizer":
+        """Return the policies and the scores of test time.
+
+        Args:
+            clips: [N, C, T, H, W].
+            features: as for `choose_policy`.
+
+        Returns:
+            N policies, and float [N, num_classes].
+        """
+        predict_with = self.testing_options.predict_with
+        if predict_with == "recognizer":
             policy = self.choose_policy(clips, features)
             return policy, self.recognizer(clips, policy).float()
         features = self.selector.frame_features(clips) if features is None else features
         classes = self.selector.classify(features).float().mean(1)
-        if self.predict_with == "selector":
+        if predict_with == "selector":
             return Policy.full(self.plan, len(clips), clips.device), classes
         policy = self.choose_policy(clips, features)
         return policy, self.recognizer(clips, policy).float() + classes
 
     def predict(self, clips: Tensor, data_samples: list) -> list:
-        """ScoringModel averaged over views by the head; each sample records its views' policies and
-        prices."""
+        """Return the samples with scores averaged over views, and each view's policy and price."""
         parts = [self.score(part) for part in clips.split(self.max_testing_views or len(clips))]
         policy, scores = Policy.cat([p for p, _ in parts]), torch.cat([s for _, s in parts])
-        executed = self.predict_with != "selector"
+        executed = self.testing_options.predict_with != "selector"
         macs = self.price(policy) * executed
         selector_macs = self.tested_selector_macs
         data_samples = self.head[0].predict_by_feat(scores, data_samples)
@@ -288,29 +321,30 @@ class Ada3DRecognizer(BaseModel):
             sample.set_field(macs[mine].cpu(), "recognizer_macs")
             sample.set_field(selector_macs, "selector_macs")
             if executed and "gt_label" in sample:
-                value = self._objective_value(sample, policy[mine], macs[mine])
+                value = self._sample_reward(sample, policy[mine], macs[mine])
                 sample.set_field(value, "reward")
         return data_samples
 
     def loss(self, clips: Tensor, data_samples: list) -> dict[str, Tensor]:
-        """Losses and log values of one training step, by the training stage."""
+        """Return the losses and log values of one training step, by the training phase."""
         losses = STEPS[self.training_phase](self, clips, data_samples)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            # DistributedDataParallel waits for a gradient of every parameter, in every stage
+            # DistributedDataParallel waits for a gradient of every parameter, in every phase
             unused = sum(p.flatten()[:1].sum() for p in self.parameters() if p.requires_grad)
             losses["loss_unused"] = 0.0 * unused
         return losses
 
     # ------------------------------------------------------------------------------------ prices
 
-    def _objective_value(self, sample, policy: Policy, macs: Tensor) -> float:
-        """R(u) + R(v) of eq. 4 for a predicted sample, by its averaged scores."""
+    def _sample_reward(self, sample: Any, policy: Policy, macs: Tensor) -> float:
+        """Return R(u) + R(v) of eq. 4 for a predicted sample, by its averaged scores."""
+        objective = self.estimator.objective
         scores = sample.pred_score  # [classes], or a row per view where the head does not average
         scores = scores.expand(len(policy), scores.shape[-1])
         labels = labels_of([sample], scores.device)
         right = correctness(scores, labels.expand(len(policy), *labels.shape[1:]))
-        both = costs(policy, self.objective, macs, self.full_macs)
-        return sum(reward(right, cost, self.objective.gamma).mean().item() for cost in both)
+        both = costs(policy, objective, macs, self.full_macs)
+        return sum(reward(right, cost, objective.gamma).mean().item() for cost in both)
 
     @property
     def full_macs(self) -> int:
@@ -318,17 +352,21 @@ class Ada3DRecognizer(BaseModel):
         return int(self.price(Policy.full(self.plan, 1))[0])
 
     @property
+    def prices(self) -> Prices:
+        """What policies cost, for a training step."""
+        return Prices(self.price, self.full_macs, self.selector_macs)
+
+    @property
     def tested_selector_macs(self) -> int:
-        """Multiply-adds of what runs of the selection network at test time, for one clip."""
-        decides = self.test_policy == "learned" and self.predict_with != "selector"
+        """Multiply-adds of what runs of the selection network at test time, for one clip.
+
+        Recorded policies were chosen by one too, so that is counted.
+        """
+        options = self.testing_options
+        chosen = options.policy in ("learned", "recorded")
+        decides = chosen and options.predict_with != "selector"
         return self.selector_macs if decides else self.classifier_macs
 
     def price(self, policy: Policy) -> Tensor:
-        """int64 [N]: multiply-adds of the recognizer for each policy, at ``clip_shape``."""
+        """Return the recognizer's multiply-adds for each policy at ``clip_shape``, int64 [N]."""
         return price(self.recognizer, policy).to(policy.frames.device)
-
-
-def _one_of(option: str, value: str, allowed: Sequence[str]) -> str:
-    if value not in allowed:
-        raise Ada3DError(f"{option} {value!r}; there are {', '.join(allowed)}")
-    return value

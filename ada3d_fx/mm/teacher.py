@@ -16,8 +16,19 @@ from .checkpoint import initial_weights
 
 
 class Teacher:
-    """The plain recognizer whose scores Ada3D's recognizer learns (Hinton et al., 2015). No module:
-    it has no place among the weights of its pupil."""
+    """The plain recognizer whose scores Ada3D's recognizer learns (Hinton et al., 2015).
+
+    It is no module: it has no place among the weights of its pupil.
+
+    Args:
+        config: the plain recognizer's `model`.
+        checkpoint: its weights.
+        clip_shape: (C, T, H, W).
+        temperature: by which scores are divided first.
+
+    Raises:
+        Ada3DError: a temperature that is not positive.
+    """
 
     def __init__(
         self,
@@ -27,14 +38,14 @@ class Teacher:
         temperature: float,
     ):
         if temperature <= 0:
-            raise Ada3DError(f"distill_temperature={temperature}; it must be positive")
+            raise Ada3DError(f"training: distill_temperature={temperature}; it must be positive")
         self.config, self.checkpoint = config, checkpoint
         self.clip_shape, self.temperature = tuple(clip_shape), temperature
         self._network: nn.Module | None = None
 
     @torch.no_grad()
     def scores(self, clips: Tensor) -> Tensor:
-        """Clips [N, C, T, H, W] -> scores on all frames, float32 [N, num_classes].
+        """Return the scores on all frames of clips [N, C, T, H, W], float32 [N, num_classes].
 
         Raises:
             Ada3DError: there is no checkpoint to learn from.
@@ -42,7 +53,7 @@ class Teacher:
         if self._network is None:
             if self.checkpoint is None:
                 raise Ada3DError(
-                    "distill needs recognizer_checkpoint=, the recognizer to learn from"
+                    "training: distill needs recognizer_checkpoint=, the recognizer to learn from"
                 )
             with torch.random.fork_rng():  # a resumed run draws the numbers of an unbroken one
                 plain = build_recognizer(self.config)
@@ -51,14 +62,28 @@ class Teacher:
         return self._network.to(clips.device)(clips).float()
 
     def loss(
-        self, scores: Tensor, clips: Tensor, sets: bool = False, which: Tensor | None = None
+        self,
+        scores: Tensor,
+        clips: Tensor,
+        multi_label: bool = False,
+        clip_index: Tensor | None = None,
     ) -> Tensor:
-        """Divergence of ``scores`` [M, num_classes] from those of the clips ``which`` [M] (None:
-        one row each), both softened; times the temperature's square, so that its gradient does not
-        depend on it much. ``sets``: classes are independent (multi-label)."""
-        theirs = self.scores(clips)[slice(None) if which is None else which] / self.temperature
-        ours = scores / self.temperature
-        if sets:
+        """Return the divergence of scores from the plain recognizer's, both softened.
+
+        It is multiplied by the temperature's square, so that its gradient does not depend on it much.
+
+        Args:
+            scores: [M, num_classes].
+            clips: [N, C, T, H, W].
+            multi_label: classes are independent.
+            clip_index: the clip of each row, int [M]; None: one row each.
+
+        Returns:
+            A scalar.
+        """
+        rows = slice(None) if clip_index is None else clip_index
+        theirs, ours = self.scores(clips)[rows] / self.temperature, scores / self.temperature
+        if multi_label:
             loss = F.binary_cross_entropy_with_logits(ours, theirs.sigmoid())
         else:
             loss = F.kl_div(ours.log_softmax(1), theirs.softmax(1), reduction="batchmean")

@@ -3,64 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from mmaction.datasets.transforms import PackActionInputs
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.runner import Runner
-from torch import nn
 
 from ..cost.price import price_table
 from ..distribution import PolicyDistribution
 from ..errors import Ada3DError
 from ..report import figures
-from .checkpoint import load_checkpoint, load_recognizer
 from .config import inner_datasets
 from .optim import unwrap
-from .recognizer import Ada3DRecognizer
-
-# Parts of a checkpoint that only training reads, which may differ from the config's.
-TRAINING_ONLY = ("frame_baseline.", "stage_baseline.", "cost_weight.")
-
-
-def load_weights(model: nn.Module, checkpoint: str | Path) -> None:
-    """Load a checkpoint for testing; a tensor that is missing or out of place is an error.
-
-    A plain recognizer's checkpoint serves an Ada3DRecognizer whose policies are not learned.
-
-    Raises:
-        Ada3DError: no such file, or not for this model.
-    """
-    model = unwrap(model)
-    if isinstance(model, Ada3DRecognizer):
-        weights = load_checkpoint(checkpoint)
-        if not any(key.startswith("selector.") for key in weights) or model.selector is None:
-            if model.test_policy == "learned" or model.predict_with != "recognizer":
-                raise Ada3DError(
-                    f"checkpoint: {checkpoint} holds no selection network, so there is neither a "
-                    "learned policy nor a class score of it; try --policy full or random (with "
-                    "--cfg-options model.predict_with=recognizer where the config predicts with both) "
-                    "or a checkpoint of this config's run"
-                )
-            return load_recognizer(model.recognizer, checkpoint)
-        missing = model.load_state_dict(weights, strict=False)
-        unread = TRAINING_ONLY
-        if model.predict_with == "recognizer":
-            unread += ("selector.classifier.",)
-        wrong = [
-            key
-            for key in missing.missing_keys + missing.unexpected_keys
-            if not key.startswith(unread)
-        ]
-        if wrong:
-            raise Ada3DError(
-                f"checkpoint: {checkpoint} and the model differ in {len(wrong)} tensors: "
-                + ", ".join(wrong[:4])
-            )
-        return None
-    return load_recognizer(model, checkpoint)
 
 
 def record_policies(config: Config, path: str) -> bool:
@@ -80,14 +35,14 @@ def record_policies(config: Config, path: str) -> bool:
 
 
 def calibrate(runner: Runner, loader, budget: float) -> float:
-    """Set the model's ``test_threshold`` so that greedy policies on the clips of ``loader`` cost
+    """Set the model's ``testing_options.threshold`` so that greedy policies on the clips of ``loader`` cost
     ``budget`` GMACs on average, selection network included; gives the threshold.
 
     Raises:
         Ada3DError: a budget that no threshold meets, or a model without learned policies.
     """
     model = unwrap(runner.model).eval()
-    if getattr(model, "selector", None) is None or model.test_policy != "learned":
+    if getattr(model, "selector", None) is None or model.testing_options.policy != "learned":
         raise Ada3DError("a budget is for learned policies: the model has none")
     frames, stages = [], []
     with torch.no_grad():
@@ -102,8 +57,9 @@ def calibrate(runner: Runner, loader, budget: float) -> float:
     )
     table = price_table(model.recognizer)
     target = budget * 1e9 - model.selector_macs
-    model.test_threshold = table.threshold(distribution, target, model.greedy)
-    return model.test_threshold
+    options = model.testing_options
+    options.threshold = table.threshold(distribution, target, options.greedy)
+    return options.threshold
 
 
 def examples(

@@ -52,7 +52,7 @@ def selector(**options) -> dict:
         "type": "SelectionNetwork",
         "backbone": {"type": "SmallConvNet", "channels": (4, 6)},
         "input_size": 16,
-        "hidden": 8,
+        "head": {"type": "FrameHead", "hidden": 8},
         **options,
     }
 
@@ -61,7 +61,7 @@ def model(head: dict | None = None, **options) -> dict:
     return {
         "type": "Ada3DRecognizer",
         "recognizer": recognizer(**(head or {})),
-        "selector": selector(pretrain=True),
+        "selector": selector(pretrain="frame"),
         "objective": {"samples": 2},
         "clip_shape": CLIP_SHAPE,
         **options,

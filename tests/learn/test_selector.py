@@ -1,7 +1,7 @@
 """The selection network: shapes, starting probabilities, any length, weights, normalisation,
 price."""
 
-from types import SimpleNamespace
+from functools import partial
 
 import pytest
 import torch
@@ -10,34 +10,36 @@ from torch import nn
 from ada3d_fx.cost.selector import selector_price
 from ada3d_fx.errors import Ada3DError
 from ada3d_fx.learn.backbones import SmallConvNet, load_backbone, mobilenet_v2
+from ada3d_fx.learn.heads import FrameHead, MeanHead
 from ada3d_fx.learn.selector import SelectionNetwork
+from ada3d_fx.plan import Stage, StagePlan
+
+HEADS = {"mean": MeanHead, "frame": FrameHead, "context": partial(FrameHead, context=True)}
 
 
 def plan(frames=8, stages=5, unit=1):
-    return SimpleNamespace(num_frames=frames, num_stages=stages, frame_unit=unit)
+    return StagePlan((3, frames, 16, 16), tuple(Stage(str(k), ()) for k in range(stages)), unit)
 
 
-def selector(aggregation="frame", p=None, **options):
+def selector(head="frame", p=None, **options):
     torch.manual_seed(0)
     options.setdefault("input_size", 16)
-    return SelectionNetwork(
-        p or plan(), SmallConvNet((4, 6)), aggregation=aggregation, **options
-    ).eval()
+    return SelectionNetwork(p or plan(), SmallConvNet((4, 6)), HEADS[head], **options).eval()
 
 
-@pytest.mark.parametrize("aggregation", ["uniform", "frame", "context"])
+@pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("unit", [1, 2, None])
-def test_one_logit_per_unit_and_stage(aggregation, unit):
-    dist = selector(aggregation, plan(unit=unit))(torch.randn(3, 3, 8, 20, 24))
+def test_one_logit_per_unit_and_stage(head, unit):
+    dist = selector(head, plan(unit=unit))(torch.randn(3, 3, 8, 20, 24))
     assert dist.frame_logits.shape == (3, {1: 8, 2: 4, None: 0}[unit])
     assert dist.stage_logits.shape == (3, 5)
     assert dist.frame_probs.shape == (3, 8)
     assert dist.sample().frames.shape == (3, 8)
 
 
-@pytest.mark.parametrize("aggregation", ["uniform", "frame", "context"])
-def test_starting_probabilities(aggregation):
-    dist = selector(aggregation, frame_prob=0.8, stage_prob=0.3)(torch.randn(2, 3, 8, 16, 16))
+@pytest.mark.parametrize("head", HEADS)
+def test_starting_probabilities(head):
+    dist = selector(head, frame_prob=0.8, stage_prob=0.3)(torch.randn(2, 3, 8, 16, 16))
     torch.testing.assert_close(dist.frame_probs, torch.full((2, 8), 0.8), atol=0.02, rtol=0)
     torch.testing.assert_close(dist.stage_probs, torch.full((2, 5), 0.3), atol=0.02, rtol=0)
 
@@ -57,19 +59,19 @@ def test_bounded_logits_start_where_they_should_and_stay_within_bounds():
 
 
 @pytest.mark.parametrize("length", [1, 2, 5, 16])
-def test_frame_heads_serve_any_length(length):
+def test_a_frame_head_serves_any_length(length):
     dist = selector("frame")(torch.randn(2, 3, length, 16, 16))
     assert dist.frame_probs.shape == (2, length)
 
 
-def test_uniform_heads_refuse_a_length_they_do_not_divide():
-    with pytest.raises(Ada3DError, match="aggregation='frame'"):
-        selector("uniform")(torch.randn(1, 3, 5, 16, 16))
+def test_a_mean_head_refuses_clips_of_another_length():
+    with pytest.raises(Ada3DError, match="type='FrameHead'"):
+        selector("mean")(torch.randn(1, 3, 5, 16, 16))
 
 
-def test_uniform_heads_ignore_the_order_of_frames():
-    """What the paper's aggregation can know: the mean over frames."""
-    net, clips = selector("uniform"), torch.randn(2, 3, 8, 16, 16)
+def test_a_mean_head_ignores_the_order_of_frames():
+    """What the paper's head can know: the mean over frames."""
+    net, clips = selector("mean"), torch.randn(2, 3, 8, 16, 16)
     torch.testing.assert_close(net(clips).frame_logits, net(clips.flip(2)).frame_logits)
     other = selector("frame")
     assert not torch.allclose(other(clips).frame_logits, other(clips.flip(2)).frame_logits)
@@ -124,7 +126,7 @@ def test_weights_load_in_half_precision_and_refuse_clearly(tmp_path):
 
 
 def test_price_is_the_backbone_on_every_frame_and_the_heads():
-    net = SelectionNetwork(plan(), SmallConvNet((4,)), aggregation="uniform", input_size=16)
+    net = SelectionNetwork(plan(), SmallConvNet((4,)), MeanHead, input_size=16)
     conv, norm = 8 * 8 * 27 * 4, 8 * 8 * 4
     heads = 4 * (8 + 5)
     # the normalisation is priced by fvcore at one to two multiply-adds a value
@@ -134,7 +136,7 @@ def test_price_is_the_backbone_on_every_frame_and_the_heads():
 
 def test_paper_price_of_mobilenet_v2():
     """Sec. 4.1: "it only requires 0.08 GFLOPs to compute features for each frame"."""
-    net = SelectionNetwork(plan(), aggregation="uniform")
+    net = SelectionNetwork(plan(), head=MeanHead)
     assert selector_price(net, (3, 8, 224, 224)) / 8 == pytest.approx(0.08e9, rel=0.1)
 
 
@@ -152,13 +154,13 @@ def test_classifier_is_paid_where_it_is_used_and_judges_frames_alone():
 
 
 def test_clip_classifier_trains_what_judges_clips():
-    net = selector(aggregation="context", num_classes=7, classify_by="clip")
+    net = selector("context", num_classes=7, classify_by="clip")
     scores = net.classify(net.frame_features(torch.randn(2, 3, 8, 16, 16)))
     assert scores.shape == (2, 1, 7)
     scores.sum().backward()
     assert net.head.stage_hidden[0].weight.grad.abs().sum() > 0
     assert net.head.embed[0].weight.grad.abs().sum() > 0
-    assert selector(num_classes=7, classify_by="clip", aggregation="uniform").classify(
+    assert selector("mean", num_classes=7, classify_by="clip").classify(
         torch.randn(2, 8, 6)
     ).shape == (2, 1, 7)
 
@@ -169,10 +171,10 @@ def test_context_shows_frames_how_much_the_clip_changes():
     torch.manual_seed(0)
     features = torch.randn(1, 8, 6)
     swapped = features[:, [0, 1, 2, 5, 4, 3, 6, 7]]  # the same mean, other changes
-    for aggregation, differs in (("frame", False), ("context", True)):
-        heads = selector(aggregation=aggregation).double().head
-        torch.nn.init.normal_(heads.frame_out.weight)
-        before, after = (heads(x.double())[0][0, 0] for x in (features, swapped))
+    for name, differs in (("frame", False), ("context", True)):
+        head = selector(name).double().head
+        torch.nn.init.normal_(head.frame_out.weight)
+        before, after = (head(x.double())[0][0, 0] for x in (features, swapped))
         assert (abs(before - after) > 1e-6) == differs
 
 
@@ -199,7 +201,6 @@ def test_motion_shows_the_backbone_each_difference_to_the_frame_before():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"aggregation": "lstm"}, "aggregation"),
         ({"classify_by": "word"}, "classify_by"),
         ({"frame_prob": 1.0}, "frame_prob"),
         ({"stage_prob": 0.0}, "stage_prob"),

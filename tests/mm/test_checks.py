@@ -97,7 +97,7 @@ def test_names_in_configs_are_filled_after_options(tmp_path):
 
 def test_policy_option(config):
     set_policy(config, "random:frames=0.5,stages=0.25")
-    assert config.model.test_policy == "random"
+    assert config.model.testing.policy == "random"
     assert config.model.random_policy == {"frames": 0.5, "stages": 0.25}
     for wrong in ("random:frames=many", "random:clips=1", "full:frames=0.5"):
         with pytest.raises(Ada3DError, match="--policy"):

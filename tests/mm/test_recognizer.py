@@ -36,7 +36,7 @@ def same(before, after):
 
 
 def test_full_policy_predicts_what_the_plain_recognizer_does():
-    model = build(test_policy="full").eval()
+    model = build(testing={"policy": "full"}).eval()
     plain = build_recognizer(mm_parts.recognizer()).eval()
     plain.load_state_dict(model.recognizer.state_dict())
     inputs, samples = mm_parts.batch(3, views=2)
@@ -51,7 +51,7 @@ def test_full_policy_predicts_what_the_plain_recognizer_does():
 
 
 def test_each_view_has_its_own_policy_and_scores_are_averaged():
-    model = build(test_policy="random", random_policy={"frames": 0.5, "stages": 0.5}).eval()
+    model = build(testing={"policy": "random"}, random_policy={"frames": 0.5, "stages": 0.5}).eval()
     inputs, samples = mm_parts.batch(2, views=5)
     with torch.no_grad():
         out = model(inputs, samples, mode="predict")
@@ -105,8 +105,8 @@ def test_policy_stages_train_for_every_baseline(baseline, cost):
 
 @pytest.mark.parametrize("part", [None, "frames", "stages"])
 def test_straight_through_trains_what_is_learned(part):
-    goal = {"samples": 2, "estimator": "straight_through", "reward_temperature": 0.5}
-    model = build(objective=goal, random_part=part).train()
+    objective = {"samples": 2, "type": "StraightThrough", "reward_temperature": 0.5}
+    model = build(objective=objective, random_part=part).train()
     for stage in ("selection", "joint"):
         model.set_training_phase(stage)
         losses = model(*mm_parts.batch(), mode="loss")
@@ -120,9 +120,9 @@ def test_straight_through_trains_what_is_learned(part):
 
 def test_straight_through_names_gates_in_the_models_own_code():
     config, shape = config_of("mvit"), FAMILIES["mvit"][2]
-    goal = {"samples": 1, "estimator": "straight_through", "reward_temperature": 0.5}
-    with pytest.raises(Ada3DError, match=r"backbone\.blocks.*reinforce"):
-        build(recognizer=config, clip_shape=shape, objective=goal)
+    objective = {"samples": 1, "type": "StraightThrough", "reward_temperature": 0.5}
+    with pytest.raises(Ada3DError, match=r"backbone\.blocks.*Reinforce"):
+        build(recognizer=config, clip_shape=shape, objective=objective)
 
 
 @pytest.mark.parametrize("samples_as", ["top1", "average_precision"])
@@ -187,11 +187,14 @@ def test_the_recognizer_learns_from_greedy_policies_too_where_they_are_the_basel
 def test_a_budget_moves_the_weight_of_the_cost():
     tight = build(objective={"samples": 2, "budget": 1e-6, "reward_temperature": 0.5}).train()
     losses = tight(*mm_parts.batch(3), mode="loss")
-    assert tight.cost_weight.value > 1 and losses["cost_weight"] == tight.cost_weight.value
+    assert (
+        tight.estimator.cost_weight.value > 1
+        and losses["cost_weight"] == tight.estimator.cost_weight.value
+    )
     assert losses["gmacs"] > 0 and losses["gmacs_greedy"] > 0
     loose = build(objective={"samples": 2, "budget": 1e6}).train()
     loose(*mm_parts.batch(3), mode="loss")
-    assert loose.cost_weight.value < 1
+    assert loose.estimator.cost_weight.value < 1
 
 
 def test_warmup_leaves_a_share_of_each_batch_full():
@@ -227,7 +230,9 @@ def test_pretraining_trains_the_selector_and_leaves_the_recognizer(tmp_path):
 def test_the_classifier_goes_on_learning_beside_the_policies(stage):
     losses = {}
     for weight in (0.0, 0.5, 1.0):
-        model = build(selector=mm_parts.selector(pretrain="clip"), classify=weight).train()
+        model = build(
+            selector=mm_parts.selector(pretrain="clip"), training={"classify": weight}
+        ).train()
         model.set_training_phase(stage)
         losses[weight] = model(*mm_parts.batch(), mode="loss")
         sum(value for name, value in losses[weight].items() if "loss" in name).backward()
@@ -242,7 +247,9 @@ def test_both_networks_predict_and_both_are_paid_for(pretrain):
     parts = {}
     for name in ("recognizer", "both", "selector"):
         selector = mm_parts.selector(pretrain=pretrain)
-        model = build(selector=selector, predict_with=name, classify=1.0).eval()
+        model = build(
+            selector=selector, testing={"predict_with": name}, training={"classify": 1.0}
+        ).eval()
         inputs, samples = mm_parts.batch(3, views=2)
         with torch.no_grad():
             scores = model(inputs)
@@ -268,7 +275,9 @@ def test_both_networks_predict_and_both_are_paid_for(pretrain):
 
 
 def test_a_full_policy_needs_no_heads_where_both_predict():
-    model = build(test_policy="full", predict_with="both", classify=1.0).eval()
+    model = build(
+        testing={"policy": "full", "predict_with": "both"}, training={"classify": 1.0}
+    ).eval()
     assert 0 < model.tested_selector_macs < model.selector_macs
     inputs, samples = mm_parts.batch(2)
     out = model(inputs, samples, mode="predict")
@@ -277,7 +286,7 @@ def test_a_full_policy_needs_no_heads_where_both_predict():
 
 def test_random_stage_keeps_to_its_usage():
     model = build(
-        random_policy={"frames": 0.5, "stages": 0.4}, selector=None, training_phase="random"
+        random_policy={"frames": 0.5, "stages": 0.4}, selector=None, training={"phase": "random"}
     )
     losses = model.train()(*mm_parts.batch(8), mode="loss")
     assert losses["kept_frames"] == 2 and losses["active_stages"] == 2
@@ -307,7 +316,7 @@ def test_distillation_is_nothing_where_the_pupil_is_the_teacher(tmp_path):
     policies differ, and only the recognizer learns from that."""
     plain = build_recognizer(mm_parts.recognizer())
     torch.save(plain.state_dict(), tmp_path / "plain.pth")
-    model = build(recognizer_checkpoint=str(tmp_path / "plain.pth"), distill=0.5)
+    model = build(recognizer_checkpoint=str(tmp_path / "plain.pth"), training={"distill": 0.5})
     assert not [key for key in model.state_dict() if "teacher" in key]
     inputs, samples = mm_parts.batch()
     before = torch.get_rng_state()
@@ -333,15 +342,15 @@ def test_distillation_of_label_sets(tmp_path):
     plain = build_recognizer(mm_parts.recognizer(**head))
     torch.save(plain.state_dict(), tmp_path / "plain.pth")
     model = build(
-        head=head, recognizer_checkpoint=str(tmp_path / "plain.pth"), distill=1.0,
-        training_phase="random",
+        head=head, recognizer_checkpoint=str(tmp_path / "plain.pth"),
+        training={"distill": 1.0, "phase": "random"},
     ).train()  # fmt: skip
     loss = model(*mm_parts.batch(multi_label=True), mode="loss")["loss_distill"]
     assert loss.isfinite() and loss > 0
 
 
 def test_distillation_needs_a_teacher():
-    model = build(distill=1.0, training_phase="random")
+    model = build(training={"distill": 1.0, "phase": "random"})
     with pytest.raises(Ada3DError, match="recognizer_checkpoint"):
         model(*mm_parts.batch(), mode="loss")
 
@@ -376,7 +385,10 @@ def test_a_selector_is_transferred_frozen_to_other_classes(tmp_path):
 
 
 def test_a_selector_that_does_not_fit_is_refused(tmp_path):
-    torch.save(build(selector=mm_parts.selector(hidden=12)).state_dict(), tmp_path / "other.pth")
+    torch.save(
+        build(selector=mm_parts.selector(head={"type": "FrameHead", "hidden": 12})).state_dict(),
+        tmp_path / "other.pth",
+    )
     with pytest.raises(Ada3DError, match=r"does not fit .*head.embed.0.weight \[12, 6\] instead"):
         build(selector_checkpoint=str(tmp_path / "other.pth"))
     plain = build_recognizer(mm_parts.recognizer())
@@ -394,18 +406,26 @@ def test_a_selector_that_does_not_fit_is_refused(tmp_path):
         ({"recognizer": {"backbone": {"type": "ResNet3d"}}}, "type"),
         ({"recognizer": "absent.py"}, "absent.py"),
         ({"recognizer_checkpoint": "absent.pth"}, "absent.pth"),
-        ({"selector": None, "training_phase": "joint"}, "needs selector"),
-        ({"training_phase": "stage9"}, "stage9"),
-        ({"test_policy": "best"}, "best"),
+        ({"selector": None, "training": {"phase": "joint"}}, "needs selector"),
+        ({"training": {"phase": "stage9"}}, "stage9"),
+        ({"testing": {"policy": "best"}}, "best"),
+        ({"testing": {"policy": "recorded"}}, "policy_file"),
+        ({"testing": {"polciy": "full"}}, "testing: there is no 'polciy'; there are policy,"),
         ({"random_part": "clips"}, "random_part .clips.; there are none, frames, stages"),
-        ({"greedy": "best"}, "greedy 'best'; there are threshold, count, systematic"),
+        ({"testing": {"greedy": "best"}}, "greedy 'best'; there are threshold, count, systematic"),
         ({"objective": {"baseline": "none"}}, "baseline"),
-        ({"distill": -1.0}, "distill"),
-        ({"classify": -1.0}, "classify=-1.0"),
-        ({"classify": 1.0, "selector": mm_parts.selector()}, "classify needs selector.pretrain"),
-        ({"predict_with": "both"}, "predict_with='both' needs classify= above 0"),
-        ({"predict_with": "all"}, "predict_with 'all'; there are recognizer, both, selector"),
-        ({"distill_temperature": 0.0}, "distill_temperature"),
+        ({"training": {"distill": -1.0}}, "distill"),
+        ({"training": {"classify": -1.0}}, "classify=-1.0"),
+        (
+            {"training": {"classify": 1.0}, "selector": mm_parts.selector()},
+            "classify needs selector.pretrain",
+        ),
+        ({"testing": {"predict_with": "both"}}, "predict_with='both' needs training.classify"),
+        (
+            {"testing": {"predict_with": "all"}},
+            "predict_with 'all'; there are recognizer, both, selector",
+        ),
+        ({"training": {"distill_temperature": 0.0}}, "distill_temperature"),
         ({"selector": {"backbone": {"type": "torchvision.absent"}}}, "absent"),
         ({"selector": {"backbone": {"type": "NoSuchNet"}}}, "NoSuchNet"),
     ],

@@ -11,9 +11,9 @@ from mmengine.runner import Runner
 import ada3d_fx.mm  # noqa: F401
 from ada3d_fx import Ada3DError
 from ada3d_fx.learn.diagnose import collapse, stalled
-from ada3d_fx.mm.checkpoint import load_checkpoint
+from ada3d_fx.mm.checkpoint import load_checkpoint, load_weights
 from ada3d_fx.mm.hooks import TrainingPhaseHook
-from ada3d_fx.mm.testing import examples, load_weights, record_policies
+from ada3d_fx.mm.testing import examples, record_policies
 from ada3d_fx.report import records
 
 
@@ -99,10 +99,12 @@ def test_plain_checkpoint_serves_policies_that_are_not_learned(clips, trained, t
     weights = load_checkpoint(trained / "epoch_3.pth")
     plain = {k.removeprefix("recognizer."): v for k, v in weights.items() if k[:4] == "reco"}
     torch.save({"state_dict": plain}, tmp_path / "plain.pth")
-    runner = Runner.from_cfg(mm_parts.run_config(clips, tmp_path / "full", test_policy="full"))
+    runner = Runner.from_cfg(
+        mm_parts.run_config(clips, tmp_path / "full", testing={"policy": "full"})
+    )
     load_weights(runner.model, tmp_path / "plain.pth")
     assert runner.test()["policy/frames"] == 4
-    runner.model.test_policy = "learned"
+    runner.model.testing_options.policy = "learned"
     with pytest.raises(Ada3DError, match="no selection network"):
         load_weights(runner.model, tmp_path / "plain.pth")
 
@@ -167,12 +169,16 @@ def test_a_checkpoint_trained_to_a_budget_is_tested_without_one(tmp_path):
     load_weights(plain, tmp_path / "model.pth")
     assert torch.equal(plain.selector.head.frame_out.weight, trained.selector.head.frame_out.weight)
     torch.save(plain.state_dict(), tmp_path / "no_classifier.pth")
-    both = MODELS.build(mm_parts.model(predict_with="both", classify=1.0))
-    with pytest.raises(Ada3DError, match=r"differ in 2 tensors: selector.classifier"):
+    both = MODELS.build(
+        mm_parts.model(testing={"predict_with": "both"}, training={"classify": 1.0})
+    )
+    with pytest.raises(
+        Ada3DError, match=r"does not fit the model in 2 tensors: selector.classifier"
+    ):
         load_weights(both, tmp_path / "no_classifier.pth")
     torch.save({f"recognizer.{k}": v for k, v in plain.recognizer.state_dict().items()},
                tmp_path / "no_selector.pth")  # fmt: skip
-    both.test_policy = "full"
+    both.testing_options.policy = "full"
     with pytest.raises(Ada3DError, match="holds no selection network"):
         load_weights(both, tmp_path / "no_selector.pth")
 

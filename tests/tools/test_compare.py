@@ -19,7 +19,7 @@ from ada3d_fx.mm.checkpoint import load_checkpoint
 
 
 def test_random_policies_are_matched_to_the_budget():
-    model = MODELS.build(mm_parts.model(selector=None, training_phase="random"))
+    model = MODELS.build(mm_parts.model(selector=None, training={"phase": "random"}))
     target = 0.4 * model.full_macs / 1e9
     usage = compare.match_usage(model, 0.6, 0.2, target)
     assert usage["frames"] / usage["stages"] == pytest.approx(3)
@@ -28,7 +28,7 @@ def test_random_policies_are_matched_to_the_budget():
 
 
 def test_usage_stops_at_everything():
-    model = MODELS.build(mm_parts.model(selector=None, training_phase="random"))
+    model = MODELS.build(mm_parts.model(selector=None, training={"phase": "random"}))
     usage = compare.match_usage(model, 1.0, 0.9, 10 * model.full_macs / 1e9)
     assert usage == pytest.approx({"frames": 1.0, "stages": 1.0})
 
@@ -95,15 +95,7 @@ def test_comparison_leaves_its_report(comparison, monkeypatch, capsys):
     assert (out / "report.md").read_text().startswith("| policy")
 
 
-def test_policies_are_given_one_after_another():
-    model = MODELS.build(mm_parts.model(selector=None, training_phase="random"))
-    policies = Policy.random(model.plan, 7)
-    choose = compare.one_after_another(policies)
-    clips = torch.zeros(7, 3, 1, 1, 1)
-    assert Policy.cat([choose(part) for part in clips.split(3)]) == policies
-
-
-BOTH = ("model.predict_with=both", "model.classify=1")
+BOTH = ("model.testing.predict_with=both", "model.training.classify=1")
 
 
 def without_folds(comparison):
@@ -117,7 +109,7 @@ def test_variants_are_rows_with_other_entries(comparison, monkeypatch):
     report = run(
         monkeypatch, comparison, "--rows", "ada3d",
         *("--variant", "dearer", "model.objective.gamma=3", "model.objective.entropy=0.1"),
-        *("--variant", "uniform", "model.selector.aggregation=uniform"),
+        *("--variant", "uniform", "model.selector.head.type=MeanHead"),
     )  # fmt: skip
     assert [row["name"] for row in report["rows"]][-2:] == ["dearer", "uniform"]
     assert [gap["name"] for gap in report["differences"]][-2:] == [
@@ -131,10 +123,10 @@ def test_variants_are_rows_with_other_entries(comparison, monkeypatch):
     }
     assert "gamma=3" in logs["dearer"] and "entropy=0.1" in logs["dearer"]
     assert "warmup, 2 iterations" not in logs["dearer"]
-    assert "warmup, 2 iterations" in logs["uniform"] and "aggregation='uniform'" in logs["uniform"]
+    assert "warmup, 2 iterations" in logs["uniform"] and "type='MeanHead'" in logs["uniform"]
 
 
-@pytest.mark.parametrize("variant", [["ada3d", "model.greedy=count"], ["nothing"]])
+@pytest.mark.parametrize("variant", [["ada3d", "model.testing.greedy=count"], ["nothing"]])
 def test_variants_need_a_name_of_their_own_and_entries(variant, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["compare.py", "config.py", "--variant", *variant])
     with pytest.raises(SystemExit):

@@ -14,7 +14,7 @@ from mmengine.config import Config
 
 import ada3d_fx.mm  # noqa: F401
 from ada3d_fx.mm.build import build_runner
-from ada3d_fx.mm.testing import load_weights
+from ada3d_fx.mm.checkpoint import load_weights
 
 
 def test_long_videos_show_their_class_in_some_segments():
@@ -40,7 +40,7 @@ def test_one_segment_is_the_clip_as_ever():
 @pytest.fixture
 def work(tmp_path):
     mm_parts.write_clips(tmp_path)
-    config = mm_parts.run_config(tmp_path, tmp_path / "work", greedy="count")
+    config = mm_parts.run_config(tmp_path, tmp_path / "work", testing={"greedy": "count"})
     for transform in config.test_dataloader.dataset.pipeline:
         if transform["type"] == "SampleFrames":
             transform.update(num_clips=3, test_mode=True)
@@ -87,13 +87,17 @@ def test_predicting_with_both_networks(work, monkeypatch, capsys):
     for which in ("recognizer", "selector", "both"):
         config = Config.fromfile(work[0] / "config.py")
         config.work_dir = str(work[0] / "score_clips")
-        config.model.update(classify=1.0, predict_with=which)
+        config.model.update(training={"classify": 1.0}, testing={"predict_with": which})
         runner = build_runner(config)
         load_weights(runner.model, str(work[0] / "model.pth"))
         seen[which] = select_clips.preview_all(runner, config.test_dataloader)
     total = seen["recognizer"].scores + seen["selector"].scores
     torch.testing.assert_close(seen["both"].scores, total)
     assert torch.equal(seen["both"].gmacs, seen["recognizer"].gmacs)
-    options = ["--cfg-options", "model.classify=1.0", "model.predict_with=selector"]
+    options = [
+        "--cfg-options",
+        "model.training.classify=1.0",
+        "model.testing.predict_with=selector",
+    ]
     assert run(monkeypatch, work[0], *options) == 2
     assert "looks at every clip" in capsys.readouterr().err

@@ -67,7 +67,7 @@ def test_policies_go_to_the_work_dir_and_count_the_selector(work, tmp_path):
 def test_a_budget_is_held(work, tmp_path):
     folder, model = work
     budget = 0.5 * model.full_macs / 1e9 + model.selector_macs / 1e9
-    count = ["--cfg-options", "model.greedy=count"]  # the clips are flipped at random
+    count = ["--cfg-options", "model.testing.greedy=count"]  # the clips are flipped at random
     done = run(folder, "--policies", tmp_path / "p.json", "--budget", budget, *count)
     assert done.returncode == 0, done.stderr
     assert "threshold for" in done.stdout

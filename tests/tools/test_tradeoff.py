@@ -18,7 +18,7 @@ def work(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tradeoff")
     init_default_scope("mmaction")
     mm_parts.write_clips(folder)
-    config = mm_parts.run_config(folder, folder / "work", greedy="count")
+    config = mm_parts.run_config(folder, folder / "work", testing={"greedy": "count"})
     config.dump(str(folder / "config.py"))
     model = MODELS.build(config.model)
     model.init_weights()

@@ -57,7 +57,7 @@ def test_pictures_and_rows(work):
 def test_the_dial_is_turned_first(work, monkeypatch):
     videos = [work / "videos" / f"{i}.mp4" for i in range(3)]
     dear, cheap = work / "dear.json", work / "cheap.json"
-    count = ["--cfg-options", "model.greedy=count"]
+    count = ["--cfg-options", "model.testing.greedy=count"]
     for path, budget in ((dear, 1.0), (cheap, 0.0009)):
         options = ["--out", work / "p.png", "--json", path, "--budget", budget]
         assert run(monkeypatch, work, videos, *options, *count) == 0

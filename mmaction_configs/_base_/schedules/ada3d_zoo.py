@@ -15,9 +15,9 @@ ada3d_small_selector = dict(
     backbone=dict(type="SmallConvNet", channels=(8, 16, 32, 64)),
     weights=None,
     input_size=64,
-    pretrain=True,
+    pretrain="frame",
 )
-ada3d_objective = dict(gamma=1.0, samples=4)
+ada3d_objective = dict(type="Reinforce", gamma=1.0, samples=4)
 ada3d_train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=30, val_interval=5)
 ada3d_optimizer = dict(type="SGD", lr=0.01, momentum=0.9, weight_decay=1e-4)
 ada3d_clip_grad = dict(max_norm=40.0)

@@ -9,16 +9,14 @@ import torch
 
 from ada3d_fx.distribution import PolicyDistribution
 from ada3d_fx.errors import Ada3DError
-from ada3d_fx.learn.reinforce import (
+from ada3d_fx.learn.estimators import (
     Baseline,
-    CostWeight,
-    Objective,
-    correctness,
-    costs,
+    Reinforce,
+    StraightThrough,
     policy_loss,
-    reward,
     straight_through_loss,
 )
+from ada3d_fx.learn.reward import CostWeight, Objective, correctness, costs, reward
 from ada3d_fx.policy import Policy
 
 
@@ -72,7 +70,7 @@ def test_every_baseline_is_unbiased(baseline):
     rewards = some_rewards(len(every))
     log_frames, log_stages = dist.repeat_interleave(len(every)).log_prob(every)
     probs = (log_frames + log_stages).exp().detach()
-    rule = Baseline(Objective(baseline=baseline, samples=2)).eval()
+    rule = Baseline(baseline).eval()
     rule.average.fill_(0.7)
     mode = dist.mode()
     greedy = next(i for i in range(len(every)) if every[i] == mode)
@@ -95,8 +93,8 @@ def test_sampled_gradient_approaches_the_expected_one():
     code = torch.cat([every.frames, every.stages], 1).long() @ torch.tensor([8, 4, 2, 1])
     drawn = torch.cat([samples.frames, samples.stages], 1).long() @ torch.tensor([8, 4, 2, 1])
     index = (drawn[:, None] == code).float().argmax(1)
-    rule = Baseline(Objective(samples=many))
-    loss = policy_loss(dist, samples, *(rule.advantage(r[index][None]) for r in rewards))
+    rule, unread = Baseline(), rewards[0][:1]
+    loss = policy_loss(dist, samples, *(rule.advantage(r[index][None], unread) for r in rewards))
     grads = torch.autograd.grad(-loss, [dist.frame_logits, dist.stage_logits])
     for ours, theirs in zip(grads, expected_gradient(dist, rewards), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0.02)
@@ -153,8 +151,8 @@ def test_correctness_of_label_sets():
 
 def test_soft_correctness_is_the_labels_probability():
     scores = torch.tensor([[0.0, 1.0, 2.0], [3.0, 0.0, 0.0]])
-    soft = correctness(scores, torch.tensor([1, 0]), reward_temperature=1.0)
-    sharp = correctness(scores, torch.tensor([1, 0]), reward_temperature=0.01)
+    soft = correctness(scores, torch.tensor([1, 0]), temperature=1.0)
+    sharp = correctness(scores, torch.tensor([1, 0]), temperature=0.01)
     assert sharp.tolist() == pytest.approx([0, 1])
     assert soft.tolist() == pytest.approx(
         [scores[0].softmax(0)[1].item(), scores[1].softmax(0)[0].item()]
@@ -182,12 +180,12 @@ def test_cost_weight_follows_the_budget_and_stays_in_its_bounds():
 
 
 def test_moving_average_uses_earlier_batches_only():
-    rule = Baseline(Objective(baseline="moving_average", momentum=0.5))
-    first = rule.advantage(torch.tensor([[1.0, 3.0]]))
+    rule, unread = Baseline("moving_average", momentum=0.5), torch.zeros(1)
+    first = rule.advantage(torch.tensor([[1.0, 3.0]]), unread)
     assert first.tolist() == [[1.0, 3.0]]
-    assert rule.advantage(torch.tensor([[4.0, 4.0]])).tolist() == [[2.0, 2.0]]
+    assert rule.advantage(torch.tensor([[4.0, 4.0]]), unread).tolist() == [[2.0, 2.0]]
     assert rule.average.item() == 3.0
-    rule.eval().advantage(torch.tensor([[9.0, 9.0]]))
+    rule.eval().advantage(torch.tensor([[9.0, 9.0]]), unread)
     assert rule.average.item() == 3.0
 
 
@@ -208,18 +206,20 @@ def test_entropy_bonus_pulls_towards_even_odds():
         {"samples": 1},
         {"multi_label": "f1"},
         {"budget": 0.0},
+        {"reward_temperature": -1.0},
+        {"gama": 1.0},
     ],
 )
-def test_objective_refuses(wrong):
+def test_an_estimator_refuses(wrong):
     with pytest.raises(Ada3DError, match=next(iter(wrong))):
-        Objective(**wrong)
+        Reinforce(**wrong)
 
 
 def test_straight_through_gives_each_decision_the_gradient_of_its_own_reward():
     """ScoringModel that depend on the gates: what flows back is eq. 4's derivative, R(u) for frames and
     R(v) for stages, times the probabilities' own."""
     dist = distribution(n=3)
-    goal = Objective(gamma=2.0, reward_temperature=0.5, estimator="straight_through", samples=1)
+    objective = Objective(gamma=2.0, reward_temperature=0.5)
     policy = dist.straight_through(dist.sample(torch.Generator().manual_seed(0)))
     assert torch.equal(policy.gates[0] > 0.5, policy.frames)
     labels, mix = torch.tensor([0, 1, 2]), torch.randn(4, 3, dtype=torch.float64)
@@ -228,11 +228,11 @@ def test_straight_through_gives_each_decision_the_gradient_of_its_own_reward():
         return torch.cat([frames, stages], 1) @ mix
 
     found = torch.autograd.grad(
-        straight_through_loss(dist, scores(*policy.gates), labels, policy, goal, 0.7),
+        straight_through_loss(scores(*policy.gates), labels, policy, objective, 0.7),
         [dist.frame_logits, dist.stage_logits],
     )
     hard = [gate.detach().requires_grad_() for gate in policy.gates]
-    correct = correctness(scores(*hard), labels, reward_temperature=0.5)
+    correct = correctness(scores(*hard), labels, temperature=0.5)
     usage = hard[0].mean(1), hard[1].mean(1) ** 2
     # R(u) + R(v), where the accuracy gained is worth the mean of what is saved by both
     value = correct * (3.0 - 0.7 * sum(usage).detach() / 2)
@@ -245,8 +245,8 @@ def test_straight_through_gives_each_decision_the_gradient_of_its_own_reward():
 
 def test_straight_through_needs_what_has_a_gradient():
     for options in ({}, {"reward_temperature": 0.5, "cost": "flops"}):
-        with pytest.raises(Ada3DError, match="straight_through"):
-            Objective(estimator="straight_through", **options)
-    dist, goal = distribution(n=2), Objective(estimator="straight_through", reward_temperature=1.0)
+        with pytest.raises(Ada3DError, match="StraightThrough needs"):
+            StraightThrough(**options)
+    dist, objective = distribution(n=2), Objective(reward_temperature=1.0)
     with pytest.raises(Ada3DError, match="gates"):
-        straight_through_loss(dist, torch.zeros(2, 3), torch.zeros(2).long(), dist.sample(), goal)
+        straight_through_loss(torch.zeros(2, 3), torch.zeros(2).long(), dist.sample(), objective)

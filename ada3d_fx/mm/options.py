@@ -1,0 +1,109 @@
+"""Options of Ada3DRecognizer that come in groups: of training, and of testing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+from ..distribution import GREEDY
+from ..errors import Ada3DError
+
+POLICIES = ("learned", "full", "random", "recorded")
+PREDICTORS = ("recognizer", "both", "selector")
+RANDOM_PARTS = ("none", "frames", "stages")
+
+Group = TypeVar("Group")
+
+
+@dataclass
+class TrainingOptions:
+    """What a training step of Ada3DRecognizer does.
+
+    Raises:
+        Ada3DError: a negative weight.
+    """
+
+    # The first phase, see Ada3DRecognizer; TrainingPhaseHook sets later ones.
+    phase: str | None = None
+    # The share of each batch that keeps the full policy in the warm-up.
+    warmup_full: float = 1 / 3
+    # Weight of a loss by which the recognizer, under whatever policies, learns the scores of the
+    # plain recognizer of ``recognizer_checkpoint`` (Hinton et al., 2015); needs that.
+    distill: float = 0.0
+    # By which both scores are divided first.
+    distill_temperature: float = 2.0
+    # Weight of the selection network's classifier in the phases with policies too, so that what it
+    # told apart after its pre-training is not unlearned from rewards; needs a classifier.
+    classify: float = 0.0
+    # Keep the selection network's BatchNorm as it is in the phases with learned policies, so that
+    # test time sees the very policies that were trained.
+    selector_norm_eval: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("distill", "classify"):
+            if getattr(self, name) < 0:
+                raise Ada3DError(
+                    f"training: {name}={getattr(self, name)}: a weight is not negative"
+                )
+
+
+@dataclass
+class TestingOptions:
+    """Which policies are executed at test time, and whose scores predict.
+
+    Raises:
+        Ada3DError: an unknown word, or recorded policies without their file.
+    """
+
+    # 'learned': the greedy policy; 'full'; 'random'; 'recorded': those of ``policy_file``, one after
+    # the other in the order of the test list.
+    policy: str = "learned"
+    # A file of policies, as tools/test.py writes it (.json or .csv).
+    policy_file: str | None = None
+    # 'recognizer'; 'both': the sum of the recognizer's scores and of those of the selection network's
+    # classifier (the product of their probabilities, scaled); 'selector': its classifier alone: the
+    # recognizer does not run, and clips are recorded with no frame. The last two need
+    # ``training.classify``: a classifier that is left behind while its features learn from rewards
+    # predicts badly.
+    predict_with: str = "recognizer"
+    # What the greedy policy's probabilities must exceed.
+    threshold: float = 0.5
+    # How the greedy policy keeps frames, see `PolicyDistribution.mode`; in training too.
+    greedy: str = "threshold"
+
+    __test__ = False  # no test class, whatever its name says
+
+    def __post_init__(self) -> None:
+        one_of("testing: policy", self.policy, POLICIES)
+        one_of("testing: predict_with", self.predict_with, PREDICTORS)
+        one_of("testing: greedy", self.greedy, GREEDY)
+        if (self.policy == "recorded") != (self.policy_file is not None):
+            raise Ada3DError(
+                f"testing: policy={self.policy!r} and policy_file={self.policy_file!r}: a file of "
+                "policies and policy='recorded' belong together"
+            )
+
+
+def read_group(kind: type[Group], name: str, options: Mapping[str, Any] | None) -> Group:
+    """Make a group of options from a config's dict.
+
+    Raises:
+        Ada3DError: an option that the group does not have, or a value that it refuses.
+    """
+    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    unknown = [key for key in options or {} if key not in known]
+    if unknown:
+        raise Ada3DError(f"{name}: there is no {unknown[0]!r}; there are {', '.join(known)}")
+    return kind(**dict(options or {}))
+
+
+def one_of(option: str, value: str, allowed: Sequence[str]) -> str:
+    """Return ``value`` if it is allowed.
+
+    Raises:
+        Ada3DError: it is not; the message lists what is.
+    """
+    if value not in allowed:
+        raise Ada3DError(f"{option} {value!r}; there are {', '.join(allowed)}")
+    return value
