@@ -20,6 +20,10 @@ class SmallConvNet(nn.Module):
 
     For recognizers so small that MobileNetV2 (80 million multiply-adds a frame) would cost more
     than it saves.
+
+    Args:
+        channels: of each layer; the last is D. Each halves height and width.
+        in_channels: of the images.
     """
 
     def __init__(self, channels: Sequence[int] = (8, 16, 32), in_channels: int = 3):
@@ -31,11 +35,12 @@ class SmallConvNet(nn.Module):
         self.features = nn.Sequential(*layers)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return the features of images: [B, C, h, w] -> [B, D]."""
         return self.features(images).mean((2, 3))
 
 
 def mobilenet_v2(width: float = 1.0) -> nn.Module:
-    """torchvision's MobileNetV2 without its classifier; ``width`` scales its channels."""
+    """Build torchvision's MobileNetV2 without its classifier; ``width`` scales its channels."""
     from torchvision.models import mobilenet_v2 as build
 
     net = build(weights=None, width_mult=width)
@@ -44,8 +49,11 @@ def mobilenet_v2(width: float = 1.0) -> nn.Module:
 
 
 def load_backbone(backbone: nn.Module, path: str | Path) -> None:
-    """Load pretrained weights (a state dict, float16 or float32; a classifier in it is ignored)
-    into a 2D backbone.
+    """Load pretrained weights into a 2D backbone.
+
+    Args:
+        backbone: the network.
+        path: a state dict, float16 or float32; a classifier in it is ignored.
 
     Raises:
         Ada3DError: no such file, not a state dict, or tensors missing or of another shape.
@@ -66,28 +74,28 @@ def load_backbone(backbone: nn.Module, path: str | Path) -> None:
             f"selection backbone: {path} lacks {len(missing)} of {len(needed)} tensors of "
             f"{type(backbone).__name__}: {', '.join(missing[:4])} ...; is it for another network?"
         )
-    found = {k: weights[k] for k in needed if k in weights}
-    unlike = [k for k, value in found.items() if value.shape != own[k].shape]
+    fitting = {k: weights[k] for k in needed if k in weights}
+    unlike = [k for k, value in fitting.items() if value.shape != own[k].shape]
     if unlike:
         k = unlike[0]
         raise Ada3DError(
-            f"selection backbone: {k} has shape {list(found[k].shape)} in {path} but "
+            f"selection backbone: {k} has shape {list(fitting[k].shape)} in {path} but "
             f"{list(own[k].shape)} in {type(backbone).__name__} ({len(unlike)} such tensors); "
             "is its width the same?"
         )
-    backbone.load_state_dict(found, strict=False)
+    backbone.load_state_dict(fitting, strict=False)
 
 
 def pooled(features: Tensor | Sequence[Tensor]) -> Tensor:
-    """A backbone's output, [B, D] or [B, D, h', w'] or a tuple that ends with such -> [B, D]."""
-    if isinstance(features, (tuple, list)):
-        features = features[-1]
-    return features.flatten(2).mean(2) if features.ndim > 2 else features
+    """Reduce a backbone's output, [B, D] or [B, D, h', w'] or a tuple ending with such, to [B, D]."""
+    last = features if isinstance(features, Tensor) else features[-1]
+    return last.flatten(2).mean(2) if last.ndim > 2 else last
 
 
 def feature_size(backbone: nn.Module, channels: int, side: int) -> int:
-    """D of the features that a backbone makes of images [B, channels, side, side]. Its modules stay
-    in their modes.
+    """Return D of the features that a backbone makes of images [B, channels, side, side].
+
+    Its modules stay in their modes.
 
     Raises:
         Ada3DError: a backbone that does not take such images.

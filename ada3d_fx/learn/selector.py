@@ -134,7 +134,7 @@ class SelectionNetwork(nn.Module):
             frames = F.interpolate(
                 frames, (size, size), mode="bilinear", align_corners=False, antialias=True
             )
-        if self.scale is not None:
+        if self.scale is not None and self.shift is not None:
             frames = frames * self.scale + self.shift
         if self.motion:
             frames = frames.unflatten(0, (n, t))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from mmaction.registry import METRICS
@@ -16,8 +17,8 @@ from ..report import records
 class PolicyCostMetric(BaseMetric):
     """GMACs per clip, #3D and #Frame (tables 1-4), of what Ada3DRecognizer recorded.
 
-    Every view of a video is a clip. Gives ``gmacs`` (recognizer and selection network), its
-    percentiles ``gmacs_p10 p50 p90 max``, ``gmacs_recognizer``, ``gmacs_selector``, ``stages``
+    Every view of a video is a clip. It gives ``gmacs`` (recognizer and selection network), its
+    percentiles ``gmacs_p10``, ``gmacs_p50``, ``gmacs_p90`` and ``gmacs_max``, ``gmacs_recognizer``, ``gmacs_selector``, ``stages``
     (#3D), ``frames`` (#Frame), ``distinct_policies``, ``reward`` (mean of R(u) + R(v), eq. 4-5,
     under the tested policy; where there are labels) and, for each of ``kinds``, ``frames_KIND``,
     ``stages_KIND`` and ``accuracy_KIND``.
@@ -26,6 +27,9 @@ class PolicyCostMetric(BaseMetric):
         kinds: {name: labels}, classes to be reported apart; a video is of the kind of its label.
         out_file: write each clip's policy and price to this .json or .csv file, see
             `records.write_policies`.
+
+        collect_device: MMEngine's.
+        prefix: of the metrics' names; by default 'policy'.
 
     Raises:
         Ada3DError: samples without policies, or an out_file of another kind.
@@ -46,7 +50,8 @@ class PolicyCostMetric(BaseMetric):
         if out_file is not None:
             records.policy_file_kind(out_file)
 
-    def process(self, data_batch, data_samples: Sequence[Mapping]) -> None:
+    def process(self, data_batch: Any, data_samples: Sequence[Mapping]) -> None:
+        """Keep what was recorded of a batch's samples."""
         for sample in data_samples:
             if "policy_frames" not in sample:
                 raise Ada3DError(
@@ -68,6 +73,7 @@ class PolicyCostMetric(BaseMetric):
             )
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
+        """Return the metrics of the whole list, and write ``out_file``."""
         if self.out_file is not None:
             records.write_policies(self.out_file, clip_records(results))
         frames = torch.cat([r["frames"] for r in results])
@@ -98,7 +104,7 @@ class PolicyCostMetric(BaseMetric):
 
 
 def clip_records(results: Sequence[Mapping]) -> list[dict]:
-    """A row for each clip (each view of each video), in the order of the test list."""
+    """Return a row for each clip (each view of each video), in the order of the test list."""
     return [
         {
             "video": result["video"] if result["video"] is not None else str(index),
@@ -117,8 +123,10 @@ def clip_records(results: Sequence[Mapping]) -> list[dict]:
 
 
 def row_of(name: str, metrics: Mapping[str, float]) -> dict:
-    """A row of `report.table` out of an evaluation's metrics; accuracy in percent, None if nothing
-    measured it."""
+    """Return a row of a table out of an evaluation's metrics.
+
+    Accuracy is in percent, and None if nothing measured it.
+    """
     row: dict = {"name": name, "accuracy": None}
     for key in ("acc/top1", "acc/mean_average_precision"):
         if key in metrics:

@@ -17,12 +17,17 @@ class Ada3DOptimWrapperConstructor:
     """One parameter group for the recognizer (theta of eq. 8) and one for the selector (w).
 
     Each group bears its name, by which TrainingPhaseHook sets its learning rate.
+
+    Args:
+        optim_wrapper_cfg: MMEngine's options of the wrapper, with ``optimizer``.
+        paramwise_cfg: MMEngine's; not used.
     """
 
     def __init__(self, optim_wrapper_cfg: Mapping, paramwise_cfg: Mapping | None = None):
         self.config = dict(optim_wrapper_cfg)
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
+        """Build the optimizer of an Ada3DRecognizer and its wrapper."""
         model = unwrap(model)
         groups = []
         for name in GROUPS:
@@ -36,5 +41,5 @@ class Ada3DOptimWrapperConstructor:
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The model within a distributed wrapper."""
+    """Return the model within a distributed wrapper."""
     return model.module if is_model_wrapper(model) else model
