@@ -18,16 +18,16 @@ class PolicyCostMetric(BaseMetric):
     """GMACs per clip, #3D and #Frame (tables 1-4), of what Ada3DRecognizer recorded.
 
     Every view of a video is a clip. It gives ``gmacs`` (recognizer and selection network), its
-    percentiles ``gmacs_p10``, ``gmacs_p50``, ``gmacs_p90`` and ``gmacs_max``, ``gmacs_recognizer``, ``gmacs_selector``, ``stages``
-    (#3D), ``frames`` (#Frame), ``distinct_policies``, ``reward`` (mean of R(u) + R(v), eq. 4-5,
-    under the tested policy; where there are labels) and, for each of ``kinds``, ``frames_KIND``,
-    ``stages_KIND`` and ``accuracy_KIND``.
+    percentiles ``gmacs_p10``, ``gmacs_p50``, ``gmacs_p90`` and ``gmacs_max``, the two parts
+    ``gmacs_recognizer`` and ``gmacs_selector``, ``stages`` (#3D), ``frames`` (#Frame),
+    ``distinct_policies``, ``reward`` (mean of R(u) + R(v), eq. 4-5, under the tested policy; where
+    there are labels) and, for each of ``kinds``, ``frames_KIND``, ``stages_KIND`` and
+    ``accuracy_KIND``.
 
     Args:
         kinds: {name: labels}, classes to be reported apart; a video is of the kind of its label.
         out_file: write each clip's policy and price to this .json or .csv file, see
             `records.write_policies`.
-
         collect_device: MMEngine's.
         prefix: of the metrics' names; by default 'policy'.
 

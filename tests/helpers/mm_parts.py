@@ -95,7 +95,7 @@ def write_clips(folder: Path, count: int = 8) -> Path:
 
 
 def run_config(folder: Path, work_dir: Path, epochs: int = 3, **model_options) -> Config:
-    """One epoch each of warm-up, stage 1 and stage 2 over the clips of `write_clips`."""
+    """One epoch each of the warm-up, the selection and the joint phase over the clips of `write_clips`."""
     names = ["warmup", "selection", "joint"][:epochs]
     loader = {
         "batch_size": 4,

@@ -1,4 +1,4 @@
-"""Ada3DRecognizer in MMAction2's data flow: modes, views, labels, baselines, training stages."""
+"""Ada3DRecognizer in MMAction2's data flow: modes, views, labels, baselines, training phases."""
 
 import copy
 
@@ -11,6 +11,7 @@ from mmaction.registry import MODELS
 import ada3d_fx.mm  # noqa: F401  registers the model
 from ada3d_fx import Ada3DError, Policy
 from ada3d_fx.mm.build import build_recognizer
+from ada3d_fx.report import records
 
 # Multiply-adds of the classifier for one clip of 4 frames with 6 features: of each frame, or of the
 # heads' 8 numbers, which come from 4 frames and from 3 times 8 numbers.
@@ -76,6 +77,40 @@ def test_max_testing_views_changes_nothing_but_memory():
     assert torch.equal(a.policy_frames, b.policy_frames)
 
 
+def recorded(path, policy):
+    """Write policies as the test tool does."""
+    rows = [
+        {**dict.fromkeys(records.POLICY_FIELDS, 0), "video": "x", **records.policy_words(u, v)}
+        for u, v in zip(policy.frames, policy.stages)
+    ]
+    records.write_policies(path, rows)
+    return {"policy": "recorded", "policy_file": str(path)}
+
+
+def test_recorded_policies_are_taken_in_the_order_of_the_list(tmp_path):
+    """From the file's start in each test, whatever the batches and the chunks of views."""
+    policy = Policy.random(build().plan, 10, frames=0.5, stages=0.5)
+    config = mm_parts.model(testing=recorded(tmp_path / "policies.json", policy))
+    config["recognizer"]["test_cfg"] = {"max_testing_views": 3}
+    model = MODELS.build(config)
+    inputs, samples = mm_parts.batch(2, views=5)
+    for _ in range(2):
+        model.eval()
+        out = [model(inputs[i : i + 1], samples[i : i + 1], mode="predict")[0] for i in range(2)]
+        assert torch.equal(torch.cat([s.policy_frames for s in out]), policy.frames)
+        assert torch.equal(torch.cat([s.policy_stages for s in out]), policy.stages)
+        assert out[0].selector_macs == model.selector_macs  # it was asked for them once
+    with pytest.raises(Ada3DError, match="policies of 10 clips, but the test list has more"):
+        model(inputs, samples, mode="predict")
+
+
+def test_recorded_policies_of_another_plan_are_refused(tmp_path):
+    policy = Policy(torch.ones(2, 7, dtype=torch.bool), torch.ones(2, 5, dtype=torch.bool))
+    model = build(testing=recorded(tmp_path / "policies.csv", policy)).eval()
+    with pytest.raises(Ada3DError, match=r"policy.frames .* \[2, 7\]"):
+        model(mm_parts.batch(1)[0])
+
+
 def test_tensor_mode_gives_scores_under_the_greedy_policy():
     model = build().eval()
     inputs, _ = mm_parts.batch(2)
@@ -86,7 +121,7 @@ def test_tensor_mode_gives_scores_under_the_greedy_policy():
 
 @pytest.mark.parametrize("baseline", ["leave_one_out", "greedy", "moving_average"])
 @pytest.mark.parametrize("cost", ["usage", "flops"])
-def test_policy_stages_train_for_every_baseline(baseline, cost):
+def test_phases_with_policies_train_for_every_baseline(baseline, cost):
     model = build(objective={"samples": 2, "baseline": baseline, "cost": cost, "entropy": 0.01})
     model.train().set_training_phase("joint")
     inputs, samples = mm_parts.batch(4, views=2)
@@ -107,15 +142,15 @@ def test_policy_stages_train_for_every_baseline(baseline, cost):
 def test_straight_through_trains_what_is_learned(part):
     objective = {"samples": 2, "type": "StraightThrough", "reward_temperature": 0.5}
     model = build(objective=objective, random_part=part).train()
-    for stage in ("selection", "joint"):
-        model.set_training_phase(stage)
+    for phase in ("selection", "joint"):
+        model.set_training_phase(phase)
         losses = model(*mm_parts.batch(), mode="loss")
         model.zero_grad()
         losses["loss_policy"].backward()
         heads = model.selector.head
         for name, layer in (("frames", heads.frame_out), ("stages", heads.stage_out)):
             learned = layer.weight.grad is not None and layer.weight.grad.abs().sum() > 0
-            assert learned == (part != name), (stage, name)
+            assert learned == (part != name), (phase, name)
 
 
 def test_straight_through_names_gates_in_the_models_own_code():
@@ -134,15 +169,15 @@ def test_label_sets_train_and_predict(samples_as):
     }
     model = build(head=head, objective={"samples": 2, "multi_label": samples_as})
     inputs, samples = mm_parts.batch(4, multi_label=True)
-    for stage in ("warmup", "selection", "joint", "random"):
-        model.train().set_training_phase(stage)
+    for phase in ("warmup", "selection", "joint", "random"):
+        model.train().set_training_phase(phase)
         losses = model(inputs, samples, mode="loss")
         assert all(torch.isfinite(value).all() for value in losses.values())
     out = model.eval()(inputs, samples, mode="predict")
     assert out[0].pred_score.shape == (mm_parts.CLASSES,)
 
 
-def test_stage_1_freezes_the_recognizer_bit_for_bit():
+def test_the_selection_phase_freezes_the_recognizer_bit_for_bit():
     model = build().train()
     model.set_training_phase("selection")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9, weight_decay=0.1)
@@ -159,7 +194,7 @@ def test_stage_1_freezes_the_recognizer_bit_for_bit():
     assert "loss_cls" not in losses
 
 
-def test_stage_2_trains_both_and_batch_norm_moves():
+def test_the_joint_phase_trains_both_and_batch_norm_moves():
     model = build().train()
     model.set_training_phase("joint")
     weights = state(model.recognizer)
@@ -226,14 +261,14 @@ def test_pretraining_trains_the_selector_and_leaves_the_recognizer(tmp_path):
         build(selector=mm_parts.selector()).set_training_phase("pretrain")
 
 
-@pytest.mark.parametrize("stage", ["selection", "joint"])
-def test_the_classifier_goes_on_learning_beside_the_policies(stage):
+@pytest.mark.parametrize("phase", ["selection", "joint"])
+def test_the_classifier_goes_on_learning_beside_the_policies(phase):
     losses = {}
     for weight in (0.0, 0.5, 1.0):
         model = build(
             selector=mm_parts.selector(pretrain="clip"), training={"classify": weight}
         ).train()
-        model.set_training_phase(stage)
+        model.set_training_phase(phase)
         losses[weight] = model(*mm_parts.batch(), mode="loss")
         sum(value for name, value in losses[weight].items() if "loss" in name).backward()
         assert (model.selector.classifier.weight.grad is not None) == (weight > 0)
@@ -284,7 +319,7 @@ def test_a_full_policy_needs_no_heads_where_both_predict():
     assert out[0].policy_frames.all() and out[0].selector_macs == model.tested_selector_macs
 
 
-def test_random_stage_keeps_to_its_usage():
+def test_the_random_phase_keeps_to_its_usage():
     model = build(
         random_policy={"frames": 0.5, "stages": 0.4}, selector=None, training={"phase": "random"}
     )
@@ -407,7 +442,7 @@ def test_a_selector_that_does_not_fit_is_refused(tmp_path):
         ({"recognizer": "absent.py"}, "absent.py"),
         ({"recognizer_checkpoint": "absent.pth"}, "absent.pth"),
         ({"selector": None, "training": {"phase": "joint"}}, "needs selector"),
-        ({"training": {"phase": "stage9"}}, "stage9"),
+        ({"training": {"phase": "phase9"}}, "phase9"),
         ({"testing": {"policy": "best"}}, "best"),
         ({"testing": {"policy": "recorded"}}, "policy_file"),
         ({"testing": {"polciy": "full"}}, "testing: there is no 'polciy'; there are policy,"),
@@ -467,12 +502,12 @@ def process_group(tmp_path):
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("stage", ["warmup", "selection", "joint", "transfer", "random"])
-def test_every_parameter_has_a_gradient_under_distributed_training(stage, process_group):
+@pytest.mark.parametrize("phase", ["warmup", "selection", "joint", "transfer", "random"])
+def test_every_parameter_has_a_gradient_under_distributed_training(phase, process_group):
     """Otherwise the second step fails: "Expected to have finished reduction"."""
     model = build().train()
     wrapped = torch.nn.parallel.DistributedDataParallel(model)
-    model.set_training_phase(stage)
+    model.set_training_phase(phase)
     for _ in range(2):
         losses = wrapped(*mm_parts.batch(3), mode="loss")
         sum(value for key, value in losses.items() if "loss" in key).backward()

@@ -1,4 +1,4 @@
-"""MMEngine's Runner over encoded clips: stages, resume, logs, evaluation."""
+"""MMEngine's Runner over encoded clips: phases, resume, logs, evaluation."""
 
 import logging
 
@@ -26,7 +26,7 @@ def clips(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(clips, tmp_path_factory):
-    """An unbroken run of all three stages."""
+    """An unbroken run of all three phases."""
     work_dir = tmp_path_factory.mktemp("unbroken")
     Runner.from_cfg(mm_parts.run_config(clips, work_dir)).train()
     return work_dir
@@ -43,7 +43,7 @@ def test_run_leaves_checkpoints_the_best_one_and_tensorboard_logs(trained):
         assert word in log, word
 
 
-def test_stage_1_left_the_recognizer_as_the_warmup_made_it(trained):
+def test_the_selection_phase_left_the_recognizer_as_the_warmup_made_it(trained):
     before, after, later = (load_checkpoint(trained / f"epoch_{i}.pth") for i in (1, 2, 3))
     keys = [key for key in before if key.startswith("recognizer.")]
     assert all(torch.equal(before[key], after[key]) for key in keys)
@@ -110,19 +110,19 @@ def test_plain_checkpoint_serves_policies_that_are_not_learned(clips, trained, t
 
 
 @pytest.mark.parametrize(
-    "stages, message",
+    "phases, message",
     [
         ([{"name": "joint"}], "one of epochs and iters"),
         ([{"name": "joint", "epochs": 1, "lr": 1.0}], "lr"),
-        ([{"name": "stage2", "epochs": 1}], "stage2"),
+        ([{"name": "phase2", "epochs": 1}], "phase2"),
     ],
 )
-def test_wrong_stages_are_named(stages, message):
+def test_wrong_phases_are_named(phases, message):
     with pytest.raises(Ada3DError, match=message):
-        TrainingPhaseHook(stages)
+        TrainingPhaseHook(phases)
 
 
-def test_stages_must_fill_the_run(clips, tmp_path):
+def test_phases_must_fill_the_run(clips, tmp_path):
     config = mm_parts.run_config(clips, tmp_path / "short")
     config.train_cfg.max_epochs = 5
     with pytest.raises(Ada3DError, match="their sum"):

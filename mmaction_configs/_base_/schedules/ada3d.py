@@ -1,5 +1,5 @@
 # The paper's schedule (sec. 4.1) on 8 GPUs with 8 clips each: 40 epochs of the selection network
-# alone, then 60 epochs of both. There the first stage has batches of 256.
+# alone, then 60 epochs of both. There the first of the two phases has batches of 256.
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=100, val_interval=5)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")

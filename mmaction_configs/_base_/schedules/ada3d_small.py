@@ -1,5 +1,5 @@
 # Ada3D on a small recognizer from scratch, in one run: a warm-up of the recognizer with random
-# policies beside the pre-training of the selection network's backbone, then stages 1 and 2 of the
+# policies beside the pre-training of the selection network's backbone, then the two phases of the
 # paper's Algorithm 1.
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=18, val_interval=9)
 val_cfg = dict(type="ValLoop")
