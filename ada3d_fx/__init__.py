@@ -1,9 +1,10 @@
 """ada3d_fx: each clip decides how many of its frames, and which temporal-convolution stages, are worth computing."""
 
-from .convert import AdaptiveNetwork, convert, specialize
+from .convert import convert, specialize
 from .cost.price import price, price_table
 from .distribution import PolicyDistribution
 from .errors import Ada3DError, Reason, UnsupportedModel
+from .network import AdaptiveNetwork
 from .packed.segments import Segments
 from .plan import Stage, StagePlan
 from .policy import Policy

@@ -308,7 +308,7 @@ def test_the_graph_reads_as_a_program():
     code = adaptive.graph_module.code
     assert "rows = ada3d_fx_packed_packing_pack_frames(clips, packing)" in code
     for k, stage in enumerate(adaptive.plan.stages):
-        assert f"gate_{stage.name} = ada3d_fx_packed_twins_stage_gate(packing, {k})" in code
+        assert f"gate_{stage.name} = ada3d_fx_packed_packing_stage_gate(packing, {k})" in code
     assert "self.backbone.conv1.conv(rows, segments, gate_stem)" in code
 
 

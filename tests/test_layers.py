@@ -19,8 +19,9 @@ ARROWS = {
     "distribution": {"errors", "policy"},
     "packed": {"errors", "policy"},
     "passes": {"errors", "plan", "packed"},
-    "convert": {"errors", "plan", "policy", "packed", "passes"},
-    "cost": {"errors", "plan", "policy", "distribution", "packed", "passes", "convert"},
+    "network": {"errors", "plan", "policy", "packed", "passes"},
+    "convert": {"errors", "packed", "passes", "network"},
+    "cost": {"errors", "policy", "distribution", "passes", "network", "convert"},
     "learn": {"errors", "plan", "policy", "distribution"},
     "report": {"errors", "plan", "policy"},
     "cli": {"errors", "__init__"},
@@ -32,8 +33,8 @@ ARROWS["__init__"] = CORE - {"cli", "__init__"}
 # Inside a folder, files import those before them only.
 ORDER = {
     "packed": "segments packing windows module_tree twins regions",
-    "passes": "model shadow trace rules shapes analysis axis_moves layouts group regions "
-    "checkpoints rewrite fold pipeline",
+    "passes": "model shadow whole program trace rules analysis shapes axis_moves rowwise layouts "
+    "group planning regions checkpoints rewrite fold pipeline",
     "cost": "shapes_only count price executed payoff selector",
     "learn": "backbones heads selector reward estimators step clip_selector diagnose",
     "report": "tables records statistics figures",

@@ -1,1 +1,1 @@
-"""ClipRun time: what a batch goes through."""
+"""Run time: what a batch goes through."""

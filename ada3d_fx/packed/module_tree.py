@@ -1,33 +1,106 @@
-"""Another root over the same children."""
+"""Other roots over the same modules: the one place that works around nn.Module's bookkeeping.
+
+A converted network shows the same modules in several ways: as the user's tree of names, as the
+rewritten program, as the folded one, and as variants in which some convolutions are sliced. There
+must be one of each parameter all the same, under one name in ``state_dict()``: checkpoints then load,
+optimizers see it once, and what is moved, frozen or replaced in one view is so in all of them.
+nn.Module registers whatever module is assigned to it, and fx.GraphModule builds containers of its
+own; both would break this. The functions here do not, and none of them copies a parameter.
+"""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
+from typing import Any
 
-from torch import nn
+from torch import fx, nn
+
+
+def keep_unregistered(owner: nn.Module, **values: Any) -> None:
+    """Store values without registering them, so that ``state_dict()`` lists each parameter once.
+
+    Args:
+        owner: the module whose attributes they become.
+        values: modules, or anything else, by attribute name.
+    """
+    owner.__dict__.update(values)
+
+
+def share_children(owner: nn.Module, root: nn.Module) -> None:
+    """Make the modules, parameters and buffers of ``root`` those of ``owner`` as well.
+
+    The tables themselves are shared: what is later assigned to one of the two is seen by both.
+    """
+    owner._modules, owner._parameters, owner._buffers = (
+        root._modules,
+        root._parameters,
+        root._buffers,
+    )
+    owner._non_persistent_buffers_set = root._non_persistent_buffers_set
 
 
 def with_modules(root: nn.Module, replaced: Mapping[str, nn.Module]) -> nn.Module:
-    """``root`` with other modules at some paths. Only the modules above them are copied (shallowly):
-    everything else, all parameters and all buffers are shared."""
-    if not replaced:
-        return root
-    top = copy.copy(root)
-    top._modules = dict(root._modules)
-    below: dict[str, dict[str, nn.Module]] = {}
+    """Return a root with other modules at some paths, which shares everything else with ``root``.
+
+    Only the modules above the replaced ones are copied, without what is in them. A module that has
+    several names keeps them: it is copied once.
+
+    Args:
+        root: it is not changed.
+        replaced: path -> the module to put there; at the top, a name may be new.
+
+    Returns:
+        The new root, or ``root`` itself if nothing is replaced.
+    """
+    if "" in replaced:
+        return replaced[""]
+    copies: dict[nn.Module, nn.Module] = {}
+
+    def copy_of(path: str) -> nn.Module:
+        original = root.get_submodule(path)
+        if original not in copies:
+            copies[original] = shallow_copy(original)
+        if path:
+            parent, _, name = path.rpartition(".")
+            copy_of(parent)._modules[name] = copies[original]
+        return copies[original]
+
     for path, module in replaced.items():
-        name, _, rest = path.partition(".")
-        if rest:
-            below.setdefault(name, {})[rest] = module
-        else:
-            top._modules[name] = module
-    for name, inner in below.items():
-        top._modules[name] = with_modules(root._modules[name], inner)
-    return top
+        parent, _, name = path.rpartition(".")
+        copy_of(parent)._modules[name] = module
+    return copies.get(root, root)
 
 
-def replace_module(root: nn.Module, path: str, module: nn.Module) -> None:
-    """Put ``module`` at ``path`` below ``root``."""
-    parent, _, name = path.rpartition(".")
-    setattr(root.get_submodule(parent), name, module)
+def graph_over(
+    root: nn.Module,
+    graph: fx.Graph,
+    class_name: str,
+    extra: Mapping[str, nn.Module] | None = None,
+) -> fx.GraphModule:
+    """Make an fx.GraphModule whose children are the very modules of ``root``, and ``extra`` ones.
+
+    fx.GraphModule on its own builds plain containers along the paths that the graph calls. The
+    model's own containers carry what their classes do in ``train()``, such as frozen stages, and
+    they see a module that is replaced later.
+
+    Args:
+        root: where the paths in ``graph`` start; it is not changed.
+        graph: the program.
+        class_name: the name of the class of the result.
+        extra: further children, by name.
+    """
+    source = with_modules(root, extra or {})
+    module = fx.GraphModule(source, graph, class_name=class_name)
+    module._modules = dict(source._modules)
+    return module
+
+
+def shallow_copy(module: nn.Module) -> nn.Module:
+    """Copy a module without its children, parameters and buffers: it has a list of its own of them.
+
+    Not ``copy.copy``: modules such as fx.GraphModule make that a costlier copy of another kind.
+    """
+    copied = nn.Module.__new__(type(module))
+    copied.__dict__.update(module.__dict__)
+    copied._modules = dict(module._modules)
+    return copied

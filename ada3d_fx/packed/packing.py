@@ -11,54 +11,69 @@ from ..policy import Policy
 from .segments import Segments
 
 
-class StageGate(tuple):
-    """Decision v_k of each clip of a pack, bools. ``soft``: the same as floating numbers [N] with
-    gradients, or None."""
+@dataclass(frozen=True, eq=False)
+class StageGate:
+    """Decision v_k of each clip of a pack."""
 
-    soft: Tensor | None = None
+    on: tuple[bool, ...]  # per clip, in the order of the pack
+    soft: Tensor | None = None  # the same as floating numbers [N] with gradients, if there are any
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Packing:
-    """How one batch is laid out under its policy. Clips are sorted by length and stage decisions so
-    that runs are long.
+    """How one batch is laid out under its policy.
 
-    order: clip of the batch at each place of the pack; segments: the kept frames, in that order;
-    gates: for each stage, the decision of each clip in that order; rows: (clip, time) of each row,
-        None for all in order; frame_gates: of each row, floating [F] with gradients, or None.
+    Clips are sorted by length and stage decisions, so that runs are long.
     """
 
-    order: tuple[int, ...]
-    segments: Segments
-    gates: tuple[StageGate, ...]
+    order: tuple[int, ...]  # the batch's number of the clip at each place of the pack
+    segments: Segments  # the clip table of the kept frames, in that order
+    gates: tuple[StageGate, ...]  # one for each stage, clips in that order
+    # clip and time of each row; None where all frames are kept in the order of the batch
     rows: tuple[tuple[int, ...], tuple[int, ...]] | None
-    frame_gates: Tensor | None = None
+    frame_gates: Tensor | None = None  # of each row, floating [F] with gradients, if there are any
 
     @classmethod
     def of(cls, policy: Policy) -> Packing:
-        """One look at the policy on the host (the only wait for the device in a forward pass)."""
+        """Lay out a batch under its policy.
+
+        The policy is read on the host: this is the only wait for the device in a forward pass.
+        """
         bits = torch.cat([policy.frames, policy.stages], dim=1).cpu().numpy()
         num_frames = policy.frames.shape[1]
         keys = [(int(row[:num_frames].sum()), row[num_frames:].tolist()) for row in bits]
         order = tuple(sorted(range(len(keys)), key=keys.__getitem__))
         lengths = tuple(keys[clip][0] for clip in order)
-        gates = tuple(
-            StageGate(keys[clip][1][k] for clip in order) for k in range(policy.stages.shape[1])
-        )
-        every = all(length == num_frames for length in lengths) and order == tuple(
-            range(len(order))
-        )
-        kept = [(clip, t) for clip in order for t in bits[clip, :num_frames].nonzero()[0].tolist()]
-        rows, soft = None if every else tuple(zip(*kept)), None
+        in_order = order == tuple(range(len(order)))
+        rows = None
+        if not in_order or any(length != num_frames for length in lengths):
+            kept = [
+                (clip, time)
+                for clip in order
+                for time in bits[clip, :num_frames].nonzero()[0].tolist()
+            ]
+            rows = (tuple(clip for clip, _ in kept), tuple(time for _, time in kept))
+        frame_gates, stage_gates = None, None
         if policy.gates is not None:
-            soft = policy.gates[0].flatten() if every else policy.gates[0][rows]
-            for k, gate in enumerate(gates):
-                gate.soft = policy.gates[1][list(order), k]
-        return cls(order, Segments(lengths), gates, rows, soft)
+            frame_gates, stage_gates = policy.gates
+            frame_gates = frame_gates.flatten() if rows is None else frame_gates[rows]
+        gates = tuple(
+            StageGate(
+                tuple(keys[clip][1][k] for clip in order),
+                None if stage_gates is None else stage_gates[list(order), k],
+            )
+            for k in range(policy.stages.shape[1])
+        )
+        return cls(order, Segments(lengths), gates, rows, frame_gates)
+
+
+def stage_gate(packing: Packing, stage: int) -> StageGate:
+    """Return decision v_k of each clip of the pack."""
+    return packing.gates[stage]
 
 
 def pack_frames(clips: Tensor, packing: Packing) -> Tensor:
-    """Clips [N, C, T, H, W] -> the kept frames [F, C, 1, H, W], channels last."""
+    """Pack the kept frames of clips [N, C, T, H, W] as [F, C, 1, H, W], channels last."""
     frames = clips.transpose(1, 2)
     if packing.rows is None:
         frames = frames.flatten(0, 1)
@@ -72,7 +87,7 @@ def pack_frames(clips: Tensor, packing: Packing) -> Tensor:
 
 
 def restore_order(values: Tensor, packing: Packing) -> Tensor:
-    """Per-clip values of the pack's order [N, ...] -> the batch's order."""
+    """Put values per clip [N, ...] from the pack's order into the batch's."""
     if packing.order == tuple(range(len(packing.order))):
         return values
     inverse = torch.tensor(packing.order, device=values.device).argsort()

@@ -9,103 +9,131 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils.checkpoint import checkpoint
 
-from .module_tree import with_modules
+from .module_tree import keep_unregistered, with_modules
+from .packing import StageGate
 from .segments import ClipRun, Segments
-from .twins import TWINS, centre_slice, plain_module
+from .twins import TWINS, centre_slice, plain
 from .windows import fit_window
 
 
 class Region(nn.Module):
-    """A part of a program, on the modules of the whole: it has none of its own, so that replaced,
-    frozen or moved modules are seen. ``holder`` is where its paths start."""
+    """A part of a program that runs on the modules of the whole; it has none of its own.
 
-    def __init__(self, holder: nn.Module, graph: fx.Graph):
+    So modules that are replaced, frozen or moved later are seen.
+
+    Args:
+        root: where the paths in ``graph`` start.
+        graph: the operations, from inputs to a tuple of outputs.
+    """
+
+    root: nn.Module
+
+    def __init__(self, root: nn.Module, graph: fx.Graph):
         super().__init__()
-        self.__dict__["holder"] = holder
-        program = fx.GraphModule(holder, graph, class_name=type(self).__name__)
+        keep_unregistered(self, root=root)
+        program = fx.GraphModule(root, graph, class_name=type(self).__name__)
         self.code, self.program = program.code, type(program).forward
 
 
 class Checkpointed(Region):
-    """Operations that a model's own code runs under torch.utils.checkpoint: made anew in backward."""
+    """Operations that a model's own code checkpoints: they run again in backward."""
 
-    def forward(self, *values):
+    def forward(self, *values: Any) -> Any:
+        """Run the operations; with gradients, under torch.utils.checkpoint."""
         if not torch.is_grad_enabled():
-            return self.program(self.holder, *values)
-        return checkpoint(self.program, self.holder, *values, use_reentrant=False)
+            return self.program(self.root, *values)
+        return checkpoint(self.program, self.root, *values, use_reentrant=False)
 
 
 class DenseRegion(Region):
-    """Operations that no packed form is known for (DESIGN: a leaf per length): they run densely on
-    the clips of each run, equal in length and in the decisions of the stages inside.
+    """Operations without a packed form: they run densely on the clips of each run.
+
+    The clips of a run agree in length and in the decisions of the stages inside.
 
     Args:
+        root: where the paths in ``graph`` start.
         graph: the operations, from dense inputs to a tuple of outputs.
-        inputs, outputs: the kind of each (see layouts.Layout); a 'dense' one has a value per run.
-        mixing: paths of the modules here that have twins, see `time_mixing`.
-        sites: path of a convolution among them -> the place of its stage's gate in ``forward``.
+        inputs: the kind of each input (see `passes.analysis.Layout`); a 'dense' one has a value per
+            run.
+        outputs: the kind of each output.
+        twin_paths: the modules here that have twins, as `paths_with_twins` finds them.
+        sites: path of a gated convolution among them -> the place of its gate in ``forward``.
         windows: path of a pool -> its input's length for a clip of L frames.
     """
 
     def __init__(
         self,
-        holder: nn.Module,
+        root: nn.Module,
         graph: fx.Graph,
         inputs: Sequence[str],
         outputs: Sequence[str],
-        mixing: Sequence[str],
+        twin_paths: Sequence[str],
         sites: Mapping[str, int],
         windows: Mapping[str, Sequence[int | None]],
     ):
-        super().__init__(holder, graph)
-        self.inputs, self.outputs, self.mixing = tuple(inputs), tuple(outputs), tuple(mixing)
-        self.sites, self.windows = dict(sites), dict(windows)
+        super().__init__(root, graph)
+        self.inputs, self.outputs = tuple(inputs), tuple(outputs)
+        self.twin_paths, self.sites, self.windows = tuple(twin_paths), dict(sites), dict(windows)
 
     def forward(
         self,
         segments: Segments,
         values: Sequence[Tensor],
         tables: Sequence[Segments],
-        gates: Sequence[Sequence[bool]],
-    ) -> tuple[Tensor, ...]:
-        """segments: of the kept frames; values and their own tables (ignored for 'clips'); gates:
-        of the stages inside (of all, where an input or output is dense, so that both ends have the
-        same runs), one decision per clip."""
-        runs = segments.runs(list(zip(*gates)) if gates else None)
+        gates: Sequence[StageGate],
+    ) -> tuple[Any, ...]:
+        """Run the operations on each run of clips.
+
+        Args:
+            segments: the clip table of the kept frames.
+            values: the inputs, in the form that their kinds say.
+            tables: the clip table of each input; that of 'clips' is not used.
+            gates: those of the stages inside; those of all stages where an input or output is
+                'dense', so that the regions at both of its ends have the same runs.
+
+        Returns:
+            The outputs, in the form that their kinds say.
+        """
+        decisions = list(zip(*(gate.on for gate in gates))) if gates else None
+        runs = segments.runs(decisions)
         parts = [
-            _of_runs(kind, value, table, runs)
+            _per_run(kind, value, table, runs)
             for kind, value, table in zip(self.inputs, values, tables)
         ]
-        results = zip(
-            *(self.program(self._variant(run), *part) for run, part in zip(runs, zip(*parts)))
-        )
-        return tuple(
-            Segments.join(result)
-            if kind == "frames"
-            else _cat(result)
-            if kind == "clips"
-            else result
-            for kind, result in zip(self.outputs, results)
-        )
+        results = [self.program(self._variant(run), *part) for run, part in zip(runs, zip(*parts))]
+        return tuple(_joined(kind, made) for kind, made in zip(self.outputs, zip(*results)))
 
     def _variant(self, run: ClipRun) -> nn.Module:
         """The modules as this run needs them: stages that are off sliced, windows fitted."""
         replaced = {}
-        for path in self.mixing:
-            module = self.holder.get_submodule(path)
-            wanted = plain_module(module)
+        for path in self.twin_paths:
+            module = self.root.get_submodule(path)
+            wanted = plain(module)
             if path in self.sites and not run.on[self.sites[path]]:
                 wanted = centre_slice(module)
             elif path in self.windows:
                 wanted = fit_window(wanted, self.windows[path][run.length] or 1)
             if wanted is not module:
                 replaced[path] = wanted
-        return with_modules(self.holder, replaced)
+        return with_modules(self.root, replaced)
 
 
-def _of_runs(kind: str, value: Any, table: Segments, runs: Sequence[ClipRun]) -> Sequence[Any]:
-    """A value of the packed program as what the model's own code takes, for each run; contiguous,
-    as its view() may expect."""
+def paths_with_twins(root: nn.Module, graph: fx.Graph) -> list[str]:
+    """List the modules called in ``graph``, or inside what it calls, that have twins."""
+    paths: dict[str, None] = {}
+    for node in graph.nodes:
+        if node.op == "call_module":
+            for name, module in root.get_submodule(node.target).named_modules():
+                if isinstance(module, tuple(TWINS)):
+                    paths[f"{node.target}.{name}" if name else node.target] = None
+    return list(paths)
+
+
+def _per_run(kind: str, value: Any, table: Segments, runs: Sequence[ClipRun]) -> Sequence[Any]:
+    """A value of the packed program as the model's own code takes it, for each run.
+
+    Frames are contiguous, as a ``view()`` of the model's may expect.
+    """
     if kind == "dense":
         return value
     if kind == "clips":
@@ -122,16 +150,10 @@ def _of_runs(kind: str, value: Any, table: Segments, runs: Sequence[ClipRun]) ->
     ]
 
 
-def time_mixing(holder: nn.Module, graph: fx.Graph) -> list[str]:
-    """Paths of the modules in a part that have twins, inside modules kept whole too."""
-    paths: dict[str, None] = {}
-    for node in graph.nodes:
-        if node.op == "call_module":
-            for name, module in holder.get_submodule(node.target).named_modules():
-                if isinstance(module, tuple(TWINS)):
-                    paths[f"{node.target}.{name}" if name else node.target] = None
-    return list(paths)
-
-
-def _cat(parts: Sequence[Tensor]) -> Tensor:
-    return torch.cat(list(parts)) if len(parts) > 1 else parts[0]
+def _joined(kind: str, parts: Sequence[Any]) -> Any:
+    """What the runs made, as one value of the packed program."""
+    if kind == "frames":
+        return Segments.join(parts)
+    if kind == "clips":
+        return torch.cat(list(parts)) if len(parts) > 1 else parts[0]
+    return parts

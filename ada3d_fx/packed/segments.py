@@ -12,13 +12,12 @@ from torch import Tensor
 
 
 class ClipRun(NamedTuple):
-    """Consecutive clips ``first .. first + count - 1`` of one length which share every decision
-    that matters, ``on``: one, or a tuple of several."""
+    """Consecutive clips of a pack that agree in length and in every decision that matters."""
 
-    first: int
+    first: int  # the run is the clips first .. first + count - 1
     count: int
-    length: int
-    on: Any
+    length: int  # frames of each of its clips
+    on: Any  # the decision they share, or a tuple of several
 
 
 @dataclass(frozen=True)
@@ -38,52 +37,67 @@ class Segments:
     [[[0.0, 1.0], [2.0, 3.0]], [[4.0, 5.0, 6.0]]]
     """
 
-    lengths: tuple[int, ...]
+    lengths: tuple[int, ...]  # rows of each clip, in the order of the pack
 
     @property
     def num_rows(self) -> int:
+        """F, the rows of the whole pack."""
         return sum(self.lengths)
 
     def resized(self, frames: Sequence[int | None]) -> Segments:
-        """The table where a clip of L frames has ``frames[L]``: after temporal strides and
-        pools."""
+        """Return the table after temporal strides and pools.
+
+        Args:
+            frames: ``frames[L]`` is what a clip of L frames has left.
+        """
         return Segments(tuple(frames[n] or 0 for n in self.lengths))
 
     def split_ungated(self, gate: Sequence[bool]) -> tuple[Segments, tuple[bool, ...]]:
-        """Clips without neighbours (gate off) as so many clips of one frame, with the gate of each
-        clip of the result."""
+        """Split each clip whose gate is off into single-frame clips.
+
+        Returns:
+            The new table, and the gate of each clip in it.
+        """
         lengths = [(n,) if on else (1,) * n for n, on in zip(self.lengths, gate)]
         gates = [(on,) * len(new) for on, new in zip(gate, lengths)]
         return Segments(tuple(chain(*lengths))), tuple(chain(*gates))
 
     def repeat_per_frame(self, values: Tensor) -> Tensor:
-        """Values per clip [N, ...] -> the same for each of the clip's frames [F, ...]."""
+        """Repeat values per clip [N, ...] for each of the clip's frames: [F, ...]."""
         if len(set(self.lengths)) == 1:
             return values.repeat_interleave(self.lengths[0], 0)
         counts = torch.tensor(self.lengths).to(values.device, non_blocking=True)
         return values.repeat_interleave(counts, 0, output_size=self.num_rows)
 
     def runs(self, gate: Sequence[Any] | None = None) -> list[ClipRun]:
-        """Maximal runs of clips that agree in length and gate."""
-        on = gate if gate is not None else (True,) * len(self.lengths)
+        """Group the clips into the longest runs that agree in length and gate.
+
+        Args:
+            gate: what each clip decided, a bool or a tuple of several; None where all are on.
+        """
+        decisions = gate if gate is not None else (True,) * len(self.lengths)
         runs: list[ClipRun] = []
-        for clip, (length, open_) in enumerate(zip(self.lengths, on)):
-            if runs and runs[-1].length == length and runs[-1].on == open_:
+        for clip, (length, on) in enumerate(zip(self.lengths, decisions)):
+            if runs and runs[-1].length == length and runs[-1].on == on:
                 runs[-1] = runs[-1]._replace(count=runs[-1].count + 1)
             else:
-                runs.append(ClipRun(clip, 1, length, open_))
+                runs.append(ClipRun(clip, 1, length, on))
         return runs
 
     def split(self, rows: Tensor, runs: Sequence[ClipRun]) -> list[Tensor]:
-        """A pack [F, C, 1, H, W] as one dense [n, C, L, H, W] per run; views in channels-last
-        memory.
+        """Split a pack [F, C, 1, H, W] into one dense [n, C, L, H, W] per run.
 
-        ``runs`` may be those of the table from which this one derives: L is always this table's.
+        Args:
+            rows: the pack.
+            runs: of this table, or of the one it derives from: L is always this table's.
+
+        Returns:
+            Views in channels-last memory; nothing is copied.
         """
         shapes = [(run.count, self.lengths[run.first]) for run in runs]
-        parts = (
-            rows.split([count * length for count, length in shapes]) if len(runs) > 1 else [rows]
-        )
+        parts: Sequence[Tensor] = [rows]
+        if len(runs) > 1:
+            parts = rows.split([count * length for count, length in shapes])
         return [
             part.squeeze(2).unflatten(0, shape).transpose(1, 2)
             for part, shape in zip(parts, shapes)
@@ -91,7 +105,6 @@ class Segments:
 
     @staticmethod
     def join(parts: Sequence[Tensor]) -> Tensor:
-        """The inverse of ``split``: dense [n, C, L, H, W] parts, in order, as one pack [F, C, 1, H,
-        W]."""
+        """Join dense [n, C, L, H, W] parts, in order, to a pack [F, C, 1, H, W]: undoes `split`."""
         packs = [part.transpose(1, 2).flatten(0, 1).unsqueeze(2) for part in parts]
         return torch.cat(packs) if len(packs) > 1 else packs[0]

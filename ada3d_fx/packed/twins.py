@@ -1,96 +1,122 @@
-"""The packed twins: modules that mix time, on packs. A twin is the original module, weights and
-all, under a new class."""
+"""The packed twins: the modules that mix time, on packs."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .packing import Packing, StageGate
+from .module_tree import shallow_copy, with_modules
+from .packing import StageGate
 from .segments import Segments
 from .windows import fit_window, ungateable
 
 
-def stage_gate(packing: Packing, stage: int) -> StageGate:
-    """Decision v_k of each clip of the pack."""
-    return packing.gates[stage]
+class Twin(nn.Module):
+    """A module that mixes time, on packs instead of dense clips.
+
+    A twin is the original module under another class. The class is assigned, rather than a module
+    built anew, so that parameters, buffers, hooks, and whatever else users set on the module are
+    the original's, whatever its constructor takes.
+    """
+
+    plain_class: type[nn.Module]  # the class that the module has outside packs
+
+    @classmethod
+    def of(cls, module: nn.Module) -> nn.Module:
+        """Make the twin of ``module``; they share the parameters, buffers and hooks."""
+        twin = copy.copy(module)
+        twin.__dict__["plain_class"] = type(module)
+        twin.__class__ = cls
+        return twin
+
+    def plain(self) -> nn.Module:
+        """Make the module of which this is the twin; they share the parameters."""
+        module = copy.copy(self)
+        module.__class__ = module.__dict__.pop("plain_class")
+        return module
 
 
-class PackedConv3d(nn.Conv3d):
-    """A temporal convolution on a pack; where ``gate`` is off, its centre slice w[:, :, kt // 2]
-    (paper, sec. 3.2).
+class PackedConv3d(Twin, nn.Conv3d):
+    """A temporal convolution on a pack, or its centre slice w[:, :, kt // 2] (paper, sec. 3.2).
 
     Each run of clips is a dense convolution with the taps that can reach a frame at all: a clip of
     one frame, or one whose gate is off, has its own frame only. So the cost follows the policy, and
     2D needs no code of its own.
     """
 
-    def forward(
-        self, rows: Tensor, segments: Segments, gate: Sequence[bool] | None = None
-    ) -> Tensor:
-        """rows [F, C, 1, H, W], gate one bool per clip (None: all on) -> [F', C', 1, H', W'].
+    def forward(self, rows: Tensor, segments: Segments, gate: StageGate | None = None) -> Tensor:
+        """Convolve each clip with all taps where its gate is on, else with the centre slice.
 
         A gate with gradients gets that of ``centre + gate * (all taps - centre)``.
+
+        Args:
+            rows: the pack, [F, C, 1, H, W].
+            segments: its clip table.
+            gate: the decision of each clip; None where all are on.
+
+        Returns:
+            [F', C', 1, H', W'].
         """
-        out, soft = self._run(rows, segments, gate), getattr(gate, "soft", None)
-        if soft is None or ungateable(self) is not None:
+        if gate is None or ungateable(self) is not None:
+            return self._run(rows, segments, None)
+        out, soft = self._run(rows, segments, gate.on), gate.soft
+        if soft is None:
             return out
         with torch.no_grad():
-            other = self._run(rows, segments, tuple(not on for on in gate))
-            sign = torch.tensor([1.0 if on else -1.0 for on in gate]).to(soft)
+            other = self._run(rows, segments, tuple(not on for on in gate.on))
+            sign = torch.tensor([1.0 if on else -1.0 for on in gate.on]).to(soft)
         after = Segments(tuple((n - 1) // self.stride[0] + 1 for n in segments.lengths))
         zero = after.repeat_per_frame((soft - soft.detach()) * sign)[:, None, None, None, None]
         return out + zero.to(out) * (out - other).detach()
 
-    def _run(self, rows: Tensor, segments: Segments, gate: Sequence[bool] | None) -> Tensor:
+    def _run(self, rows: Tensor, segments: Segments, on: tuple[bool, ...] | None) -> Tensor:
         if ungateable(self) is not None:
             runs = segments.runs()
-            return Segments.join([self._dense(part, None) for part in segments.split(rows, runs)])
-        gate = tuple(
-            length > 1 and on
-            for length, on in zip(segments.lengths, gate or (True,) * len(segments.lengths))
+            return Segments.join([self._whole(part) for part in segments.split(rows, runs)])
+        temporal = tuple(
+            length > 1 and decision
+            for length, decision in zip(segments.lengths, on or (True,) * len(segments.lengths))
         )
         if self.stride[0] == 1:
-            segments, gate = segments.split_ungated(gate)
-        runs = segments.runs(gate)
-        reach = [self._reach(run.length) if run.on else 0 for run in runs]
-        weights = {radius: self._taps(radius) for radius in set(reach)}
+            segments, temporal = segments.split_ungated(temporal)
+        runs = segments.runs(temporal)
+        reaches = [self._reach(run.length) if run.on else 0 for run in runs]
+        weights = {reach: self._taps(reach) for reach in set(reaches)}
+        parts = segments.split(rows, runs)
         return Segments.join(
-            [
-                self._dense(part, radius, weights[radius])
-                for part, radius in zip(segments.split(rows, runs), reach)
-            ]
+            [self._reaching(part, reach, weights[reach]) for part, reach in zip(parts, reaches)]
         )
 
     def _reach(self, length: int) -> int:
+        """How many taps on each side of the centre meet a frame of a clip of ``length`` frames."""
         return min(self.kernel_size[0] // 2, (length - 1) // self.dilation[0])
 
-    def _taps(self, radius: int) -> Tensor:
+    def _taps(self, reach: int) -> Tensor:
+        """The weight with ``reach`` taps on each side of the centre."""
         centre = self.kernel_size[0] // 2
-        if radius == centre:
+        if reach == centre:
             return self.weight
-        taps = self.weight[:, :, centre - radius : centre + radius + 1]
+        taps = self.weight[:, :, centre - reach : centre + reach + 1]
         return taps.contiguous(memory_format=torch.channels_last_3d)
 
-    def _dense(self, clips: Tensor, radius: int | None, weight: Tensor | None = None) -> Tensor:
-        if radius is None:
-            return self._conv_forward(clips, self.weight, self.bias)
-        padding = self.padding
+    def _whole(self, clips: Tensor) -> Tensor:
+        return self._conv_forward(clips, self.weight, self.bias)
+
+    def _reaching(self, clips: Tensor, reach: int, weight: Tensor) -> Tensor:
+        padding: str | tuple[int, ...] = self.padding
         if not isinstance(padding, str):
-            padding = (radius * self.dilation[0], *padding[1:])
+            padding = (reach * self.dilation[0], *padding[1:])
         return F.conv3d(clips, weight, self.bias, self.stride, padding, self.dilation, self.groups)
 
 
-class _RunWise(nn.Module):
-    """A pool on a pack: the original on the clips of each run, its window fitted to clips shorter
-    than it."""
+class _RunWise(Twin):
+    """A pool on a pack: the original on the clips of each run, its window fitted to short ones."""
 
     def forward(self, rows: Tensor, segments: Segments) -> Tensor:
-        """rows [F, C, 1, H, W] -> [F', C, 1, H', W']."""
+        """Pool each clip: [F, C, 1, H, W] -> [F', C, 1, H', W']."""
         runs = segments.runs()
         return Segments.join(
             [
@@ -116,7 +142,7 @@ class PackedAdaptiveMaxPool3d(_RunWise, nn.AdaptiveMaxPool3d):
     """The maximum over time: one row per clip."""
 
 
-TWINS: dict[type[nn.Module], type[nn.Module]] = {
+TWINS: dict[type[nn.Module], type[Twin]] = {
     nn.Conv3d: PackedConv3d,
     nn.MaxPool3d: PackedMaxPool3d,
     nn.AvgPool3d: PackedAvgPool3d,
@@ -125,28 +151,34 @@ TWINS: dict[type[nn.Module], type[nn.Module]] = {
 }
 
 
-def make_twin(module: nn.Module) -> nn.Module:
-    """``module`` on packs: the same parameters, buffers and hooks."""
-    packed = next(packed for plain, packed in TWINS.items() if isinstance(module, plain))
-    twin = copy.copy(module)
-    twin.plain_class = type(module)
-    twin.__class__ = packed
-    return twin
+def twin_of(module: nn.Module) -> nn.Module:
+    """Make the twin of a module by the table; the two share all parameters."""
+    return next(twin for plain, twin in TWINS.items() if isinstance(module, plain)).of(module)
 
 
-def plain_module(twin: nn.Module) -> nn.Module:
-    """The inverse of ``make_twin``; shares the parameters. A module that is no twin is itself."""
-    if "plain_class" not in twin.__dict__:
-        return twin
-    module = copy.copy(twin)
-    module.__class__ = module.__dict__.pop("plain_class")
-    return module
+def plain(module: nn.Module) -> nn.Module:
+    """Turn a twin back; a module that is none is returned as it is."""
+    return module.plain() if isinstance(module, Twin) else module
+
+
+def plain_tree(root: nn.Module) -> nn.Module:
+    """Return ``root`` with every twin turned back: all modules are new, all parameters are shared."""
+    new = {
+        module: module.plain() if isinstance(module, Twin) else shallow_copy(module)
+        for module in root.modules()
+        if not any(True for _ in module.children())
+    }
+    names = root.named_modules(remove_duplicate=False)
+    return with_modules(root, {path: new[module] for path, module in names if module in new})
 
 
 def centre_slice(conv: nn.Conv3d) -> nn.Conv3d:
-    """``conv`` with w[:, :, kt // 2] only; its weight is a view, so gradients reach the original."""
+    """Return ``conv``, or the one it is the twin of, with w[:, :, kt // 2] as its whole kernel.
+
+    The weight is a view, so gradients reach the original.
+    """
     assert ungateable(conv) is None
-    flat = copy.copy(plain_module(conv))
+    flat = copy.copy(plain(conv))
     flat._parameters = {k: v for k, v in conv._parameters.items() if k != "weight"}
     centre = conv.kernel_size[0] // 2
     flat.weight = conv.weight[:, :, centre : centre + 1]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+from typing import TypeVar
 
 from torch import nn
 
 POOLS = (nn.MaxPool3d, nn.AvgPool3d)
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
 def window_size(module: nn.Module, name: str) -> int:
+    """Return the temporal part of ``kernel_size``, ``stride`` or ``padding``; 1 if there is none."""
     value = getattr(module, name, 1)
     if name == "stride" and value is None:
         value = module.kernel_size
@@ -17,14 +20,22 @@ def window_size(module: nn.Module, name: str) -> int:
 
 
 def conv_padding(conv: nn.Conv3d) -> int:
+    """Return the frames of padding at each end of the clip, also of 'same' and 'valid'."""
     if isinstance(conv.padding, str):
         return conv.dilation[0] * (conv.kernel_size[0] - 1) // 2 if conv.padding == "same" else 0
     return conv.padding[0]
 
 
-def fit_window(module: nn.Module, length: int) -> nn.Module:
-    """A pooling module whose window over time is no longer than the clip: a short clip still gives
-    one frame."""
+def fit_window(module: AnyModule, length: int) -> AnyModule:
+    """Shorten a pool's temporal window to the clip, so that a short clip still gives one frame.
+
+    Args:
+        module: a pool; any other module is returned as it is.
+        length: frames of the clip that goes in.
+
+    Returns:
+        The module itself where its window is no longer than the padded clip, else a copy.
+    """
     kernel = window_size(module, "kernel_size")
     reach = length + 2 * window_size(module, "padding")
     if not isinstance(module, POOLS) or kernel <= reach:
@@ -38,7 +49,7 @@ def fit_window(module: nn.Module, length: int) -> nn.Module:
 
 
 def ungateable(conv: nn.Conv3d) -> str | None:
-    """Why a temporal convolution cannot be reduced to its centre slice; None if it can."""
+    """Tell why a temporal convolution cannot be cut to its centre slice; None if it can."""
     reach = conv.dilation[0] * (conv.kernel_size[0] - 1)
     if hasattr(conv, "parametrizations"):
         return "its weight is computed (torch.nn.utils.parametrize); it stays on"

@@ -1,1 +1,1 @@
-"""Conversion time: from a model to its adaptive program."""
+"""Conversion time: the passes that turn a model into programs on packs."""

@@ -13,7 +13,7 @@ from ..packed.regions import Checkpointed
 def subgraph(
     nodes: Sequence[fx.Node], inputs: Sequence[fx.Node], outputs: Sequence[fx.Node]
 ) -> fx.Graph:
-    """``nodes`` as a graph of their own, from ``inputs`` to a tuple of ``outputs``."""
+    """Copy ``nodes`` as a graph of their own, from ``inputs`` to a tuple of ``outputs``."""
     graph = fx.Graph()
     inside: dict[fx.Node, fx.Node] = {node: graph.placeholder(node.name) for node in inputs}
     for node in nodes:
@@ -23,35 +23,40 @@ def subgraph(
 
 
 def tagged(new: fx.Node, *sources: fx.Node) -> fx.Node:
-    """Mark ``new`` as checkpointed if all that it stands for is, together."""
+    """Mark ``new`` as checkpointed if all that it stands for is, together; return it."""
     tags = {source.meta.get("checkpoint") for source in sources}
     if len(tags) == 1:
         new.meta["checkpoint"] = tags.pop()
     return new
 
 
-def checkpointed(holder: nn.Module, graph: fx.Graph) -> dict[str, Checkpointed]:
-    """Turn the nodes of each checkpoint of the model's own code into one call."""
+def checkpointed(root: nn.Module, graph: fx.Graph) -> dict[str, Checkpointed]:
+    """Turn the nodes of each checkpoint of the model's own code into one call.
+
+    A checkpoint woven into what is outside of it stays as it is: that costs memory, but is right.
+
+    Args:
+        root: where the paths in ``graph`` start.
+        graph: it is changed.
+
+    Returns:
+        The modules that the new calls name.
+    """
     groups: dict[int, list[fx.Node]] = {}
     for node in graph.nodes:
         if node.meta.get("checkpoint") is not None:
             groups.setdefault(node.meta["checkpoint"], []).append(node)
-    made = {}
+    made: dict[str, Checkpointed] = {}
     for nodes in groups.values():
-        before = set()
-        for node in graph.nodes:
-            if node is nodes[0]:
-                break
-            before.add(node)
         members = set(nodes)
         inputs = list(
             dict.fromkeys(n for m in nodes for n in m.all_input_nodes if n not in members)
         )
-        if not before.issuperset(inputs):
-            continue  # woven into what is outside: it costs memory, not correctness
+        if not _before(nodes[0], graph).issuperset(inputs):
+            continue
         outputs = [node for node in nodes if any(user not in members for user in node.users)]
         name = f"checkpoint_{len(made)}"
-        made[name] = Checkpointed(holder, subgraph(nodes, inputs, outputs))
+        made[name] = Checkpointed(root, subgraph(nodes, inputs, outputs))
         with graph.inserting_before(nodes[0]):
             result = graph.create_node("call_module", name, tuple(inputs), {}, name)
             for index, node in enumerate(outputs):
@@ -61,3 +66,8 @@ def checkpointed(holder: nn.Module, graph: fx.Graph) -> dict[str, Checkpointed]:
         for node in reversed(nodes):
             graph.erase_node(node)
     return made
+
+
+def _before(node: fx.Node, graph: fx.Graph) -> set[fx.Node]:
+    nodes = list(graph.nodes)
+    return set(nodes[: nodes.index(node)])

@@ -1,5 +1,4 @@
-"""The same program for inference: BatchNorm folded into the convolution before it, residual sums in
-place.
+"""The same program for inference: BatchNorm folded into convolutions, residual sums in place.
 
 Used without gradients and while BatchNorm is in evaluation mode; weights are folded anew whenever
 they have changed.
@@ -9,104 +8,118 @@ from __future__ import annotations
 
 import copy
 import operator
+from dataclasses import dataclass
 
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
-from ..packed.twins import PackedConv3d
+from ..packed.module_tree import graph_over
 
-# Convolutions whose output nobody else sees, so that it may be overwritten.
-_CONVOLUTIONS = (nn.Conv3d, nn.Conv2d, PackedConv3d)
+Convolution = nn.Conv3d | nn.Conv2d
+Norm = nn.BatchNorm3d | nn.BatchNorm2d | nn.SyncBatchNorm
 
 
-_NORMS = (nn.BatchNorm3d, nn.BatchNorm2d, nn.SyncBatchNorm)
+@dataclass(frozen=True, eq=False)
+class _Fold:
+    """One BatchNorm that is folded into the convolution before it."""
+
+    convolution: str  # module path
+    norm: str  # module path
+    folded: nn.Module  # the convolution that stands for both
 
 
 class FoldedGraph:
-    """A graph with folded convolutions. ``ready()`` says whether it stands for the original now,
-    and refreshes it."""
+    """A rewritten program with folded convolutions; call `refresh` before using it.
+
+    Args:
+        graph_module: the program; it is not changed.
+    """
+
+    graph_module: fx.GraphModule
 
     def __init__(self, graph_module: fx.GraphModule):
         self.source = graph_module
-        self.paths: list[tuple[str, str, nn.Conv3d]] = []
-        self.stamp: tuple[tuple[int, int], ...] | None = None
+        self.folds: list[_Fold] = []
+        self.stamp: tuple[tuple[int, int], ...] | None = None  # of the weights that were folded
         graph = fx.Graph()
         graph.output(graph.graph_copy(graph_module.graph, {}))
         folded = nn.ModuleDict()
         for node in graph.nodes:
-            conv, norm = _conv_and_norm(graph_module, node)
-            if norm is None:
+            pair = _convolution_and_norm(graph_module, node)
+            if pair is None:
                 continue
-            source = node.args[0]
+            source, conv = pair
             name = str(source.target).replace(".", "_")
-            folded[name] = _shell(conv)
-            self.paths.append((str(source.target), str(node.target), folded[name]))
+            folded[name] = _without_weights(conv)
+            self.folds.append(_Fold(str(source.target), str(node.target), folded[name]))
             source.target = f"folded.{name}"
             node.replace_all_uses_with(source)
             graph.erase_node(node)
         _sum_in_place(graph)
-        modules = {**graph_module._modules, "folded": folded}
-        holder = nn.Module()
-        holder._modules, holder._parameters = modules, graph_module._parameters
-        holder._buffers = graph_module._buffers
-        self.graph_module = fx.GraphModule(holder, graph, class_name="FoldedGraph")
-        self.graph_module._modules = modules
+        self.graph_module = graph_over(graph_module, graph, "FoldedGraph", {"folded": folded})
 
-    def ready(self) -> bool:
+    def refresh(self) -> bool:
+        """Fold anew what has changed since the last time.
+
+        Returns:
+            Whether the folded program stands for the original one now. It does not while a
+            BatchNorm trains, or while a hook waits for a convolution or a BatchNorm.
+        """
         # looked up each time: MMEngine puts other normalisation modules in their place (SyncBatchNorm)
         find = self.source.get_submodule
-        pairs = [(find(conv), find(norm), shell) for conv, norm, shell in self.paths]
+        pairs = [(find(f.convolution), find(f.norm), f.folded) for f in self.folds]
         if any(_watched(conv) or _watched(norm) or norm.training for conv, norm, _ in pairs):
-            return False  # a hook must see its module, and batch statistics cannot be folded
+            return False
         stamp = tuple(
             (tensor.data_ptr(), tensor._version)
             for conv, norm, _ in pairs
             for tensor in (*conv.parameters(), *norm.parameters(), *norm.buffers())
         )
         if stamp != self.stamp:
-            for conv, norm, shell in pairs:
-                _fold(conv, norm, shell)
+            for conv, norm, folded in pairs:
+                _fold(conv, norm, folded)
             self.stamp = stamp
         return True
 
 
-def _conv_and_norm(
+def _convolution_and_norm(
     graph_module: fx.GraphModule, node: fx.Node
-) -> tuple[nn.Conv3d, nn.BatchNorm3d | None]:
+) -> tuple[fx.Node, Convolution] | None:
+    """The convolution before a BatchNorm, as a node and a module, if nobody else takes its output."""
     if node.op != "call_module" or not isinstance(node.args[0], fx.Node):
-        return None, None
+        return None
     source = node.args[0]
     if (
         source.op != "call_module"
         or len(source.users) > 1
         or str(source.target).startswith("folded.")
     ):
-        return None, None
-    conv = graph_module.get_submodule(source.target)
-    norm = graph_module.get_submodule(node.target)
-    plain = isinstance(conv, _CONVOLUTIONS) and isinstance(norm, _NORMS)
-    return (conv, norm) if plain and norm.running_mean is not None else (None, None)
+        return None
+    conv = graph_module.get_submodule(str(source.target))
+    norm = graph_module.get_submodule(str(node.target))
+    if not isinstance(conv, Convolution) or not isinstance(norm, Norm):
+        return None
+    return (source, conv) if norm.running_mean is not None else None
 
 
-def _shell(conv: nn.Conv3d) -> nn.Conv3d:
-    shell = copy.copy(conv)
-    shell._parameters = {}
-    shell.weight = shell.bias = None
-    return shell
+def _without_weights(conv: nn.Module) -> nn.Module:
+    """A copy of a convolution in which ``weight`` and ``bias`` are plain attributes, not set yet."""
+    empty = copy.copy(conv)
+    empty._parameters = {}
+    empty.__dict__.update(weight=None, bias=None)
+    return empty
 
 
-def _fold(conv: nn.Conv3d, norm: nn.BatchNorm3d, shell: nn.Conv3d) -> None:
+def _fold(conv: nn.Module, norm: nn.Module, folded: nn.Module) -> None:
     scale = (norm.running_var.double() + norm.eps).rsqrt()
     if norm.weight is not None:
         scale = scale * norm.weight.detach().double()
-    shift = (
-        -norm.running_mean.double()
-        if conv.bias is None
-        else conv.bias.detach().double() - norm.running_mean
-    )
+    shift = -norm.running_mean.double()
+    if conv.bias is not None:
+        shift = conv.bias.detach().double() - norm.running_mean
     shift = shift * scale + (0 if norm.bias is None else norm.bias.detach().double())
-    weight: Tensor = conv.weight.detach()
-    shell.weight = weight * scale.to(weight.dtype).view(-1, *(1,) * (weight.ndim - 1))
-    shell.bias = shift.to(weight.dtype)
+    weight = conv.weight.detach()
+    folded.weight = weight * scale.to(weight.dtype).view(-1, *(1,) * (weight.ndim - 1))
+    folded.bias = shift.to(weight.dtype)
 
 
 def _watched(module: nn.Module) -> bool:
@@ -114,6 +127,7 @@ def _watched(module: nn.Module) -> bool:
 
 
 def _sum_in_place(graph: fx.Graph) -> None:
+    """Let sums overwrite their left side where it is a folded convolution's and nobody else's."""
     for node in graph.nodes:
         if node.op != "call_function" or node.target is not operator.add or len(node.args) != 2:
             continue

@@ -10,52 +10,60 @@ from ..errors import Reason, UnsupportedModel
 from ..packed.windows import POOLS
 from .analysis import PACKED, Layout, TimeAnalysis
 from .axis_moves import moved
-from .rules import CONCATENATION, ELEMENTWISE, MIXES, MODULE_RULES, ROW_RULES, ROWWISE
-from .shapes import resolutions, shapes_by_length, shapes_of
-from .trace import is_known, module_path
+from .model import model_name
+from .program import module_path
+from .rowwise import is_broadcast, is_collapse, rule_of
+from .rules import MIXES
+from .shapes import ShapeCache, ShapeTable, shape_table
 
 
 def analyse(
-    graph: fx.GraphModule, shadow: nn.Module, clip_shape: Sequence[int], known: dict
+    root: nn.Module,
+    graph: fx.Graph,
+    shadow: nn.Module,
+    clip_shape: Sequence[int],
+    shape_cache: ShapeCache,
 ) -> TimeAnalysis:
-    """The layout of every value of ``graph`` for clips of every length up to ``clip_shape[1]``.
-    ``shadow``: the model on the meta device; ``known``: a dict to keep its modules' shapes in.
+    """Find the layout of every value of a graph for clips of every length up to T.
+
+    Args:
+        root: where the paths in ``graph`` start.
+        graph: clips -> scores.
+        shadow: ``root`` on the meta device.
+        clip_shape: (C, T, H, W).
+        shape_cache: what the shadow's modules gave; shared by the programs of one model.
 
     Raises:
         UnsupportedModel: the model does not run on such clips, or its scores still have a time
             axis.
     """
-    num_frames = clip_shape[1]
-    by_length = shapes_by_length(graph.graph, shadow, clip_shape, known)
-    with resolutions(shadow) as sizes:
-        three = shapes_of(graph.graph, shadow, clip_shape, known, 3, num_frames)
-    for full in (by_length[num_frames], three):
-        if isinstance(full, Reason):
-            raise UnsupportedModel(type(graph).__name__, [_explain(graph, full)])
-    found = TimeAnalysis(resolutions=sizes)
-    found.invalid_lengths = {n: r for n, r in by_length.items() if isinstance(r, Reason)}
-    shapes = {n: r for n, r in by_length.items() if not isinstance(r, Reason)}
-
-    def lengths_of(key: fx.Node | str) -> tuple[int | None, ...]:
-        return (
-            None,
-            *(shapes[n][key][2] if n in shapes else None for n in range(1, num_frames + 1)),
-        )
-
-    for node in graph.graph.nodes:
-        if three[node] is not None:
-            found.tensors.add(node)
-        found.layouts[node] = _layout(node, graph, found, shapes, three, lengths_of)
+    shapes = shape_table(graph, shadow, clip_shape, shape_cache)
+    if isinstance(shapes, Reason):
+        raise UnsupportedModel(model_name(root), [_explain(root, shapes)])
+    analysis = TimeAnalysis(
+        resolutions=shapes.resolutions, invalid_lengths=dict(shapes.invalid_lengths)
+    )
+    for node in graph.nodes:
+        if shapes.shapes_of_three_clips.values[node] is not None:
+            analysis.tensors.add(node)
+        analysis.layouts[node] = _layout(node, root, analysis, shapes)
         if node.op == "call_module":
-            module = graph.get_submodule(node.target)
-            if isinstance(module, POOLS) and node.target in three:
-                found.windows[node.target] = lengths_of(node.target)
-            if node in found.time_mixing_nodes or node in found.dense_nodes:
-                found.convolutions += _temporal_convolutions(node.target, module)
-    found.convolutions = list(dict.fromkeys(found.convolutions))
-    if found.reasons:
-        raise UnsupportedModel(type(graph).__name__, found.reasons)
-    return found
+            _note_module(node, root, analysis, shapes)
+    analysis.convolutions = list(dict.fromkeys(analysis.convolutions))
+    if analysis.reasons:
+        raise UnsupportedModel(model_name(root), analysis.reasons)
+    return analysis
+
+
+def _note_module(
+    node: fx.Node, root: nn.Module, analysis: TimeAnalysis, shapes: ShapeTable
+) -> None:
+    path = str(node.target)
+    module = root.get_submodule(path)
+    if isinstance(module, POOLS) and path in shapes.shapes_of_three_clips.inputs:
+        analysis.windows[path] = shapes.input_frames_of(path)
+    if node in analysis.time_mixing_nodes or node in analysis.dense_nodes:
+        analysis.convolutions += _temporal_convolutions(path, module)
 
 
 def _temporal_convolutions(path: str, module: nn.Module) -> list[str]:
@@ -67,9 +75,9 @@ def _temporal_convolutions(path: str, module: nn.Module) -> list[str]:
     ]
 
 
-def _explain(graph: nn.Module, reason: Reason) -> Reason:
-    flat = [path for path, m in graph.named_modules() if isinstance(m, nn.Conv2d)]
-    if flat and not any(isinstance(m, nn.Conv3d) for m in graph.modules()):
+def _explain(root: nn.Module, reason: Reason) -> Reason:
+    flat = [path for path, module in root.named_modules() if isinstance(module, nn.Conv2d)]
+    if flat and not any(isinstance(module, nn.Conv3d) for module in root.modules()):
         return Reason(
             reason.where,
             f"{reason.why}. It has 2D convolutions only (Conv2d at {flat[0]!r}): is it a 2D recognizer?",
@@ -77,124 +85,83 @@ def _explain(graph: nn.Module, reason: Reason) -> Reason:
     return reason
 
 
-def _layout(node, graph, found, shapes, three, lengths_of) -> Layout:
+def _layout(node: fx.Node, root: nn.Module, analysis: TimeAnalysis, shapes: ShapeTable) -> Layout:
+    """The layout of one value, given those before it; what follows from it goes into ``analysis``."""
     if node.op == "placeholder":
-        return Layout("frames", lengths_of(node))
-    inputs = [found.layouts[n] for n in node.all_input_nodes]
+        return Layout("frames", shapes.frames_of(node))
+    inputs = [analysis.layouts[n] for n in node.all_input_nodes]
     kinds = {layout.kind for layout in inputs}
     if node.op == "output":
-        for source in node.all_input_nodes:
-            if found.layouts[source].kind in (*PACKED, "dense"):
-                found.reasons.append(
-                    Reason(module_path(source), "the output still has a time axis")
-                )
+        _check_output(node, analysis)
         return Layout("const")
     if not kinds - {"const"}:
         return Layout("const")
-    after_move = moved(node, found, shapes, three)
-    if after_move is not None:
-        return after_move
-    if not kinds - {"const", "clips"} and not _has_stages(node, graph):
+    move = moved(node, analysis, shapes)
+    if move is not None:
+        analysis.axis_moves[node] = move[0]
+        return move[1]
+    if not kinds - {"const", "clips"} and not _has_stages(node, root):
         return Layout("clips")
-    spreads = "clips" in kinds and _spreads(node, found, shapes)
-    if spreads:
-        found.broadcast_nodes.append(node)
+    broadcast = is_broadcast(node, analysis, shapes)
+    if broadcast:
+        analysis.broadcast_nodes.append(node)
     packed = kinds & PACKED
-    known = len(packed) == 1 and "dense" not in kinds and ("clips" not in kinds or spreads)
-    rule = _rule(node, graph, found, shapes, *packed) if known else None
-    if rule is not None:
-        _check_joins(node, inputs, found)
-        if rule == MIXES:
-            found.time_mixing_nodes.append(node)
-        if packed == {"rows"}:
-            return next(layout for layout in inputs if layout.kind == "rows")
-        collapsed = rule == MIXES and _collapses(node, graph)
-        return Layout("clips") if collapsed else Layout("frames", lengths_of(node))
-    found.dense_nodes.append(node)
-    return _dense_layout(node, found, shapes, three, lengths_of)
-
-
-def _collapses(node: fx.Node, graph: fx.GraphModule) -> bool:
-    return node.op == "call_module" and isinstance(
-        graph.get_submodule(node.target), (nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool3d)
+    alike = len(packed) == 1 and "dense" not in kinds and ("clips" not in kinds or broadcast)
+    rule = rule_of(node, root, analysis, shapes, *packed) if alike else None
+    if rule is None:
+        analysis.dense_nodes.append(node)
+        return _dense_layout(node, analysis, shapes)
+    _check_joins(node, inputs, analysis)
+    if rule == MIXES:
+        analysis.time_mixing_nodes.append(node)
+    if packed == {"rows"}:
+        return next(layout for layout in inputs if layout.kind == "rows")
+    return (
+        Layout("clips")
+        if is_collapse(node, root, rule)
+        else Layout("frames", shapes.frames_of(node))
     )
 
 
-def _has_stages(node: fx.Node, graph: fx.GraphModule) -> bool:
+def _check_output(node: fx.Node, analysis: TimeAnalysis) -> None:
+    for source in node.all_input_nodes:
+        if analysis.layouts[source].kind in (*PACKED, "dense"):
+            analysis.reasons.append(Reason(module_path(source), "the output still has a time axis"))
+
+
+def _has_stages(node: fx.Node, root: nn.Module) -> bool:
     """Whether a node must run per run of clips, for the gates of the convolutions in it."""
-    return node.op == "call_module" and bool(
-        _temporal_convolutions(node.target, graph.get_submodule(node.target))
-    )
+    if node.op != "call_module":
+        return False
+    path = str(node.target)
+    return bool(_temporal_convolutions(path, root.get_submodule(path)))
 
 
-def _spreads(node: fx.Node, found: TimeAnalysis, shapes: dict) -> bool:
-    """Whether each per-clip input has one frame for all of the clip's, as in squeeze-and-excitation."""
-    per_clip = [n for n in node.all_input_nodes if found.layouts[n].kind == "clips"]
-    return node.target in ELEMENTWISE and all(
-        s[n] is not None and len(s[n]) == 5 and s[n][2] == 1
-        for s in shapes.values()
-        for n in per_clip
-    )
-
-
-def _rule(
-    node: fx.Node, graph: fx.GraphModule, found: TimeAnalysis, shapes: dict, kind: str
-) -> str | None:
-    """ROWWISE, MIXES or None for a node all of whose clip-dependent inputs are packed alike."""
-    some = next(iter(shapes.values()))
-    packed = [n for n in node.all_input_nodes if found.layouts[n].kind == kind]
-    ranks = {len(some[n]) for n in packed}
-    if kind == "swapped" or len(ranks) > 1 or (kind == "frames" and ranks != {5}):
-        return None
-    if node.op == "call_module":
-        module = graph.get_submodule(node.target)
-        table = MODULE_RULES if kind == "frames" else ROW_RULES
-        rule = next((rule for types, rule in table if isinstance(module, types)), None)
-        simple = len(node.args) == 1 and not node.kwargs and len(packed) == 1
-        simple &= is_known(module) and not hasattr(module, "parametrizations")
-        return rule(module) if rule is not None and simple else None
-    (ndim,) = ranks
-    if node.target in CONCATENATION:
-        dim = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
-        return (
-            ROWWISE if dim in (1, 1 - ndim) and len(packed) == len(node.all_input_nodes) else None
-        )
-    if node.target in ELEMENTWISE and not _touches_time_by_constant(node, found, some, kind, ndim):
-        return ROWWISE
-    return None
-
-
-def _touches_time_by_constant(
-    node: fx.Node, found: TimeAnalysis, some: dict, kind: str, ndim: int
-) -> bool:
-    """Whether a constant differs along an axis of the clips or of time."""
-    axes = (ndim, ndim - 2) if kind == "frames" else (ndim,)  # counted from the last
-    constants = [some[n] for n in node.all_input_nodes if found.layouts[n].kind == "const"]
-    return any(s is not None and len(s) >= a and s[-a] != 1 for s in constants for a in axes)
-
-
-def _check_joins(node: fx.Node, inputs: Sequence[Layout], found: TimeAnalysis) -> None:
+def _check_joins(node: fx.Node, inputs: Sequence[Layout], analysis: TimeAnalysis) -> None:
+    """Note the clip lengths at which the node's inputs have different numbers of frames."""
     packed = [layout.lengths for layout in inputs if layout.kind in PACKED]
     for length, values in enumerate(zip(*packed)):
-        if length not in found.invalid_lengths and len(set(values)) > 1:
+        if length not in analysis.invalid_lengths and len(set(values)) > 1:
             joined = " and ".join(str(v) for v in values)
-            found.invalid_lengths[length] = Reason(
+            analysis.invalid_lengths[length] = Reason(
                 module_path(node), f"of {length} frames, {joined} frames meet here"
             )
 
 
-def _dense_layout(node, found, shapes, three, lengths_of) -> Layout:
-    """A value of unknown structure goes back into a pack as soon as its shape shows clips on axis 0
-    and time on axis 2, or clips on axis 0 and nothing that depends on time."""
-    by_length = {n: s[node] for n, s in shapes.items()}
-    last, wide = by_length[max(by_length)], three[node]
-    if last is None or wide is None or not last or last[0] != 2 or wide != (3, *last[1:]):
+def _dense_layout(node: fx.Node, analysis: TimeAnalysis, shapes: ShapeTable) -> Layout:
+    """The layout of a value that was made densely, which is packed again as soon as it can be.
+
+    It can where its shape shows clips on axis 0 and time on axis 2, or clips on axis 0 and nothing
+    that depends on time.
+    """
+    of_two = {length: s.values[node] for length, s in shapes.of_length.items()}
+    two, three = of_two[max(of_two)], shapes.shapes_of_three_clips.values[node]
+    if not two or two[0] != 2 or three != (3, *two[1:]):
         return Layout("dense")
-    known = {layout.lengths for layout in found.layouts.values() if layout.kind in PACKED}
-    others = {(s[:2], s[3:]) for s in by_length.values()}
-    lengths = lengths_of(node) if len(last) == 5 else ()
-    if len(last) == 5 and len(others) == 1 and (lengths in known or len(set(lengths)) > 2):
-        return Layout("frames", lengths)
-    if len(set(by_length.values())) == 1:
-        return Layout("clips")
-    return Layout("dense")
+    seen = [shape or () for shape in of_two.values()]
+    if len(two) == 5 and len({(shape[:2], shape[3:]) for shape in seen}) == 1:
+        lengths = shapes.frames_of(node)
+        packed = {layout.lengths for layout in analysis.layouts.values() if layout.kind in PACKED}
+        if lengths in packed or len(set(lengths)) > 2:
+            return Layout("frames", lengths)
+    return Layout("clips") if len(set(seen)) == 1 else Layout("dense")

@@ -1,20 +1,22 @@
-"""The fx pass: frame-selection hook at the input, one gate per stage, twins under their own
-names."""
+"""The rewriting pass: clips -> scores becomes (clips, policy) -> scores, on packs.
+
+The new program packs the kept frames at its input, reads one gate per stage off the policy, calls
+twins under their own names, and runs what has no packed form in dense regions.
+"""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import fx, nn
 
-from ..packed.module_tree import replace_module
-from ..packed.packing import Packing, pack_frames, restore_order
-from ..packed.regions import DenseRegion, Region, time_mixing
+from ..packed.module_tree import graph_over, with_modules
+from ..packed.packing import Packing, pack_frames, restore_order, stage_gate
+from ..packed.regions import DenseRegion, paths_with_twins
 from ..packed.segments import Segments
-from ..packed.twins import make_twin, stage_gate
 from ..plan import StagePlan
 from .analysis import PACKED, TimeAnalysis
 from .checkpoints import checkpointed, subgraph, tagged
@@ -22,30 +24,41 @@ from .regions import RegionMap
 
 
 def rewrite(
-    root: nn.Module, source: fx.Graph, found: TimeAnalysis, plan: StagePlan
+    root: nn.Module, source: fx.Graph, analysis: TimeAnalysis, plan: StagePlan
 ) -> fx.GraphModule:
-    """``source`` (clips -> scores) as a graph (clips, policy) -> scores that computes what the
-    policy keeps. ``swap_twins`` has been called on ``root``."""
-    return _Rewrite(root, source, found, plan).run()
+    """Write a program that computes what a policy keeps.
+
+    Args:
+        root: the model, with twins in place of the modules that mix time.
+        source: the model's own program, clips -> scores; it is not changed.
+        analysis: of ``source``.
+        plan: what a policy decides.
+
+    Returns:
+        (clips, policy) -> scores; its children are those of ``root``, and its dense regions.
+    """
+    writer = _Writer(root, source, analysis, plan)
+    for node in source.nodes:
+        writer.emit(node)
+    holder = with_modules(root, writer.regions)
+    extra = {**writer.regions, **checkpointed(holder, writer.graph)}
+    # The containers are the model's own: names, train() and frozen stages stay what they were.
+    module = graph_over(root, writer.graph, "AdaptiveGraph", extra)
+    module.graph.lint()
+    return module
 
 
-def swap_twins(root: nn.Module, paths: Iterable[str]) -> None:
-    """Put twins in place of modules that mix time, under their own names."""
-    originals = {path: root.get_submodule(path) for path in paths}
-    twins = {id(module): make_twin(module) for module in originals.values()}
-    for path, module in originals.items():  # a module may have several names
-        replace_module(root, path, twins[id(module)])
+class _Writer:
+    """Writes the nodes of the new graph, one for each of the old one or for each region."""
 
-
-class _Rewrite:
-    def __init__(self, root: nn.Module, source: fx.Graph, found: TimeAnalysis, plan: StagePlan):
-        self.root, self.source, self.found = root, source, found
-        self.site_stage = {site: k for k, stage in enumerate(plan.stages) for site in stage.sites}
+    def __init__(self, root: nn.Module, source: fx.Graph, analysis: TimeAnalysis, plan: StagePlan):
+        self.root, self.analysis = root, analysis
+        self.stage_of = {site: k for k, stage in enumerate(plan.stages) for site in stage.sites}
         self.graph = fx.Graph()
-        self.new: dict[fx.Node, Any] = {}
-        self.regions = RegionMap(source, found)
-        self.parts: dict[str, Region] = {}
-        self.emitted: set[int] = set()
+        self.new: dict[fx.Node, fx.Node] = {}  # node of the source -> node of the new graph
+        self.region_map = RegionMap(source, analysis)
+        self.regions: dict[str, DenseRegion] = {}  # by their names in the new program
+        self.emitted: set[int] = set()  # numbers of the regions that are written
         clips = self.graph.placeholder("clips")
         policy = self.graph.placeholder("policy")
         self.packing = self._call("packing", Packing.of, policy)
@@ -55,26 +68,46 @@ class _Rewrite:
             self._call(f"gate_{stage.name}", stage_gate, self.packing, k)
             for k, stage in enumerate(plan.stages)
         ]
+        # lengths of a value -> the node that holds its clip table
         self.tables = {(None, *range(1, plan.num_frames + 1)): self.segments}
 
-    def run(self) -> fx.GraphModule:
-        for node in self.source.nodes:
-            self._emit(node)
-        holder = _Holder(self.root, self.parts)
-        self.parts.update(checkpointed(holder, self.graph))
-        holder._modules.update(self.parts)
-        module = fx.GraphModule(holder, self.graph, class_name="AdaptiveGraph")
-        # The containers are the model's own: names, train() overrides and frozen stages stay what they were.
-        module._modules = {**self.root._modules, **self.parts}
-        module.graph.lint()
-        return module
+    def emit(self, node: fx.Node) -> None:
+        """Write what stands for ``node``, unless that is done; those before it are written."""
+        if node in self.new or node in self.region_map.size_nodes:
+            return
+        if node in self.region_map.of:
+            region = self.region_map.of[node]
+            if region not in self.emitted:
+                self.emitted.add(region)
+                self._emit_region(region)
+        elif node.op == "placeholder":
+            self.new[node] = self.rows
+        elif node.op == "output":
+            self.new[node] = self.graph.output(fx.map_arg(node.args[0], self._restored))
+        elif node in self.analysis.axis_moves:
+            self.new[node] = tagged(self._axis_move(node), node)
+        elif node in self.analysis.time_mixing_nodes:
+            self.new[node] = tagged(self._twin_call(node), node)
+        else:
+            values = {source: self._value(source) for source in node.all_input_nodes}
+            if node in self.analysis.broadcast_nodes:
+                per_clip = [source for source in values if self._kind(source) == "clips"]
+                values.update({source: self._per_frame(source, node) for source in per_clip})
+            self.new[node] = self.graph.node_copy(node, values.__getitem__)
 
-    def _call(self, name: str, function, *args, **kwargs) -> fx.Node:
-        return self.graph.create_node("call_function", function, args, kwargs, name=name)
+    def _value(self, node: fx.Node) -> fx.Node:
+        self.emit(node)
+        return self.new[node]
+
+    def _call(self, name: str, function: Callable, *args: Any) -> fx.Node:
+        return self.graph.create_node("call_function", function, args, {}, name=name)
+
+    def _kind(self, node: fx.Node) -> str:
+        return self.analysis.layouts[node].kind
 
     def _table(self, node: fx.Node) -> fx.Node:
         """The node that holds the clip table of a packed value."""
-        lengths = self.found.layouts[node].lengths
+        lengths = self.analysis.layouts[node].lengths
         if lengths not in self.tables:
             with self.graph.inserting_after(self.segments):
                 self.tables[lengths] = self._call(
@@ -82,108 +115,63 @@ class _Rewrite:
                 )
         return self.tables[lengths]
 
-    def _emit(self, node: fx.Node) -> Any:
-        if node in self.new:
-            return self.new[node]
-        if node.op == "placeholder":
-            self.new[node] = self.rows
-        elif node in self.regions.of:
-            region = self.regions.of[node]
-            if region not in self.emitted:
-                self.emitted.add(region)
-                self._emit_region(region)
-        elif node in self.regions.size_nodes:
-            return None
-        elif node.op == "output":
-            self.new[node] = self.graph.output(fx.map_arg(node.args[0], self._restored))
-        elif node in self.found.axis_moves:
-            self.new[node] = tagged(self._move(node), node)
-        elif node in self.found.time_mixing_nodes:
-            (source,) = node.args
-            gate = self.site_stage.get(str(node.target))
-            extra = () if gate is None else (self.gates[gate],)
-            self.new[node] = self._copy(node, self._emit(source), self._table(source), *extra)
-        else:
-            values = {source: self._emit(source) for source in node.all_input_nodes}
-            if node in self.found.broadcast_nodes:
-                values.update(
-                    {s: self._spread(s, node) for s in values if self._kind(s) == "clips"}
-                )
-            self.new[node] = self.graph.node_copy(node, values.__getitem__)
-        return self.new.get(node)
-
-    def _move(self, node: fx.Node) -> fx.Node:
-        (source,) = (n for n in node.all_input_nodes if n in self.found.tensors)
-        value, how = self._emit(source), self.found.axis_moves[node]
-        if how == "permute":
+    def _axis_move(self, node: fx.Node) -> fx.Node:
+        (source,) = (n for n in node.all_input_nodes if n in self.analysis.tensors)
+        value, move = self._value(source), self.analysis.axis_moves[node]
+        if move == "permute":
             return self.graph.node_copy(node, lambda _: value)
-        if how == "fold":
+        if move == "fold":
             return self._call(node.name, torch.flatten, value, 0, 1)
-        return self._call(node.name, torch.unsqueeze, value, 1) if how == "unfold" else value
+        return self._call(node.name, torch.unsqueeze, value, 1) if move == "unfold" else value
 
-    def _kind(self, node: fx.Node) -> str:
-        return self.found.layouts[node].kind
+    def _twin_call(self, node: fx.Node) -> fx.Node:
+        (source,) = node.all_input_nodes
+        args = [self._value(source), self._table(source)]
+        if node.target in self.stage_of:
+            args.append(self.gates[self.stage_of[str(node.target)]])
+        return self.graph.create_node(node.op, node.target, tuple(args), {}, node.name, node.type)
 
-    def _spread(self, source: fx.Node, node: fx.Node) -> fx.Node:
+    def _per_frame(self, source: fx.Node, node: fx.Node) -> fx.Node:
+        """A value per clip, repeated for the frames with which ``node`` joins it."""
         table = self._table(next(n for n in node.all_input_nodes if self._kind(n) == "frames"))
-        spread = self._call(
-            f"{source.name}_spread", Segments.repeat_per_frame, table, self.new[source]
-        )
-        return tagged(spread, node)
-
-    def _copy(self, node: fx.Node, *args) -> fx.Node:
-        copied = self.graph.create_node(node.op, node.target, args, {}, node.name, node.type)
-        return tagged(copied, node)
+        name = f"{source.name}_per_frame"
+        return tagged(self._call(name, Segments.repeat_per_frame, table, self.new[source]), node)
 
     def _restored(self, node: fx.Node) -> fx.Node:
-        value = self._emit(node)
-        if self.found.layouts[node].kind == "const":
+        """A value of the output, with the clips in the order of the batch."""
+        value = self._value(node)
+        if self._kind(node) == "const":
             return value
         return self._call("scores", restore_order, value, self.packing)
 
     def _emit_region(self, region: int) -> None:
-        nodes, inputs, outputs = self.regions.parts(region)
-        values = [self._emit(node) for node in inputs]
-        kinds = [self.found.layouts[node].kind for node in inputs]
+        nodes, inputs, outputs = self.region_map.nodes_of(region)
+        values = [self._value(node) for node in inputs]
+        kinds = [self._kind(node) for node in inputs]
+        made = [self._kind(node) for node in outputs]
         tables = [
             self._table(node) if kind in PACKED else self.segments
             for node, kind in zip(inputs, kinds)
         ]
         body = subgraph(nodes, inputs, outputs)
-        name = f"dense_region_{len(self.parts)}"
-        region_paths = time_mixing(self.root, body)
-        stages = sorted({self.site_stage[path] for path in region_paths if path in self.site_stage})
-        made = [self._kind(node) for node in outputs]
+        twin_paths = paths_with_twins(self.root, body)
+        stage_of = {path: self.stage_of[path] for path in twin_paths if path in self.stage_of}
+        stages = sorted(set(stage_of.values()))
         if "dense" in (*kinds, *made):
             stages = list(range(len(self.gates)))
-        self.parts[name] = DenseRegion(
+        name = f"dense_region_{len(self.regions)}"
+        self.regions[name] = DenseRegion(
             self.root,
             body,
             inputs=kinds,
             outputs=made,
-            mixing=region_paths,
-            sites={
-                path: stages.index(self.site_stage[path])
-                for path in region_paths
-                if path in self.site_stage
-            },
-            windows=self.found.windows,
+            twin_paths=twin_paths,
+            sites={path: stages.index(stage) for path, stage in stage_of.items()},
+            windows=self.analysis.windows,
         )
         gates = tuple(self.gates[k] for k in stages)
-        result = self.graph.create_node(
-            "call_module", name, (self.segments, tuple(values), tuple(tables), gates), {}, name
-        )
-        tagged(result, *nodes)
+        args = (self.segments, tuple(values), tuple(tables), gates)
+        result = tagged(self.graph.create_node("call_module", name, args, {}, name), *nodes)
         for index, node in enumerate(outputs):
             item = self.graph.call_function(operator.getitem, (result, index))
             self.new[node] = tagged(item, *nodes)
-
-
-class _Holder(nn.Module):
-    """The model's modules and the parts of its program under one root, to look names up in."""
-
-    def __init__(self, root: nn.Module, parts: dict[str, Region]):
-        super().__init__()
-        self.__dict__.update({k: v for k, v in root.__dict__.items() if k not in self.__dict__})
-        self._parameters, self._buffers = root._parameters, root._buffers
-        self._modules = {**root._modules, **parts}

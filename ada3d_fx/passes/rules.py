@@ -1,7 +1,7 @@
 """What single operations do to time: tables, one row per kind of operation.
 
-A rule gives ROWWISE (runs on packed rows unchanged), MIXES (needs a twin), or None: not known, so
-it runs densely on the clips of each run, which is always right.
+A rule gives ROWWISE (it runs on packed rows unchanged), MIXES (it needs a twin), or None: it is not
+known, so it runs densely on the clips of each run, which is always right.
 """
 
 from __future__ import annotations

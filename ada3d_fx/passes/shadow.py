@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch.utils.checkpoint
+import torch
 from torch import nn
 
 
 def set_mode(root: nn.Module, training: bool) -> None:
-    """Evaluation everywhere, or training as the model's own train() leaves it (frozen stages)."""
+    """Set evaluation everywhere, or training as the model's own ``train()`` leaves it.
+
+    Frozen stages stay in evaluation then.
+    """
     # not eval(): some models' train() returns nothing, or sets flags back
     for module in root.modules():
         module.training = training
@@ -22,7 +25,10 @@ def set_mode(root: nn.Module, training: bool) -> None:
 
 @contextmanager
 def left_as_it_was(root: nn.Module) -> Iterator[None]:
-    """Undo what running the model's own code does to it: modes, gradients, modules made on the way."""
+    """Undo what running the model's own code does to it: modes, gradients, attributes, modules.
+
+    Tensors that torch.fx keeps on the root as constants stay.
+    """
     kept = [(m, dict(m.__dict__), dict(m._modules)) for m in root.modules()]
     gradients = [(p, p.requires_grad) for p in root.parameters()]
     try:
@@ -39,14 +45,14 @@ def left_as_it_was(root: nn.Module) -> Iterator[None]:
 
 
 def shadow_of(module: nn.Module) -> nn.Module:
-    """A copy of ``module`` on the meta device, in evaluation mode: shapes without arithmetic."""
+    """Copy ``module`` to the meta device, in evaluation mode: shapes without arithmetic."""
     shadow = copy.deepcopy(module).to("meta")
     set_mode(shadow, training=False)
     return shadow
 
 
-def shadow_call(module: nn.Module, args: tuple, kwargs: dict) -> Any:
-    """``module(*args)`` on the meta device, where BatchNorm takes 5 ms for nothing."""
+def shadow_call(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Any:
+    """Call a module on the meta device, where BatchNorm would take 5 ms for nothing."""
     if isinstance(module, nn.BatchNorm3d) and len(args) == 1:
         (x,) = args
         if x.ndim == 5 and x.shape[1] == module.num_features:
@@ -55,6 +61,6 @@ def shadow_call(module: nn.Module, args: tuple, kwargs: dict) -> Any:
 
 
 def dtype_of(module: nn.Module) -> torch.dtype:
-    """The floating dtype of a module's first parameter or buffer (float32 if it has none)."""
+    """Return the floating dtype of a module's first parameter or buffer; float32 if it has none."""
     tensors = [*module.parameters(), *module.buffers()]
     return next((t.dtype for t in tensors if t.is_floating_point()), torch.float32)

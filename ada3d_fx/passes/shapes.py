@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,37 +12,87 @@ from torch import Tensor, fx, nn
 
 from ..errors import Reason
 from ..packed.windows import fit_window
+from .analysis import Lengths
+from .program import module_path
 from .shadow import dtype_of, shadow_call
-from .trace import module_path
 
-Shapes = dict[Any, Any]  # of nodes, None where they are no tensors; of the inputs of pools, by path
+Shape = tuple[int, ...]
+ShapeCache = dict[tuple[str, str], Any]  # module path, shapes that it takes -> what it gives
 
 
-class _Shapes(fx.Interpreter):
-    """Runs a graph on clips of the meta device, windows fitted to short ones, and keeps every
-    value's shape."""
+@dataclass(eq=False)
+class Shapes:
+    """The shapes that one run of a graph makes."""
 
-    def __init__(self, shadow: nn.Module, graph: fx.Graph, known: dict):
+    values: dict[fx.Node, Shape | None] = field(default_factory=dict)  # None: it is no tensor
+    inputs: dict[str, Shape] = field(default_factory=dict)  # of modules that take [N, C, T, H, W]
+
+    def of(self, node: fx.Node) -> Shape:
+        """Return the shape of a node that has one."""
+        shape = self.values[node]
+        assert shape is not None, node
+        return shape
+
+
+@dataclass(frozen=True, eq=False)
+class ShapeTable:
+    """The shapes of a graph for clips of every length that it takes."""
+
+    num_frames: int  # T
+    of_length: dict[int, Shapes]  # of two clips of each valid length
+    invalid_lengths: dict[int, Reason]  # why clips cannot have the others
+    # of three clips of T frames: an axis that grew from 2 to 3 is that of the clips, while another
+    # axis of size 2 stays
+    shapes_of_three_clips: Shapes
+    resolutions: dict[str, Shape]  # path of a 3D convolution -> the (H, W) that it makes
+
+    def frames_of(self, node: fx.Node) -> Lengths:
+        """Return the size of a value's axis 2 for a clip of each number of frames."""
+        return self._by_length(lambda shapes: shapes.of(node)[2])
+
+    def input_frames_of(self, path: str) -> Lengths:
+        """Return the frames that a module takes for a clip of each number of frames."""
+        return self._by_length(lambda shapes: shapes.inputs[path][2])
+
+    def _by_length(self, read: Callable[[Shapes], int]) -> Lengths:
+        lengths = range(1, self.num_frames + 1)
+        return (None, *(read(self.of_length[n]) if n in self.of_length else None for n in lengths))
+
+
+class ShapeInterpreter(fx.Interpreter):
+    """Runs a graph on clips of the meta device, and keeps every value's shape.
+
+    The windows of pools are fitted to short clips.
+
+    Args:
+        shadow: the graph's model on the meta device.
+        graph: clips -> scores.
+        shape_cache: what modules gave for inputs of the same shapes; it is filled.
+    """
+
+    def __init__(self, shadow: nn.Module, graph: fx.Graph, shape_cache: ShapeCache):
         super().__init__(shadow, graph=graph)
-        self.known = known  # what modules give, by their path and the shapes they take
-        self.shapes: dict[Any, Any] = {}  # of nodes; of the inputs of pools by path
-        self.at: fx.Node | None = None
+        self.shape_cache = shape_cache
+        self.shapes = Shapes()
+        self.at: fx.Node | None = None  # the node that runs, or the one that failed
 
     def run_node(self, n: fx.Node) -> Any:
+        """Run a node and note its shape."""
         self.at = n
         value = super().run_node(n)
-        self.shapes[n] = tuple(value.shape) if isinstance(value, Tensor) else None
+        self.shapes.values[n] = tuple(value.shape) if isinstance(value, Tensor) else None
         return value
 
-    def call_module(self, target, args, kwargs):
+    def call_module(self, target: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+        """Run a module, or look its result up."""
         module = self.fetch_attr(target)
         if args and isinstance(args[0], Tensor) and args[0].ndim == 5:
-            self.shapes[target] = tuple(args[0].shape)
+            self.shapes.inputs[target] = tuple(args[0].shape)
             module = fit_window(module, args[0].shape[2])
         key = (target, repr(_shapes_in((args, kwargs))))
-        if key not in self.known:
-            self.known[key] = shadow_call(module, args, kwargs)
-        return self.known[key]
+        if key not in self.shape_cache:
+            self.shape_cache[key] = shadow_call(module, args, kwargs)
+        return self.shape_cache[key]
 
 
 def _shapes_in(values: Any) -> Any:
@@ -52,6 +103,7 @@ def _shapes_in(values: Any) -> Any:
     return {k: _shapes_in(v) for k, v in values.items()} if isinstance(values, dict) else values
 
 
+# What a model's own code raises on clips that it cannot take.
 _SHAPE_FAILURES = (
     *(RuntimeError, ValueError, TypeError, AssertionError),
     *(IndexError, AttributeError, KeyError, NotImplementedError),
@@ -61,33 +113,81 @@ _SHAPE_FAILURES = (
 def shapes_of(
     graph: fx.Graph,
     shadow: nn.Module,
-    clip_shape: Sequence[int],
-    known: dict,
-    clips: int,
-    length: int,
+    clips_shape: Sequence[int],
+    shape_cache: ShapeCache,
 ) -> Shapes | Reason:
-    """The shape of every value for so many clips of so many frames, or why it fails on them.
+    """Find the shape of every value for clips of one shape, or why the graph fails on them.
 
-    ``shadow``: the graph's model on the meta device; ``known``: a dict to keep its modules' shapes
-    in.
+    Args:
+        graph: clips -> scores.
+        shadow: the graph's model on the meta device.
+        clips_shape: (N, C, T, H, W).
+        shape_cache: see `ShapeInterpreter`.
     """
-    interpreter = _Shapes(shadow, graph, known)
-    channels, _, *size = clip_shape
+    interpreter = ShapeInterpreter(shadow, graph, shape_cache)
     with torch.device("meta"), torch.no_grad():
         try:
-            interpreter.run(torch.empty(clips, channels, length, *size, dtype=dtype_of(shadow)))
+            interpreter.run(torch.empty(*clips_shape, dtype=dtype_of(shadow)))
         except _SHAPE_FAILURES as error:
             where = module_path(interpreter.at) if interpreter.at is not None else "input"
             message = str(error).strip().split("\n")[0]
-            shape = f"[N, {channels}, {length}, {', '.join(map(str, size))}]"
+            shape = f"[N, {', '.join(map(str, clips_shape[1:]))}]"
             return Reason(where, f"fails on clips {shape}: {message}")
     return interpreter.shapes
 
 
+def shape_table(
+    graph: fx.Graph, shadow: nn.Module, clip_shape: Sequence[int], shape_cache: ShapeCache
+) -> ShapeTable | Reason:
+    """Find the shapes for clips of every length up to T, or why those of T frames fail.
+
+    Args:
+        graph: clips -> scores.
+        shadow: the graph's model on the meta device.
+        clip_shape: (C, T, H, W).
+        shape_cache: see `ShapeInterpreter`.
+    """
+    channels, num_frames, *size = clip_shape
+
+    def of(clips: int, length: int) -> Shapes | Reason:
+        return shapes_of(graph, shadow, (clips, channels, length, *size), shape_cache)
+
+    results = {length: of(2, length) for length in range(1, num_frames + 1)}
+    full = results[num_frames]
+    if isinstance(full, Reason):
+        return full
+    with _resolutions(shadow) as sizes:
+        three = of(3, num_frames)
+    if isinstance(three, Reason):
+        return three
+    table = ShapeTable(num_frames, {}, {}, three, sizes)
+    for length, shapes in results.items():
+        reason = shapes if isinstance(shapes, Reason) else _unlike(shapes, full, graph, length)
+        if isinstance(reason, Reason):
+            table.invalid_lengths[length] = reason
+        elif not isinstance(shapes, Reason):
+            table.of_length[length] = shapes
+    return table
+
+
+def _unlike(shapes: Shapes, full: Shapes, graph: fx.Graph, length: int) -> Reason | None:
+    """Why clips of a length at which the model runs do not give one score per clip and class.
+
+    So it is where a fixed number of frames is cut out of the batch.
+    """
+    (output,) = (node for node in graph.nodes if node.op == "output")
+    for node in output.all_input_nodes:
+        if shapes.values[node] != full.values[node]:
+            got, wanted = list(shapes.values[node] or ()), list(full.values[node] or ())
+            why = f"of {length} frames, 2 clips give scores {got} instead of {wanted}"
+            return Reason(module_path(node), why)
+    return None
+
+
 @contextmanager
-def resolutions(shadow: nn.Module) -> Iterator[dict[str, tuple[int, ...]]]:
-    """Collects (H, W) of what each 3D convolution makes, inside modules kept whole too."""
-    sizes: dict[str, tuple[int, ...]] = {}
+def _resolutions(shadow: nn.Module) -> Iterator[dict[str, Shape]]:
+    """Collect (H, W) of what each 3D convolution makes, inside modules kept whole too."""
+    sizes: dict[str, Shape] = {}
     hooks = [
         part.register_forward_hook(
             lambda _, __, out, path=path: sizes.update({path: out.shape[3:]})
@@ -98,30 +198,3 @@ def resolutions(shadow: nn.Module) -> Iterator[dict[str, tuple[int, ...]]]:
     yield sizes
     for hook in hooks:
         hook.remove()
-
-
-def shapes_by_length(
-    graph: fx.Graph, shadow: nn.Module, clip_shape: Sequence[int], known: dict
-) -> dict[int, Shapes | Reason]:
-    """`shapes_of` two clips of every length up to ``clip_shape[1]``, or why such clips give no
-    scores as the longest do."""
-    by_length = {
-        n: shapes_of(graph, shadow, clip_shape, known, 2, n) for n in range(1, clip_shape[1] + 1)
-    }
-    if not isinstance(by_length[clip_shape[1]], Reason):
-        _compare_outputs(graph, by_length)
-    return by_length
-
-
-def _compare_outputs(graph: fx.Graph, by_length: dict[int, Any]) -> None:
-    """Lengths at which the model runs but gives other than one score per clip and class (as where a
-    fixed number of frames is cut out of the batch) become reasons."""
-    full = by_length[max(by_length)]
-    (output,) = (node for node in graph.nodes if node.op == "output")
-    for length, shapes in by_length.items():
-        for node in output.all_input_nodes if not isinstance(shapes, Reason) else ():
-            if shapes[node] != full[node]:
-                got, wanted = list(shapes[node] or ()), list(full[node] or ())
-                why = f"of {length} frames, 2 clips give scores {got} instead of {wanted}"
-                by_length[length] = Reason(module_path(node), why)
-                break

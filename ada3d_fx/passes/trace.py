@@ -1,30 +1,23 @@
-"""Model -> fx graph from clips to scores, whose nodes keep their module paths; the table of leaves,
-each with its reason."""
+"""Model -> fx graph from clips to scores, whose nodes keep their module paths."""
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import Any
 
+import torch
 import torch.utils.checkpoint
 from torch import fx, nn
 
 from ..errors import Reason, UnsupportedModel
 from .model import model_name
+from .program import Program, drop_unused
 from .shadow import dtype_of, left_as_it_was, set_mode, shadow_call
+from .whole import is_known
 
-# Modules kept whole because their forward only guards against empty inputs around a torch.nn forward that we know.
-# Everything else outside torch.nn is traced through. Row: defining module -> reason.
-LEAF_PACKAGES = {
-    "torch.nn.": "torch.nn modules are the vocabulary of the rules in stages.py",
-    "mmcv.cnn.bricks.wrappers": "torch.nn modules with a guard for empty inputs under torch < 1.5",
-    "mmcv.cnn.bricks.activation": "element-wise activations",
-}
-
-
+# What torch.utils.checkpoint.checkpoint takes for itself; all else goes to the function.
 _CHECKPOINT_OPTIONS = (
     "use_reentrant",
     "preserve_rng_state",
@@ -35,11 +28,50 @@ _CHECKPOINT_OPTIONS = (
 )
 
 
-def is_known(module: nn.Module) -> bool:
-    """Whether what ``module`` computes is what its torch.nn class does: a subclass of BatchNorm3d that
-    only checks its input is a BatchNorm3d, a Conv3d that standardises its weights is not."""
-    own = [type(module).forward, getattr(type(module), "_conv_forward", None)]
-    return all(f"{f.__module__}.".startswith(tuple(LEAF_PACKAGES)) for f in own if f is not None)
+def trace(root: nn.Module, shadow: nn.Module, clip_shape: Sequence[int]) -> list[Program]:
+    """Trace ``root`` in evaluation and in training.
+
+    Args:
+        root: a module from clips to scores; it is left as it was.
+        shadow: ``root`` on the meta device, for the shapes of clips [2, *clip_shape].
+        clip_shape: (C, T, H, W).
+
+    Returns:
+        The program in evaluation, and the one in training where it differs.
+
+    Raises:
+        UnsupportedModel: the root itself cannot be traced.
+    """
+    evaluation, training = (_trace(root, shadow, clip_shape, mode) for mode in (False, True))
+    return [evaluation] if evaluation.agrees_with(training) else [evaluation, training]
+
+
+def _trace(
+    root: nn.Module, shadow: nn.Module, clip_shape: Sequence[int], training: bool
+) -> Program:
+    tracer = _Tracer(shadow, clip_shape, training)
+    if training and hasattr(root, "forward_in_training"):
+        tracer.traced_func_name = "forward_in_training"
+    with left_as_it_was(root), _checkpointing_by(tracer.checkpoint):
+        set_mode(root, training)
+        try:
+            graph = tracer.trace(root)
+        except Exception as error:
+            name = model_name(root)
+            reason = Reason(name, f"cannot be traced by torch.fx: {error}")
+            raise UnsupportedModel(name, [reason]) from error
+    drop_unused(graph)
+    return Program(graph, tracer.untraceable)
+
+
+@contextmanager
+def _checkpointing_by(function: Callable) -> Iterator[None]:
+    original = torch.utils.checkpoint.checkpoint
+    torch.utils.checkpoint.checkpoint = function
+    try:
+        yield
+    finally:
+        torch.utils.checkpoint.checkpoint = original
 
 
 class _Proxy(fx.Proxy):
@@ -62,8 +94,13 @@ class _Proxy(fx.Proxy):
 
 
 class _Tracer(fx.Tracer):
-    """fx's tracer, with leaves from the table, and modules that cannot be traced as leaves with
-    their reason."""
+    """fx's tracer, which keeps whole what the table names and what it cannot trace.
+
+    Args:
+        shadow: the model on the meta device.
+        clip_shape: (C, T, H, W).
+        training: whether training is traced.
+    """
 
     def __init__(self, shadow: nn.Module, clip_shape: Sequence[int], training: bool) -> None:
         super().__init__()
@@ -100,7 +137,7 @@ class _Tracer(fx.Tracer):
         )
 
     def _fake(self, node: fx.Node) -> Any:
-        """The value of a node for clips on the meta device; an exception where it has none."""
+        """The value of a node for clips on the meta device; it raises where there is none."""
         args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: n.meta["fake"])
         if node.op == "placeholder":
             return torch.empty(2, *self.clip_shape, dtype=dtype_of(self.shadow))
@@ -130,7 +167,7 @@ class _Tracer(fx.Tracer):
             return self.create_proxy("call_module", path, args, kwargs)
 
     def checkpoint(self, function: Callable, *args: Any, **options: Any) -> Any:
-        """Stands in for torch.utils.checkpoint.checkpoint: runs through, and marks the nodes."""
+        """Run the function, and mark its nodes; in the place of torch.utils.checkpoint's."""
         options = {k: v for k, v in options.items() if k not in _CHECKPOINT_OPTIONS}
         if self._inside_checkpoint is not None:
             return function(*args, **options)
@@ -146,79 +183,3 @@ class _Tracer(fx.Tracer):
         start = nodes.index(mark) + 1 if mark is not None else 0
         for node in reversed(nodes[start:]):
             self.graph.erase_node(node)
-
-
-@dataclass(frozen=True, eq=False)
-class Program:
-    """One traced forward: its graph, and the modules in it that could not be traced."""
-
-    graph: fx.Graph
-    untraceable: list[Reason]
-
-
-def trace(root: nn.Module, shadow: nn.Module, clip_shape: Sequence[int]) -> tuple[Program, Program]:
-    """``root``'s program in evaluation and in training; the same object where they do not differ.
-
-    ``shadow``: ``root`` on the meta device, for the shapes of clips [2, *clip_shape].
-
-    Raises:
-        UnsupportedModel: the root itself cannot be traced.
-    """
-    programs = []
-    for training in (False, True):
-        with left_as_it_was(root):
-            set_mode(root, training)
-            tracer = _Tracer(shadow, clip_shape, training)
-            with _checkpointing_by(tracer.checkpoint):
-                try:
-                    if training and hasattr(root, "forward_in_training"):
-                        tracer.traced_func_name = "forward_in_training"
-                    graph = tracer.trace(root)
-                except Exception as error:
-                    name = model_name(root)
-                    reason = Reason(name, f"cannot be traced by torch.fx: {error}")
-                    raise UnsupportedModel(name, [reason]) from error
-        _drop_unused(graph)
-        programs.append(Program(graph, tracer.untraceable))
-    evaluation, training = programs
-    return evaluation, evaluation if _agree(evaluation.graph, training.graph) else training
-
-
-@contextmanager
-def _checkpointing_by(function: Callable) -> Iterator[None]:
-    original = torch.utils.checkpoint.checkpoint
-    torch.utils.checkpoint.checkpoint = function
-    try:
-        yield
-    finally:
-        torch.utils.checkpoint.checkpoint = original
-
-
-def _agree(one: fx.Graph, other: fx.Graph) -> bool:
-    def lines(graph: fx.Graph) -> list:
-        return [(node.format_node(), node.meta.get("checkpoint")) for node in graph.nodes]
-
-    return lines(one) == lines(other)
-
-
-def _drop_unused(graph: fx.Graph) -> None:
-    for node in reversed(graph.nodes):
-        if not node.users and node.op not in ("placeholder", "output") and not _in_place(node):
-            graph.erase_node(node)
-
-
-def _in_place(node: fx.Node) -> bool:
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    method = node.op == "call_method" and name.endswith("_") and not name.endswith("__")
-    return method or (
-        node.op == "call_function" and name.startswith("i") and hasattr(operator, name)
-    )
-
-
-def module_path(node: fx.Node) -> str:
-    """The path of the module in whose forward ``node`` was made, as ``named_modules`` has it."""
-    if node.op == "call_module":
-        return str(node.target)
-    stack = node.meta.get("nn_module_stack") or {}
-    paths = [path for path, _ in stack.values()]
-    return paths[-1] if paths and paths[-1] else node.name

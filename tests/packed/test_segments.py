@@ -52,7 +52,7 @@ def test_pack_holds_the_kept_frames_in_order_and_clips_come_back_in_the_batchs_o
     expected = torch.cat([clips[i].transpose(0, 1)[frames[i]] for i in packing.order])
     assert torch.equal(rows[:, :, 0], expected)
     for k in range(2):
-        assert packing.gates[k] == tuple(bool(stages[i, k]) for i in packing.order)
+        assert packing.gates[k].on == tuple(bool(stages[i, k]) for i in packing.order)
     names = torch.arange(5)
     assert torch.equal(restore_order(names[list(packing.order)], packing), names)
 
@@ -60,16 +60,16 @@ def test_pack_holds_the_kept_frames_in_order_and_clips_come_back_in_the_batchs_o
 def test_a_full_pack_is_one_run_and_gathers_nothing():
     packing = Packing.of(Policy(torch.ones(3, 4).bool(), torch.ones(3, 2).bool()))
     assert packing.rows is None
-    assert [run.count for run in packing.segments.runs(packing.gates[0])] == [3]
+    assert [run.count for run in packing.segments.runs(packing.gates[0].on)] == [3]
 
 
 def test_equal_decisions_lie_side_by_side():
     policy = Policy(torch.ones(6, 4).bool(), torch.tensor([[1], [0], [1], [0], [1], [0]]).bool())
     packing = Packing.of(policy)
-    assert len(packing.segments.runs(packing.gates[0])) == 2
+    assert len(packing.segments.runs(packing.gates[0].on)) == 2
 
 
-def test_values_of_clips_spread_to_their_frames():
+def test_values_of_clips_are_repeated_for_their_frames():
     values = torch.arange(3.0).view(3, 1)
     assert Segments((2, 1, 3)).repeat_per_frame(values).flatten().tolist() == [0, 0, 1, 2, 2, 2]
     assert Segments((2, 2, 2)).repeat_per_frame(values).flatten().tolist() == [0, 0, 1, 1, 2, 2]

@@ -1,0 +1,75 @@
+"""The passes in their order: a model's scoring part -> the programs of an adaptive network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torch import fx, nn
+
+from ..packed.module_tree import with_modules
+from ..packed.twins import twin_of
+from ..plan import StagePlan
+from .fold import FoldedGraph
+from .group import Grouping
+from .layouts import analyse
+from .planning import make_plan
+from .rewrite import rewrite
+from .shadow import shadow_of
+from .trace import trace
+
+
+@dataclass(frozen=True, eq=False)
+class Conversion:
+    """What the passes make of a model."""
+
+    grouping: Grouping  # what one decision governs, as `convert` was asked
+    root: nn.Module  # the model, with twins in place of the modules that mix time
+    plan: StagePlan  # what can be decided
+    source: fx.Graph  # the model's own program in evaluation: clips -> scores
+    windows: dict[str, tuple[int | None, ...]]  # path of a pool -> its input's length by clip's
+    graph_module: fx.GraphModule  # the rewritten program: (clips, policy) -> scores
+    training_module: fx.GraphModule  # the one for training; the same object where they agree
+    folded: FoldedGraph  # the one for inference, BatchNorm folded into convolutions
+
+
+def run_passes(
+    root: nn.Module, clip_shape: tuple[int, int, int, int], grouping: Grouping
+) -> Conversion:
+    """Trace, analyse, plan, swap twins in, rewrite, fold.
+
+    Args:
+        root: a module from clips to scores, as `scoring_model` gives it. It is not changed, but its
+            modules become part of the result.
+        clip_shape: (C, T, H, W) of the clips for which the plan is made.
+        grouping: what one decision governs, see `convert`.
+
+    Raises:
+        UnsupportedModel: nothing can be decided, or the model cannot run on such clips.
+        Ada3DError: an unknown grouping.
+    """
+    shadow = shadow_of(root)
+    programs = trace(root, shadow, clip_shape)
+    shape_cache: dict = {}
+    analyses = [analyse(root, p.graph, shadow, clip_shape, shape_cache) for p in programs]
+    plan = make_plan(root, analyses, clip_shape, grouping, programs[0].untraceable)
+    mixing = {str(node.target) for a in analyses for node in a.time_mixing_nodes}
+    packed_root = with_twins(root, mixing)
+    rewritten = [rewrite(packed_root, p.graph, a, plan) for p, a in zip(programs, analyses)]
+    return Conversion(
+        grouping=grouping,
+        root=packed_root,
+        plan=plan,
+        source=programs[0].graph,
+        windows=analyses[0].windows,
+        graph_module=rewritten[0],
+        training_module=rewritten[-1],
+        folded=FoldedGraph(rewritten[0]),
+    )
+
+
+def with_twins(root: nn.Module, paths: Iterable[str]) -> nn.Module:
+    """Return ``root`` with twins in place of the modules at ``paths``, under all their names."""
+    twins = {module: twin_of(module) for module in map(root.get_submodule, paths)}
+    names = root.named_modules(remove_duplicate=False)
+    return with_modules(root, {path: twins[module] for path, module in names if module in twins})
