@@ -15,15 +15,21 @@ GREEDY = ("threshold", "count", "systematic")
 
 
 class PolicyDistribution:
-    """Independent Bernoulli decisions of N clips (eq. 1-3): one per frame unit and one per stage.
-
-    ``frame_logits`` [N, T/g], ``stage_logits`` [N, K]; m and n of eq. 1 are their sigmoids. Where
-    frames cannot be dropped (``frame_unit=None``), ``frame_logits`` is [N, 0], ``num_frames`` says
-    how many there are, and all are kept.
+    """Independent Bernoulli decisions of N clips: one per frame unit and one per stage (eq. 1-3).
 
     At least one unit is kept: a draw that drops all keeps its most probable one. ``log_prob`` is
     that of the policy as it is executed, so the probabilities of all executable policies sum to
     one.
+
+    Args:
+        frame_logits: [N, T / g]; their sigmoids are m of eq. 1. [N, 0] where frames cannot be
+            dropped.
+        stage_logits: [N, K]; their sigmoids are n of eq. 1.
+        frame_unit: g, frames per decision; None where frames cannot be dropped.
+        num_frames: T; needed where frames cannot be dropped.
+
+    Raises:
+        Ada3DError: frames cannot be dropped, and nothing says how many there are.
     """
 
     def __init__(
@@ -41,18 +47,22 @@ class PolicyDistribution:
 
     @property
     def frame_probs(self) -> Tensor:
-        """[N, T]: m of eq. 1."""
+        """The probability of keeping each frame, [N, T]: m of eq. 1."""
         if self.frame_unit is None:
             return self.stage_logits.new_ones(len(self), self.num_frames)
         return self.frame_logits.sigmoid().repeat_interleave(self.frame_unit, dim=1)
 
     @property
     def stage_probs(self) -> Tensor:
-        """[N, K]: n of eq. 1."""
+        """The probability of each stage's temporal extent, [N, K]: n of eq. 1."""
         return self.stage_logits.sigmoid()
 
     def sample(self, generator: torch.Generator | None = None) -> Policy:
-        """u, v drawn from eq. 2-3."""
+        """Draw a policy: u of eq. 2 and v of eq. 3.
+
+        Args:
+            generator: of the logits' device; None is torch's own.
+        """
 
         def draw(logits: Tensor) -> Tensor:
             probs = logits.detach().float().sigmoid()
@@ -61,13 +71,16 @@ class PolicyDistribution:
         return self._policy(draw(self.frame_logits), draw(self.stage_logits))
 
     def mode(self, threshold: float = 0.5, greedy: str = "threshold") -> Policy:
-        """The greedy policy of test time.
+        """Choose the greedy policy of test time.
 
-        ``greedy='threshold'``, the paper's: what is more probable than ``threshold``.
-        ``'count'``: as many units of frames as a draw keeps on average, the most probable ones.
-        Where frames are alike, all their probabilities lie on one side of a threshold, so that a
-        small step turns all frames on or off; their number does not jump. ``threshold`` above 0.5
-        makes all policies cheaper, below it dearer: it is taken from the logits.
+        Args:
+            threshold: above 0.5 it makes all policies cheaper, below 0.5 dearer: its logit is taken
+                from all logits first.
+            greedy: how frames are chosen; a stage is on if it is more probable than ``threshold``.
+                'threshold', the paper's: the units more probable than ``threshold``. 'count': the
+                most probable units, as many as a draw keeps on average; where frames are alike, a
+                small step moves all of them over a threshold, but their number does not jump.
+                'systematic': as many, but at even distances where frames are alike.
 
         Raises:
             Ada3DError: another way, or a threshold outside (0, 1).
@@ -87,20 +100,28 @@ class PolicyDistribution:
         if greedy == "count":
             rank = units.argsort(dim=1, descending=True, stable=True).argsort(1)
             return self._policy(rank < kept, stages > 0)
-        # points one apart, as far from the start as from the end; no frame is as long as two
+        # Systematic sampling: `kept` equally spaced points on the cumulated probabilities, centred;
+        # keep each frame whose interval contains one. (A probability is at most 1, so none has two.)
         points = (passed - (total - kept + 1) / 2).floor().add(1).clamp(min=0).minimum(kept)
         return self._policy(points.diff(dim=1, prepend=torch.zeros_like(total)) > 0, stages > 0)
 
     def straight_through(self, policy: Policy) -> Policy:
-        """``policy`` with gates whose gradient is that of the probabilities (Bengio et al., 2013):
-        what is executed is the hard decision, what is differentiated the soft one."""
+        """Return ``policy`` with gates whose gradient is that of the probabilities.
+
+        What is executed is the hard decision, what is differentiated is the probability (Bengio et
+        al., 2013).
+        """
         probs = (self.frame_probs, self.stage_probs)
         hard = (policy.frames, policy.stages)
         gates = [bits.to(prob) + (prob - prob.detach()) for bits, prob in zip(hard, probs)]
         return Policy(*hard, (gates[0], gates[1]))
 
     def log_prob(self, policy: Policy) -> tuple[Tensor, Tensor]:
-        """log pi^f(u | V) [N] and log pi^c(v | V) [N]; gradients flow to the logits."""
+        """Return the log-probabilities of a policy; gradients flow to the logits.
+
+        Returns:
+            log pi^f(u | V) [N] of the frames, and log pi^c(v | V) [N] of the stages.
+        """
         stages = -F.binary_cross_entropy_with_logits(
             self.stage_logits, policy.stages.to(self.stage_logits), reduction="none"
         ).sum(1)
@@ -116,7 +137,10 @@ class PolicyDistribution:
         return frames, stages
 
     def entropy(self) -> tuple[Tensor, Tensor]:
-        """Entropy in nats of the frame decisions [N] and the stage decisions [N], as drawn."""
+        """Return the entropy in nats of the frame decisions [N] and of the stage decisions [N].
+
+        It is that of the draw, before a draw that drops all frames keeps one.
+        """
 
         def bernoulli(logits: Tensor) -> Tensor:
             probs = logits.sigmoid()
@@ -125,7 +149,7 @@ class PolicyDistribution:
         return bernoulli(self.frame_logits), bernoulli(self.stage_logits)
 
     def repeat_interleave(self, samples: int) -> PolicyDistribution:
-        """Each clip's distribution ``samples`` times, neighbours in the result."""
+        """Repeat each clip's distribution ``samples`` times, side by side."""
         return PolicyDistribution(
             self.frame_logits.repeat_interleave(samples, 0),
             self.stage_logits.repeat_interleave(samples, 0),

@@ -11,9 +11,9 @@ class Ada3DError(Exception):
 
 
 class Reason(NamedTuple):
-    """Why something cannot be done, and at which module or operation of the model."""
+    """Why something cannot be done, and where in the model."""
 
-    where: str
+    where: str  # path of the module, or name of the operation
     why: str
 
     def __str__(self) -> str:
@@ -21,8 +21,12 @@ class Reason(NamedTuple):
 
 
 class UnsupportedModel(Ada3DError):
-    """A model that cannot be converted. ``reasons`` holds every reason, each with its module
-    path."""
+    """A model that cannot be converted, with all reasons at once.
+
+    Args:
+        model_name: what the message calls the model; kept as an attribute.
+        reasons: every reason, each with its module path; kept as a tuple.
+    """
 
     def __init__(self, model_name: str, reasons: Iterable[Reason]):
         self.model_name = model_name
@@ -30,5 +34,5 @@ class UnsupportedModel(Ada3DError):
         lines = "\n".join(f"  - {reason}" for reason in self.reasons)
         super().__init__(f"{model_name} cannot be converted:\n{lines}")
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple:
         return type(self), (self.model_name, self.reasons)

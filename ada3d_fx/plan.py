@@ -9,41 +9,37 @@ from .errors import Reason
 
 @dataclass(frozen=True)
 class Stage:
-    """Temporal convolutions under one decision v_k; ``sites`` are their module paths."""
+    """Temporal convolutions under one decision v_k (eq. 3)."""
 
-    name: str
-    sites: tuple[str, ...]
+    name: str  # as the field calls it, such as 'res2'
+    sites: tuple[str, ...]  # their module paths
 
 
 @dataclass(frozen=True)
 class StagePlan:
-    """What a policy decides about this model. ``print(plan)`` explains it.
+    """What a policy decides about this model; ``print(plan)`` explains it."""
 
-    num_frames: T; num_stages: K; frame_unit: g, frames are kept in whole units of g, or None where
-        frames cannot be
-    dropped; reasons: what cannot be decided, and why; clip_shape: (C, T, H, W) for which the plan
-    holds; dense: what runs densely per length, and why; execution: 'packed' (all multiply-adds run
-    on packs), 'dense' (none do) or 'partly dense'.
-    """
-
-    clip_shape: tuple[int, int, int, int]
-    stages: tuple[Stage, ...]
-    frame_unit: int | None
-    reasons: tuple[Reason, ...] = ()
-    dense: tuple[Reason, ...] = ()
+    clip_shape: tuple[int, int, int, int]  # (C, T, H, W) of the clips for which the plan holds
+    stages: tuple[Stage, ...]  # what the stage policy decides, one decision each
+    frame_unit: int | None  # g: frames are kept in whole units of g; None: all frames are kept
+    reasons: tuple[Reason, ...] = ()  # what cannot be decided, and why
+    dense: tuple[Reason, ...] = ()  # what runs densely, on clips of equal length, and why
+    # 'packed' (all multiply-adds run on packs), 'dense' (none do), or 'partly dense'
     execution: str = "packed"
 
     @property
     def num_frames(self) -> int:
+        """T, the frames of a clip."""
         return self.clip_shape[1]
 
     @property
     def num_stages(self) -> int:
+        """K, the decisions of the stage policy."""
         return len(self.stages)
 
     @property
     def num_units(self) -> int:
-        """Decisions of the frame policy: T / g, or 0 where frames cannot be dropped."""
+        """The decisions of the frame policy: T / g, or 0 where frames cannot be dropped."""
         return 0 if self.frame_unit is None else self.num_frames // self.frame_unit
 
     def __str__(self) -> str:

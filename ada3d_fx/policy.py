@@ -1,4 +1,4 @@
-"""Which frames and which stages each clip computes: the policy, and its distribution (eq. 1-3)."""
+"""Which frames and which stages each clip computes: the policy (eq. 2 and eq. 3)."""
 
 from __future__ import annotations
 
@@ -12,16 +12,20 @@ from .plan import StagePlan
 
 
 class Policy:
-    """Decisions for N clips: ``frames`` bool [N, T] (u of eq. 2), ``stages`` bool [N, K] (v of eq.
-    3).
+    """The decisions for N clips: which frames are kept, and which stages are on.
+
+    A policy is a value: it is not changed once it is made.
 
     >>> policy = Policy(torch.tensor([[True, False, True]]), torch.tensor([[True, False]]))
     >>> policy.num_frames, policy.num_stages
     (tensor([2]), tensor([1]))
 
-    ``gates``: the same decisions as floating numbers ([N, T], [N, K]) through which gradients flow,
-    see `PolicyDistribution.straight_through`; slices of policies have none, and in a union the gates
-    of the policies that had none have no gradients.
+    Args:
+        frames: bool [N, T], u of eq. 2.
+        stages: bool [N, K], v of eq. 3.
+        gates: the same decisions as floating numbers [N, T] and [N, K] through which gradients
+            flow, see `PolicyDistribution.straight_through`. Slices of a policy have none; in a union
+            the gates of the policies that had none have no gradients.
 
     Raises:
         Ada3DError: not bool, not two-dimensional, different numbers of clips or devices, or a clip
@@ -57,7 +61,7 @@ class Policy:
 
     @classmethod
     def full(cls, plan: StagePlan, n: int, device: torch.device | str | None = None) -> Policy:
-        """Every frame, every stage: the original model."""
+        """Make the policy of the original model: every frame and every stage, for ``n`` clips."""
         return cls(
             torch.ones(n, plan.num_frames, dtype=torch.bool, device=device),
             torch.ones(n, plan.num_stages, dtype=torch.bool, device=device),
@@ -72,13 +76,20 @@ class Policy:
         stages: float | Tensor = 0.4,
         generator: torch.Generator | None = None,
     ) -> Policy:
-        """Policies that use these fractions of the frames and stages on average, which ones being
-        uniform at random.
+        """Draw policies that use these fractions of the frames and stages on average.
 
         The number kept by a clip is the fraction of the total, rounded up or down at random so that
-        its mean is exact (where it is at least one unit); whole units of ``plan.frame_unit`` frames
-        are kept. ``frames`` and ``stages``: fractions in [0, 1], for all clips or [N]. Drawn on the
-        CPU.
+        its mean is exact (where it is at least one unit). Which ones are kept is uniform at random.
+
+        Args:
+            plan: whose frames, in whole units of ``plan.frame_unit``, and stages.
+            n: number of clips, N.
+            frames: fraction in [0, 1] of the frames, for all clips or [N].
+            stages: fraction in [0, 1] of the stages, for all clips or [N].
+            generator: of the CPU, where all is drawn; None is torch's own.
+
+        Raises:
+            Ada3DError: a fraction outside [0, 1].
         """
         unit = plan.frame_unit or plan.num_frames
         units = _random_subsets("frames", n, plan.num_frames // unit, frames, 1, generator)
@@ -89,36 +100,40 @@ class Policy:
 
     @classmethod
     def cat(cls, policies: Sequence[Policy]) -> Policy:
-        """The clips of all these policies, in order."""
-        bits = [(p.frames, p.stages) for p in policies]
-        given = next((p.gates for p in policies if p.gates is not None), None)
-        gates = None
-        if given is not None:
-            plain = [[v.to(gate) for v, gate in zip(hard, given)] for hard in bits]
-            soft = [p.gates or none for p, none in zip(policies, plain)]
-            gates = tuple(torch.cat(parts) for parts in zip(*soft))
-        return cls(*(torch.cat(parts) for parts in zip(*bits)), gates)
+        """Join policies: the clips of all of them, in order."""
+        frames = torch.cat([policy.frames for policy in policies])
+        stages = torch.cat([policy.stages for policy in policies])
+        like = next((policy.gates for policy in policies if policy.gates is not None), None)
+        if like is None:
+            return cls(frames, stages)
+        gates = [
+            policy.gates or (policy.frames.to(like[0]), policy.stages.to(like[1]))
+            for policy in policies
+        ]
+        both = (torch.cat([gate[0] for gate in gates]), torch.cat([gate[1] for gate in gates]))
+        return cls(frames, stages, both)
 
     @property
     def num_frames(self) -> Tensor:
-        """int64 [N]: kept frames, ||u||_0 of eq. 4."""
+        """Kept frames of each clip, int64 [N]: ||u||_0 of eq. 4."""
         return self.frames.sum(1)
 
     @property
     def num_stages(self) -> Tensor:
-        """int64 [N]: stages with temporal extent, ||v||_0 of eq. 4."""
+        """Stages with temporal extent of each clip, int64 [N]: ||v||_0 of eq. 4."""
         return self.stages.sum(1)
 
     @property
     def num_distinct(self) -> int:
-        """How many different policies there are among those of the clips."""
+        """How many different policies the clips have."""
         return len(torch.cat([self.frames, self.stages], dim=1).unique(dim=0))
 
     def to(self, device: torch.device | str) -> Policy:
+        """Copy the decisions, without gates, to a device."""
         return Policy(self.frames.to(device), self.stages.to(device))
 
     def repeat_interleave(self, samples: int) -> Policy:
-        """Each clip's policy ``samples`` times, neighbours in the result."""
+        """Repeat each clip's policy ``samples`` times, side by side; gates are left out."""
         return Policy(
             self.frames.repeat_interleave(samples, 0), self.stages.repeat_interleave(samples, 0)
         )
@@ -126,7 +141,7 @@ class Policy:
     def __len__(self) -> int:
         return len(self.frames)
 
-    def __getitem__(self, index) -> Policy:
+    def __getitem__(self, index: int | slice | Tensor) -> Policy:
         index = slice(index, index + 1 or None) if isinstance(index, int) else index
         return Policy(self.frames[index], self.stages[index])
 
@@ -156,6 +171,7 @@ def _random_subsets(
     least: int,
     generator: torch.Generator | None,
 ) -> Tensor:
+    """For each of ``n`` clips, a subset of ``size`` things, as bool [n, size]."""
     fraction = torch.as_tensor(fraction, dtype=torch.float64, device="cpu").expand(n)
     if n and not (fraction.min() >= 0 and fraction.max() <= 1):
         raise Ada3DError(f"Policy.random: {name}={fraction.tolist()[:4]} is outside [0, 1]")

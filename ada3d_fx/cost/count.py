@@ -29,7 +29,6 @@ CONVENTIONS: dict[str, tuple[str, ...]] = {
     "paper": tuple(f"aten::{kind}_norm" for kind in ("batch", "group", "layer", "instance")),
 }
 
-
 COPIES = tuple(  # operations that only move values
     f"aten::{name}"
     for name in ("cat", "stack", "index", "index_select", "gather", "clone", "contiguous", "copy_")
@@ -38,25 +37,26 @@ COPIES = tuple(  # operations that only move values
 
 @dataclass(frozen=True)
 class Count:
-    """What fvcore found in one run of a module.
+    """What fvcore counted in one run of a module."""
 
-    total: multiply-adds; by_module: the same by module path ('' is all); by_operator: the same by
-        kind of operation; unsupported: how often each operation ran that is not counted (additions,
-        activations, pools: what multiplies and adds has a handle); uncalled: paths of modules with
-        parameters of their own that were not called (what happens to these parameters elsewhere is
-        counted there).
-    """
-
-    total: int
-    by_module: Counter[str]
-    by_operator: Counter[str]
+    total: int  # multiply-adds
+    by_module: Counter[str]  # the same by module path; '' is all
+    by_operator: Counter[str]  # the same by kind of operation
+    # how often each operation ran that is not counted: additions, activations, pools; what
+    # multiplies and adds has a handle
     unsupported: Counter[str]
+    # paths of modules with parameters of their own that were not called; what happens to these
+    # parameters elsewhere is counted there
     uncalled: tuple[str, ...]
 
 
 def count(module: nn.Module, inputs: Sequence[Tensor], convention: str = "fvcore") -> Count:
-    """Count one run of ``module``, in evaluation mode, on inputs of these shapes; their values do
-    not matter. ``convention``: 'fvcore', or 'paper', which leaves normalisation out.
+    """Count one run of a module, in evaluation mode.
+
+    Args:
+        module: it is left as it was.
+        inputs: of the shapes to count for; their values do not matter.
+        convention: 'fvcore', or 'paper', which leaves normalisation out.
 
     Raises:
         Ada3DError: an unknown convention.
@@ -65,23 +65,33 @@ def count(module: nn.Module, inputs: Sequence[Tensor], convention: str = "fvcore
         raise Ada3DError(f"convention={convention!r}; there are {', '.join(CONVENTIONS)}")
     handles = {**HANDLES, **dict.fromkeys(CONVENTIONS[convention], _nothing)}
     with _tracing(module):
-        found = _analysis(module, inputs, handles)
+        analysis = _fvcores_analysis(module, inputs, handles)
+        uncalled = [p for p in analysis.uncalled_modules() if _has_parameters(module, p)]
         return Count(
-            int(found.total()),
-            _whole(found.by_module()),
-            _whole(found.by_operator()),
-            found.unsupported_ops(),
-            tuple(sorted(p for p in found.uncalled_modules() if _has_parameters(module, p))),
+            total=int(analysis.total()),
+            by_module=_integers(analysis.by_module()),
+            by_operator=_integers(analysis.by_operator()),
+            unsupported=analysis.unsupported_ops(),
+            uncalled=tuple(sorted(uncalled)),
         )
 
 
 def elements(
     module: nn.Module, inputs: Sequence[Tensor], operations: Sequence[str]
 ) -> Counter[str]:
-    """How many elements these operations (such as 'aten::cat') make in one run of ``module``."""
+    """Count the elements that operations make in one run of a module.
+
+    Args:
+        module: it is left as it was.
+        inputs: of the shapes to count for.
+        operations: by the names that torch's tracer gives them, such as 'aten::cat'.
+
+    Returns:
+        Operation -> elements; those that make none are left out.
+    """
     handles = {name: _elements_handle(name) for name in operations}
     with _tracing(module):
-        made = _whole(_analysis(module, inputs, handles).by_operator())
+        made = _integers(_fvcores_analysis(module, inputs, handles).by_operator())
     return Counter({name: made[name] for name in operations if made[name]})
 
 
@@ -142,7 +152,7 @@ HANDLES: dict[str, Handle] = {
 }
 
 
-def _analysis(
+def _fvcores_analysis(
     module: nn.Module, inputs: Sequence[Tensor], handles: Mapping[str, Handle]
 ) -> FlopCountAnalysis:
     analysis = FlopCountAnalysis(module, tuple(inputs)).set_op_handle(**handles)
@@ -153,7 +163,7 @@ def _analysis(
     )
 
 
-def _whole(counts: Mapping[str, float]) -> Counter[str]:
+def _integers(counts: Mapping[str, float]) -> Counter[str]:
     return Counter({name: int(value) for name, value in counts.items()})
 
 

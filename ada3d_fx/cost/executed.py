@@ -16,22 +16,22 @@ from .price import price
 
 @dataclass(frozen=True)
 class Executed:
-    """What the packed execution of one batch runs, next to what its policies cost.
+    """What the packed execution of one batch runs, next to what its policies cost."""
 
-    price: the sum of the clips' prices; macs: the multiply-adds of the packed program, never more
-        (less where a clip has too few frames for a kernel's outer taps, which the price counts as
-        padding; this is never credited to a policy); copied: elements that packing moves.
-    """
-
-    price: int
+    price: int  # multiply-adds, the sum of the clips' prices
+    # multiply-adds of the packed program, never more: less where a clip has too few frames for a
+    # kernel's outer taps, which the price counts as padding. This is never credited to a policy.
     macs: int
-    copied: int
+    copied: int  # elements that packing moves
 
 
 def executed(adaptive: AdaptiveNetwork, policy: Policy) -> Executed:
     """Count the packed program under the policies of one batch, by fvcore.
 
     BatchNorm counts as in the price, although inference folds it into the convolutions.
+
+    Raises:
+        Ada3DError: a policy of another shape than the plan's.
     """
     total = int(price(adaptive, policy).sum())
     clips = torch.zeros(len(policy), *adaptive.plan.clip_shape, dtype=dtype_of(adaptive))
@@ -41,6 +41,8 @@ def executed(adaptive: AdaptiveNetwork, policy: Policy) -> Executed:
 
 
 class _UnderPolicy(nn.Module):
+    """A network under one policy, as a module from clips to scores."""
+
     def __init__(self, adaptive: AdaptiveNetwork, policy: Policy):
         super().__init__()
         self.adaptive, self.policy = adaptive, policy

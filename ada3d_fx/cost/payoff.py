@@ -14,28 +14,22 @@ PAPERS_USAGES = ((0.71, 0.44), (0.83, 0.62), (0.86, 0.38))
 
 @dataclass(frozen=True)
 class Payoff:
-    """Whether Ada3D can pay for a recognizer, told before any training.
+    """Whether Ada3D can pay for a recognizer, told before any training."""
 
-    All in multiply-adds per clip. original: the recognizer as it is; selector: the selection
-        network; least: the recognizer at one unit of frames and no stage; frames_ceiling,
-        stages_ceiling, ceiling: the shares of ``original`` that dropping all frames but one unit,
-        all stages, and both save; break_even_frames: the fewest frames to drop, all stages on, for
-        the total to fall below ``original``, None if dropping all does not; break_even_stages: the
-        same for stages (the dearest first), all frames kept; usages: (frames, stages, share of
-        ``original`` that random policies of these fractions cost, selection network included), for
-        the usages of the paper's learned policies.
-    """
-
-    original: int
-    selector: int
-    least: int
-    frames_ceiling: float
-    stages_ceiling: float
-    ceiling: float
+    original: int  # multiply-adds per clip of the recognizer as it is
+    selector: int  # of the selection network
+    least: int  # of the recognizer at one unit of frames and no stage
+    frames_ceiling: float  # share of `original` that dropping all frames but one unit saves
+    stages_ceiling: float  # share of `original` that turning all stages off saves
+    ceiling: float  # share of `original` that both save
+    # the fewest frames to drop, all stages on, for the total to fall below `original`; None if
+    # dropping all does not
     break_even_frames: int | None
-    break_even_stages: int | None
-    num_frames: int
-    num_stages: int
+    break_even_stages: int | None  # the same for stages, the dearest first, all frames kept
+    num_frames: int  # T
+    num_stages: int  # K
+    # for the usages of the paper's learned policies: fraction of frames, fraction of stages, and
+    # the share of `original` that random policies of these cost, selection network included
     usages: tuple[tuple[float, float, float], ...]
 
     @property
@@ -55,14 +49,14 @@ class Payoff:
                 f"(below {(self.original - self.least) / 1e9:.3g} GMACs)"
             )
         costs = [total for _, _, total in self.usages]
-        spread = f"{min(costs):.2f} to {max(costs):.2f} of the original at the paper's usages"
+        span = f"{min(costs):.2f} to {max(costs):.2f} of the original at the paper's usages"
         if min(costs) >= 1:
             return (
                 f"cannot pay with this selection network but by extreme policies: it costs {share}, "
-                f"so the total is {spread}; {lighter}. It pays {self._break_even()}"
+                f"so the total is {span}; {lighter}. It pays {self._break_even()}"
             )
         if max(costs) >= 1:
-            return f"hardly pays ({spread}); {lighter}. It pays {self._break_even()}"
+            return f"hardly pays ({span}); {lighter}. It pays {self._break_even()}"
         return f"pays {self._break_even()}"
 
     def _break_even(self) -> str:
@@ -81,8 +75,12 @@ class Payoff:
 
 
 def payoff(table: PriceTable, selector: int) -> Payoff:
-    """What can be saved at most, and from where on it is more than the ``selector``'s
-    multiply-adds per clip."""
+    """Find what can be saved at most, and from where on it is more than the selection network.
+
+    Args:
+        table: the recognizer's prices; those not counted yet are counted.
+        selector: multiply-adds per clip of the selection network.
+    """
     plan, full, lengths = table.plan, table.full, table.complete().lengths
     on = [int(table.base[n] + table.stages[n].sum()) for n in lengths]
     none_on = [int(table.base[n]) for n in lengths]

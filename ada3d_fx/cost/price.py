@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 import torch
@@ -24,11 +24,19 @@ from .count import Count, count, elements
 
 
 def price(adaptive: AdaptiveNetwork, policy: Policy, convention: str = "fvcore") -> Tensor:
-    """int64 [N], on the CPU: multiply-adds of each clip under its policy; the recognizer's alone.
+    """Count the multiply-adds of each clip under its policy, those of the recognizer alone.
 
-    Equals fvcore's total for the network that ``specialize`` makes of the policy, at the plan's
-    clip size (DESIGN law 4). A number of kept frames is counted when it is first asked for and
-    then looked up. ``convention='paper'`` leaves normalisation out.
+    They are fvcore's total for the network that ``specialize`` makes of the policy, at the plan's
+    clip size (law 4). A number of kept frames is counted when it is first asked for and then looked
+    up.
+
+    Args:
+        adaptive: the network.
+        policy: of N clips.
+        convention: 'fvcore', or 'paper', which leaves normalisation out.
+
+    Returns:
+        int64 [N], on the CPU.
 
     Raises:
         Ada3DError: a policy of another shape than the plan's, or an unknown convention.
@@ -38,7 +46,11 @@ def price(adaptive: AdaptiveNetwork, policy: Policy, convention: str = "fvcore")
 
 
 def price_table(adaptive: AdaptiveNetwork, convention: str = "fvcore") -> PriceTable:
-    """The prices of every policy of this network; one table, which stays with the network."""
+    """Return the prices of every policy of a network; the table stays with the network.
+
+    Raises:
+        Ada3DError: an unknown convention.
+    """
     tables: dict[str, PriceTable] = adaptive.__dict__.setdefault("price_tables", {})
     if convention not in tables:
         tables[convention] = PriceTable(adaptive, convention)
@@ -46,18 +58,24 @@ def price_table(adaptive: AdaptiveNetwork, convention: str = "fvcore") -> PriceT
 
 
 class PriceTable:
-    """T x (K+1) numbers that hold the price of every policy.
+    """T x (K + 1) numbers that hold the price of every policy; rows are counted when asked for.
 
-    base: int64 [T+1], the price of a clip of so many kept frames with all stages 2D; stages: int64
-        [T+1, K], what each stage adds where it is on. Rows are counted when first asked for.
+    Args:
+        adaptive: the network.
+        convention: 'fvcore', or 'paper', which leaves normalisation out.
+
+    Raises:
+        Ada3DError: an unknown convention.
     """
 
     def __init__(self, adaptive: AdaptiveNetwork, convention: str = "fvcore"):
         self.adaptive, self.convention, self.plan = adaptive, convention, adaptive.plan
-        shape = self.plan.num_frames + 1, self.plan.num_stages
-        self.base = torch.zeros(shape[0], dtype=torch.int64)
-        self.stages = torch.zeros(shape, dtype=torch.int64)
-        self.known = torch.zeros(shape[0], dtype=torch.bool)
+        rows, columns = self.plan.num_frames + 1, self.plan.num_stages
+        # int64 [T + 1]: the price of a clip of so many kept frames with all stages 2D
+        self.base = torch.zeros(rows, dtype=torch.int64)
+        # int64 [T + 1, K]: what each stage adds where it is on
+        self.stages = torch.zeros(rows, columns, dtype=torch.int64)
+        self.counted = torch.zeros(rows, dtype=torch.bool)  # the rows that are filled
         self.audit: Count = self._fill(self.plan.num_frames)
 
     @property
@@ -73,8 +91,10 @@ class PriceTable:
 
     @cached_property
     def unsupported(self) -> dict[str, float]:
-        """The operations that no count includes, none of which multiplies and adds: elements they
-        make per multiply-add of the full policy."""
+        """Operation that no count includes -> elements it makes per multiply-add of the full policy.
+
+        None of them multiplies and adds.
+        """
         static, clip = self._static(self.plan.num_frames)
         made = elements(static, (clip,), tuple(self.audit.unsupported))
         return {name: made[name] / self.full for name in self.audit.unsupported}
@@ -85,22 +105,31 @@ class PriceTable:
         return self.audit.uncalled
 
     def look_up(self, num_frames: Tensor, stages: Tensor) -> Tensor:
-        """Prices int64 [N] of clips that keep ``num_frames`` [N] frames, ``stages`` bool [N, K]."""
+        """Look up prices; what is not counted yet is counted.
+
+        Args:
+            num_frames: how many frames each clip keeps, int64 [N].
+            stages: which stages are on, bool [N, K].
+
+        Returns:
+            int64 [N], on the CPU.
+        """
         num_frames, stages = num_frames.cpu(), stages.cpu()
-        if not self.known[num_frames].all():
-            for length in num_frames.unique().tolist():
-                self.known[length] or self._fill(length)
+        self._count(num_frames[~self.counted[num_frames]].unique().tolist())
         return self.base[num_frames] + (self.stages[num_frames] * stages).sum(1)
 
     def complete(self) -> PriceTable:
-        """Count every number of frames that is not counted yet."""
-        for length in self.lengths:
-            self.known[length] or self._fill(length)
+        """Count every number of frames that is not counted yet; return the table itself."""
+        self._count(self.lengths)
         return self
 
     def expected(self, frames: float, stages: float) -> float:
-        """The mean price of random policies (`Policy.random`) that use these fractions of frames
-        and stages."""
+        """Return the mean price of policies that `Policy.random` draws.
+
+        Args:
+            frames: the fraction of the frames that they use.
+            stages: the fraction of the stages.
+        """
         unit = self.plan.frame_unit or self.plan.num_frames
         units = frames * self.plan.num_frames / unit
         less = max(1, int(units))
@@ -115,8 +144,12 @@ class PriceTable:
     def threshold(
         self, distribution: PolicyDistribution, target: float, greedy: str = "threshold"
     ) -> float:
-        """The threshold of `PolicyDistribution.mode` at which these clips cost ``target``
-        multiply-adds on average, or as little less as the decisions allow.
+        """Find the threshold of `PolicyDistribution.mode` at which clips cost ``target`` on average.
+
+        Args:
+            distribution: of the clips' policies.
+            target: multiply-adds per clip; the mean is as little below it as the decisions allow.
+            greedy: the way of `PolicyDistribution.mode`.
 
         Raises:
             Ada3DError: a target below what any threshold gives; the message names the least.
@@ -140,7 +173,7 @@ class PriceTable:
         return _sigmoid(high)
 
     def every(self) -> Iterator[tuple[int, tuple[bool, ...], int]]:
-        """Every number of kept frames and every stage combination, with its price."""
+        """Yield every number of kept frames and every stage combination, with its price."""
         combinations = list(itertools.product((False, True), repeat=self.plan.num_stages))
         stages = torch.tensor(combinations, dtype=torch.bool).view(len(combinations), -1)
         for length in self.lengths:
@@ -148,18 +181,23 @@ class PriceTable:
             for on, value in zip(combinations, prices.tolist()):
                 yield length, on, value
 
+    def _count(self, lengths: Sequence[int]) -> None:
+        for length in lengths:
+            if not self.counted[length]:
+                self._fill(length)
+
     def _fill(self, length: int) -> Count:
+        """Count the full policy of ``length`` frames; a stage's side taps are what it adds."""
         static, clip = self._static(length)
-        found = count(static, (clip,), self.convention)
+        full = count(static, (clip,), self.convention)
         for k, stage in enumerate(self.plan.stages):
-            kernels = [static.get_submodule(site).kernel_size[0] for site in stage.sites]
-            taps = [found.by_module[site] for site in stage.sites]
-            self.stages[length, k] = sum(
-                all_taps - all_taps // kernel for all_taps, kernel in zip(taps, kernels)
-            )
-        self.base[length] = found.total - int(self.stages[length].sum())
-        self.known[length] = True
-        return found
+            for site in stage.sites:
+                conv = static.get_submodule(site)
+                assert isinstance(conv, nn.Conv3d)
+                self.stages[length, k] += _side_taps(full.by_module[site], conv)
+        self.base[length] = full.total - int(self.stages[length].sum())
+        self.counted[length] = True
+        return full
 
     def _static(self, length: int) -> tuple[nn.Module, Tensor]:
         """The network for clips of ``length`` frames, on the adaptive network's own weights."""
@@ -167,6 +205,11 @@ class PriceTable:
         static = specialize(self.adaptive, length, stages, copy_weights=False)
         channels, _, height, width = self.plan.clip_shape
         return static, torch.zeros(1, channels, length, height, width, dtype=dtype_of(static))
+
+
+def _side_taps(all_taps: int, conv: nn.Conv3d) -> int:
+    """The multiply-adds of all temporal taps but the centre's."""
+    return all_taps - all_taps // conv.kernel_size[0]
 
 
 _LARGEST_LOGIT = 30.0

@@ -16,18 +16,22 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 @contextmanager
 def no_arithmetic() -> Iterator[None]:
-    """Operations with floating-point results give uninitialised memory of the right shape, on the
-    CPU. What is made of integers and booleans only, views, and values that leave for Python are
-    computed as ever."""
-    with ThreadPoolExecutor(1) as thread, _Shapes(thread), _RecordedConvolutions():
+    """Skip floating-point arithmetic: such operations return uninitialised memory of the right shape.
+
+    Integer and boolean operations, views and reads into Python still run. The memory is the CPU's.
+    """
+    with ThreadPoolExecutor(1) as thread, ShapesOnlyMode(thread), _RecordedConvolutions():
         yield
 
 
-class _Shapes(TorchDispatchMode):
-    """Below the tracer: shapes instead of results.
+class ShapesOnlyMode(TorchDispatchMode):
+    """Below torch's tracer, gives shapes instead of results.
 
     Shape functions run in a thread of their own, because the tracing state is the thread's: where
     it is set, some of them, written in Python, take sizes for traced values and fail.
+
+    Args:
+        thread: where shape functions run.
     """
 
     def __init__(self, thread: ThreadPoolExecutor):
@@ -45,14 +49,16 @@ class _Shapes(TorchDispatchMode):
             return written[0] if written[0].is_floating_point() else func(*args, **kwargs)
         if aliased or written or not _gives_tensors(schema):
             return func(*args, **kwargs)
-        shaped = self.thread.submit(_shapes, func, args, kwargs).result()
+        shaped = self.thread.submit(_unset_results, func, args, kwargs).result()
         return func(*args, **kwargs) if shaped is None else shaped
 
 
 @torch.no_grad()
-def _shapes(func: Callable, args: Sequence, kwargs: Mapping[str, Any]) -> Any:
-    """Unset tensors like those that ``func`` gives; None if it has no shape function, or gives more
-    than floating-point tensors."""
+def _unset_results(func: Callable, args: Sequence, kwargs: Mapping[str, Any]) -> Any:
+    """Uninitialised tensors like those that ``func`` gives.
+
+    None if it has no shape function, or gives more than floating-point tensors.
+    """
     args, kwargs = tree_map_only(Tensor, lambda t: t.to("meta"), (args, dict(kwargs)))
     if "device" in kwargs:
         kwargs["device"] = "meta"
@@ -80,14 +86,14 @@ def _gives_tensors(schema) -> bool:
 
 
 _DIMENSIONS = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3}
-
-
 _TRANSPOSED = {torch.conv_transpose1d: 1, torch.conv_transpose2d: 2, torch.conv_transpose3d: 3}
 
 
 class _RecordedConvolutions(TorchFunctionMode):
-    """The tracer records no convolution but ``aten::_convolution``, which lies below the operation
-    that `_Shapes` answers: call it at once."""
+    """Calls ``aten::_convolution``, the only convolution that torch's tracer records.
+
+    It lies below the operations that `ShapesOnlyMode` answers, so it must be called at once.
+    """
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
