@@ -38,7 +38,9 @@ class ShapesOnlyMode(TorchDispatchMode):
         super().__init__()
         self.thread = thread
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         kwargs, schema = kwargs or {}, func._schema
         written = _written(schema, args, kwargs)
         aliased = [r.alias_info for r in schema.returns if r.alias_info is not None]
@@ -59,11 +61,11 @@ def _unset_results(func: Callable, args: Sequence, kwargs: Mapping[str, Any]) ->
 
     None if it has no shape function, or gives more than floating-point tensors.
     """
-    args, kwargs = tree_map_only(Tensor, lambda t: t.to("meta"), (args, dict(kwargs)))
-    if "device" in kwargs:
-        kwargs["device"] = "meta"
+    positional, named = tree_map_only(Tensor, lambda t: t.to("meta"), (args, dict(kwargs)))
+    if "device" in named:
+        named["device"] = "meta"
     try:
-        result = func(*args, **kwargs)
+        result = func(*positional, **named)
     except NotImplementedError:
         return None
     if not all(t.is_floating_point() for t in tree_leaves(result) if isinstance(t, Tensor)):
@@ -71,7 +73,7 @@ def _unset_results(func: Callable, args: Sequence, kwargs: Mapping[str, Any]) ->
     return tree_map_only(Tensor, lambda t: torch.empty_like(t, device="cpu"), result)
 
 
-def _written(schema, args: Sequence, kwargs: Mapping[str, Any]) -> list[Any]:
+def _written(schema: Any, args: Sequence, kwargs: Mapping[str, Any]) -> list[Any]:
     """The arguments that an operation writes to."""
     values = [*args, *[kwargs.get(a.name) for a in schema.arguments[len(args) :]]]
     return [
@@ -81,7 +83,7 @@ def _written(schema, args: Sequence, kwargs: Mapping[str, Any]) -> list[Any]:
     ]
 
 
-def _gives_tensors(schema) -> bool:
+def _gives_tensors(schema: Any) -> bool:
     return bool(schema.returns) and all("Tensor" in str(r.type) for r in schema.returns)
 
 
@@ -95,7 +97,9 @@ class _RecordedConvolutions(TorchFunctionMode):
     It lies below the operations that `ShapesOnlyMode` answers, so it must be called at once.
     """
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         kwargs = kwargs or {}
         if func in _DIMENSIONS:
             return _convolution(_DIMENSIONS[func], *args, **kwargs)
@@ -104,7 +108,16 @@ class _RecordedConvolutions(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _convolution(dims, input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+def _convolution(
+    dims: int,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: str | int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> Tensor:
     stride, dilation = _each(stride, dims), _each(dilation, dims)
     if padding == "same":
         total = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:])]
@@ -112,16 +125,26 @@ def _convolution(dims, input, weight, bias=None, stride=1, padding=0, dilation=1
             odd = [part for t in reversed(total) for part in (0, t % 2)]
             input = torch.nn.functional.pad(input, odd)
         padding = [t // 2 for t in total]
-    padding = [0] * dims if padding == "valid" else _each(padding, dims)
+    elif padding == "valid":
+        padding = 0
+    assert not isinstance(padding, str)
     return torch._convolution(
-        input, weight, bias, stride, padding, dilation, False, [0] * dims, groups,
+        input, weight, bias, stride, _each(padding, dims), dilation, False, [0] * dims, groups,
         False, False, True, True,
     )  # fmt: skip
 
 
 def _transposed_convolution(
-    dims, input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1
-):
+    dims: int,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    output_padding: int | Sequence[int] = 0,
+    groups: int = 1,
+    dilation: int | Sequence[int] = 1,
+) -> Tensor:
     stride, padding, output_padding, dilation = (
         _each(value, dims) for value in (stride, padding, output_padding, dilation)
     )

@@ -110,6 +110,7 @@ class DenseRegion(Region):
             module = self.root.get_submodule(path)
             wanted = plain(module)
             if path in self.sites and not run.on[self.sites[path]]:
+                assert isinstance(module, nn.Conv3d)
                 wanted = centre_slice(module)
             elif path in self.windows:
                 wanted = fit_window(wanted, self.windows[path][run.length] or 1)
@@ -137,15 +138,15 @@ def _per_run(kind: str, value: Any, table: Segments, runs: Sequence[ClipRun]) ->
     if kind == "dense":
         return value
     if kind == "clips":
-        return value.split([run.count for run in runs])
+        return value.split([run.num_clips for run in runs])
     if kind == "frames":
         return [part.contiguous() for part in table.split(value, runs)]
     lengths = [table.lengths[run.first] for run in runs]
-    parts = value.contiguous().split([run.count * length for run, length in zip(runs, lengths)])
+    parts = value.contiguous().split([run.num_clips * length for run, length in zip(runs, lengths)])
     if kind == "rows":
         return parts
     return [
-        part.squeeze(1).unflatten(0, (run.count, length))
+        part.squeeze(1).unflatten(0, (run.num_clips, length))
         for part, run, length in zip(parts, runs, lengths)
     ]
 

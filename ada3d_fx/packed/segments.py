@@ -14,8 +14,8 @@ from torch import Tensor
 class ClipRun(NamedTuple):
     """Consecutive clips of a pack that agree in length and in every decision that matters."""
 
-    first: int  # the run is the clips first .. first + count - 1
-    count: int
+    first: int  # the run is the clips first .. first + num_clips - 1
+    num_clips: int
     length: int  # frames of each of its clips
     on: Any  # the decision they share, or a tuple of several
 
@@ -31,7 +31,7 @@ class Segments:
 
     >>> table = Segments((2, 2, 3))
     >>> table.runs()
-    [ClipRun(first=0, count=2, length=2, on=True), ClipRun(first=2, count=1, length=3, on=True)]
+    [ClipRun(first=0, num_clips=2, length=2, on=True), ClipRun(first=2, num_clips=1, length=3, on=True)]
     >>> rows = torch.arange(7.).view(7, 1, 1, 1, 1)
     >>> [dense.flatten(1).tolist() for dense in table.split(rows, table.runs())]
     [[[0.0, 1.0], [2.0, 3.0]], [[4.0, 5.0, 6.0]]]
@@ -79,7 +79,7 @@ class Segments:
         runs: list[ClipRun] = []
         for clip, (length, on) in enumerate(zip(self.lengths, decisions)):
             if runs and runs[-1].length == length and runs[-1].on == on:
-                runs[-1] = runs[-1]._replace(count=runs[-1].count + 1)
+                runs[-1] = runs[-1]._replace(num_clips=runs[-1].num_clips + 1)
             else:
                 runs.append(ClipRun(clip, 1, length, on))
         return runs
@@ -94,10 +94,10 @@ class Segments:
         Returns:
             Views in channels-last memory; nothing is copied.
         """
-        shapes = [(run.count, self.lengths[run.first]) for run in runs]
+        shapes = [(run.num_clips, self.lengths[run.first]) for run in runs]
         parts: Sequence[Tensor] = [rows]
         if len(runs) > 1:
-            parts = rows.split([count * length for count, length in shapes])
+            parts = rows.split([num_clips * length for num_clips, length in shapes])
         return [
             part.squeeze(2).unflatten(0, shape).transpose(1, 2)
             for part, shape in zip(parts, shapes)

@@ -39,6 +39,9 @@ class Twin(nn.Module):
         return module
 
 
+# A twin's forward takes the clip table too, which no class of torch.nn does: mypy is told so below.
+
+
 class PackedConv3d(Twin, nn.Conv3d):
     """A temporal convolution on a pack, or its centre slice w[:, :, kt // 2] (paper, sec. 3.2).
 
@@ -47,7 +50,9 @@ class PackedConv3d(Twin, nn.Conv3d):
     2D needs no code of its own.
     """
 
-    def forward(self, rows: Tensor, segments: Segments, gate: StageGate | None = None) -> Tensor:
+    def forward(  # type: ignore[override]
+        self, rows: Tensor, segments: Segments, gate: StageGate | None = None
+    ) -> Tensor:
         """Convolve each clip with all taps where its gate is on, else with the centre slice.
 
         A gate with gradients gets that of ``centre + gate * (all taps - centre)``.
@@ -126,19 +131,19 @@ class _RunWise(Twin):
         )
 
 
-class PackedMaxPool3d(_RunWise, nn.MaxPool3d):
+class PackedMaxPool3d(_RunWise, nn.MaxPool3d):  # type: ignore[misc]
     """Max pooling over time and space."""
 
 
-class PackedAvgPool3d(_RunWise, nn.AvgPool3d):
+class PackedAvgPool3d(_RunWise, nn.AvgPool3d):  # type: ignore[misc]
     """Average pooling over time and space."""
 
 
-class PackedAdaptiveAvgPool3d(_RunWise, nn.AdaptiveAvgPool3d):
+class PackedAdaptiveAvgPool3d(_RunWise, nn.AdaptiveAvgPool3d):  # type: ignore[misc]
     """The mean over time: one row per clip."""
 
 
-class PackedAdaptiveMaxPool3d(_RunWise, nn.AdaptiveMaxPool3d):
+class PackedAdaptiveMaxPool3d(_RunWise, nn.AdaptiveMaxPool3d):  # type: ignore[misc]
     """The maximum over time: one row per clip."""
 
 
@@ -179,6 +184,7 @@ def centre_slice(conv: nn.Conv3d) -> nn.Conv3d:
     """
     assert ungateable(conv) is None
     flat = copy.copy(plain(conv))
+    assert isinstance(flat, nn.Conv3d)
     flat._parameters = {k: v for k, v in conv._parameters.items() if k != "weight"}
     centre = conv.kernel_size[0] // 2
     flat.weight = conv.weight[:, :, centre : centre + 1]

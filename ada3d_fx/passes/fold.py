@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import copy
 import operator
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import fx, nn
 
@@ -65,7 +67,7 @@ class FoldedGraph:
             BatchNorm trains, or while a hook waits for a convolution or a BatchNorm.
         """
         # looked up each time: MMEngine puts other normalisation modules in their place (SyncBatchNorm)
-        find = self.source.get_submodule
+        find: Callable[[str], Any] = self.source.get_submodule
         pairs = [(find(f.convolution), find(f.norm), f.folded) for f in self.folds]
         if any(_watched(conv) or _watched(norm) or norm.training for conv, norm, _ in pairs):
             return False
@@ -109,14 +111,18 @@ def _without_weights(conv: nn.Module) -> nn.Module:
     return empty
 
 
-def _fold(conv: nn.Module, norm: nn.Module, folded: nn.Module) -> None:
+def _fold(conv: Convolution, norm: Norm, folded: nn.Module) -> None:
+    """Set the weights of ``folded`` to what ``conv`` and ``norm`` do one after the other."""
+    assert norm.running_mean is not None and norm.running_var is not None
     scale = (norm.running_var.double() + norm.eps).rsqrt()
     if norm.weight is not None:
         scale = scale * norm.weight.detach().double()
     shift = -norm.running_mean.double()
     if conv.bias is not None:
         shift = conv.bias.detach().double() - norm.running_mean
-    shift = shift * scale + (0 if norm.bias is None else norm.bias.detach().double())
+    shift = shift * scale
+    if norm.bias is not None:
+        shift = shift + norm.bias.detach().double()
     weight = conv.weight.detach()
     folded.weight = weight * scale.to(weight.dtype).view(-1, *(1,) * (weight.ndim - 1))
     folded.bias = shift.to(weight.dtype)

@@ -83,15 +83,19 @@ def scoring_model(model: nn.Module) -> nn.Module:
     backbone, head, neck = (getattr(model, name, None) for name in ("backbone", "cls_head", "neck"))
     if backbone is None and head is None and not hasattr(model, "extract_feat"):
         return copy.deepcopy(model)
-    for name, part in (("backbone", backbone), ("cls_head", head)):
-        if not isinstance(part, nn.Module):
-            raise Ada3DError(
-                f"convert: {type(model).__name__} has no `{name}`: a recognizer needs `backbone` and `cls_head`; "
-                "a plain nn.Module from clips to scores converts too, if it has none of them"
-            )
-    scores = ScoringModel(backbone, head, neck)
+    scores = ScoringModel(_part(model, "backbone"), _part(model, "cls_head"), neck)
     scores.training = model.training  # the flags of the parts are their own
     return copy.deepcopy(scores)
+
+
+def _part(model: nn.Module, name: str) -> nn.Module:
+    part = getattr(model, name, None)
+    if not isinstance(part, nn.Module):
+        raise Ada3DError(
+            f"convert: {type(model).__name__} has no `{name}`: a recognizer needs `backbone` and `cls_head`; "
+            "a plain nn.Module from clips to scores converts too, if it has none of them"
+        )
+    return part
 
 
 def channels_last(module: nn.Module) -> nn.Module:

@@ -29,7 +29,7 @@ def _pool_rule(pool: nn.Module) -> str:
     return ROWWISE if still and window_size(pool, "padding") == 0 else MIXES
 
 
-def _adaptive_rule(pool: nn.Module) -> str | None:
+def _adaptive_rule(pool: nn.AdaptiveAvgPool3d | nn.AdaptiveMaxPool3d) -> str | None:
     size = pool.output_size
     time = size if isinstance(size, int) or size is None else size[0]
     return ROWWISE if time is None else MIXES if time == 1 else None

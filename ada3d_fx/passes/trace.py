@@ -77,15 +77,17 @@ def _checkpointing_by(function: Callable) -> Iterator[None]:
 class _Proxy(fx.Proxy):
     """A traced value whose rank is known, and which requires gradients if training is traced."""
 
+    tracer: _Tracer
+
     def __getattr__(self, name: str) -> Any:
         if name == "requires_grad":
             return self.tracer.training
         return super().__getattr__(name)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Any]:
         fake = self.node.meta.get("fake")
         if isinstance(fake, (tuple, list)):  # as in view(n, c, *x.shape[2:])
-            return iter([self[i] for i in range(len(fake))])
+            return iter([operator.getitem(self, i) for i in range(len(fake))])
         return super().__iter__()
 
     def __len__(self) -> int:
@@ -120,7 +122,9 @@ class _Tracer(fx.Tracer):
             return False
         return is_known(m)
 
-    def create_proxy(self, kind, target, args, kwargs, *more, **named):
+    def create_proxy(
+        self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **named: Any
+    ) -> fx.Proxy:
         proxy = super().create_proxy(kind, target, args, kwargs, *more, **named)
         if self._inside_checkpoint is not None:
             proxy.node.meta["checkpoint"] = self._inside_checkpoint
@@ -131,7 +135,7 @@ class _Tracer(fx.Tracer):
         self._evaluating = False
         return proxy
 
-    def getattr(self, attr, attr_val, parameter_proxy_cache):
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
         return (
             attr_val if self._evaluating else super().getattr(attr, attr_val, parameter_proxy_cache)
         )
@@ -141,15 +145,18 @@ class _Tracer(fx.Tracer):
         args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: n.meta["fake"])
         if node.op == "placeholder":
             return torch.empty(2, *self.clip_shape, dtype=dtype_of(self.shadow))
+        target = node.target
+        if callable(target):
+            return target(*args, **kwargs)
         if node.op == "get_attr":
-            return operator.attrgetter(node.target)(self.shadow)
+            return operator.attrgetter(target)(self.shadow)
         if node.op == "call_method":
-            return getattr(args[0], node.target)(*args[1:], **kwargs)
+            return getattr(args[0], target)(*args[1:], **kwargs)
         if node.op == "call_module":
-            return shadow_call(self.shadow.get_submodule(node.target), args, kwargs)
-        return node.target(*args, **kwargs) if node.op != "output" else None
+            return shadow_call(self.shadow.get_submodule(target), args, kwargs)
+        return None  # the output
 
-    def call_module(self, m, forward, args, kwargs):
+    def call_module(self, m: nn.Module, forward: Callable, args: Any, kwargs: Any) -> Any:
         if self._evaluating:
             return forward(*args, **kwargs)
         stack = list(self.module_stack.items())

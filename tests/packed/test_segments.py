@@ -17,14 +17,14 @@ def test_split_and_join_are_inverse_and_runs_cover_every_clip_once(lengths, gate
     runs = table.runs(gate)
     rows = torch.randn(table.num_rows, 3, 1, 2, 2).contiguous(memory_format=torch.channels_last_3d)
     parts = table.split(rows, runs)
-    assert [p.shape[0] * p.shape[2] for p in parts] == [r.count * r.length for r in runs]
+    assert [p.shape[0] * p.shape[2] for p in parts] == [r.num_clips * r.length for r in runs]
     assert all(p.untyped_storage().data_ptr() == rows.untyped_storage().data_ptr() for p in parts)
     assert torch.equal(Segments.join(parts), rows)
-    covered = [clip for run in runs for clip in range(run.first, run.first + run.count)]
+    covered = [clip for run in runs for clip in range(run.first, run.first + run.num_clips)]
     assert covered == list(range(len(lengths)))
     for run in runs:
-        assert {lengths[c] for c in range(run.first, run.first + run.count)} == {run.length}
-        assert {gate[c] for c in range(run.first, run.first + run.count)} == {run.on}
+        assert {lengths[c] for c in range(run.first, run.first + run.num_clips)} == {run.length}
+        assert {gate[c] for c in range(run.first, run.first + run.num_clips)} == {run.on}
     assert all(a.length != b.length or a.on != b.on for a, b in zip(runs, runs[1:]))
 
 
@@ -60,7 +60,7 @@ def test_pack_holds_the_kept_frames_in_order_and_clips_come_back_in_the_batchs_o
 def test_a_full_pack_is_one_run_and_gathers_nothing():
     packing = Packing.of(Policy(torch.ones(3, 4).bool(), torch.ones(3, 2).bool()))
     assert packing.rows is None
-    assert [run.count for run in packing.segments.runs(packing.gates[0].on)] == [3]
+    assert [run.num_clips for run in packing.segments.runs(packing.gates[0].on)] == [3]
 
 
 def test_equal_decisions_lie_side_by_side():
