@@ -49,9 +49,10 @@ def _window(pool):
     return pool.kernel_size if isinstance(pool.kernel_size, int) else pool.kernel_size[0]
 
 
-def sliced(model, plan, stages):
+def sliced(model, plan, stages, copy_weights=True):
     """A copy of the original model with the stages that are off made 2D."""
-    model = copy.deepcopy(model)
+    kept = {} if copy_weights else {id(p): p for p in model.parameters()}
+    model = copy.deepcopy(model, kept)
     off = [site for stage, on in zip(plan.stages, stages) if not on for site in stage.sites]
     for path, module in list(model.named_modules()):
         parent, _, name = path.rpartition(".")
@@ -75,7 +76,8 @@ def scores(model, plan, clips, policy, run=lambda model, x: model.cls_head(model
     """Clip by clip: keep the frames, slice the stages, run the original densely."""
     rows = []
     for clip, frames, stages in zip(clips, policy.frames, policy.stages):
-        rows.append(run(sliced(model, plan, stages.tolist()), clip[None][:, :, frames]))
+        own = sliced(model, plan, stages.tolist(), copy_weights=False)
+        rows.append(run(own, clip[None][:, :, frames]))
     return torch.cat(rows)
 
 
@@ -117,7 +119,7 @@ def gate_gradients(model, plan, clips, policy, loss, dropped=False):
     return frames.grad, stages.grad
 
 
-def spread(probs, count):
+def systematic(probs, count):
     """One unit of each equal share of the probabilities, point by point: the unit in which the
     running sum of ``probs`` passes each of ``count`` points, one apart in the middle of it."""
     start = (sum(probs) - count) / 2
@@ -137,22 +139,22 @@ def bootstrap(gaps, classes, draws=10_000):
     video."""
     generator = torch.Generator().manual_seed(0)
 
-    def means(which):
+    def means(videos):
         by_class = {}
-        for i in which:
+        for i in videos:
             by_class.setdefault(classes[i], []).append(gaps[i])
         of_classes = [statistics.fmean(values) for values in by_class.values()]
-        return statistics.fmean(gaps[i] for i in which), statistics.fmean(of_classes)
+        return statistics.fmean(gaps[i] for i in videos), statistics.fmean(of_classes)
 
     n = len(gaps)
     drawn = [means(torch.randint(n, (n,), generator=generator).tolist()) for _ in range(draws)]
-    found = {}
+    results = {}
     for prefix, point, values in zip(("", "class_"), means(range(n)), zip(*drawn), strict=True):
         ordered = sorted(values)
         for name, share in (("low", 0.025), ("high", 0.975)):  # linear between the two nearest
             below = int(share * (draws - 1))
             part = share * (draws - 1) - below
             value = ordered[below] + part * (ordered[below + 1] - ordered[below])
-            found[prefix + name] = 100 * value
-        found[prefix + "points"] = 100 * point
-    return found
+            results[prefix + name] = 100 * value
+        results[prefix + "points"] = 100 * point
+    return results

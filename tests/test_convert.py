@@ -8,7 +8,7 @@ import pickle
 import oracle
 import pytest
 import torch
-from models import CLIP, RESNETS, clips, dense_scores, resnet3d, slowonly
+from models import CLIP, RESNETS, clips, dense_scores, named, resnet3d, shared_conversion
 from torch import nn
 
 import ada3d_fx
@@ -19,12 +19,8 @@ EXACT = dict(rtol=1e-9, atol=1e-9)
 FAMILY = [*RESNETS, "slowonly"]
 
 
-def build(name):
-    return slowonly() if name == "slowonly" else resnet3d(name)
-
-
 def converted(name, shape=CLIP, **options):
-    model = build(name)
+    model = named(name)
     return model, ada3d_fx.convert(model, clip_shape=shape, **options)
 
 
@@ -39,7 +35,7 @@ def every_length(plan, stages=None):
 
 @pytest.mark.parametrize("name", FAMILY)
 def test_full_policy_is_the_original(name):
-    model, adaptive = converted(name)
+    model, adaptive = shared_conversion(name)
     x = clips(3)
     with torch.no_grad():
         expected = dense_scores(model, x)
@@ -49,7 +45,7 @@ def test_full_policy_is_the_original(name):
 
 @pytest.mark.parametrize("name", FAMILY)
 def test_ragged_batch_is_clip_by_clip_and_specialize_and_oracle(name):
-    model, adaptive = converted(name)
+    model, adaptive = shared_conversion(name)
     policy = every_length(adaptive.plan)
     x = clips(len(policy))
     with torch.no_grad():
@@ -81,25 +77,21 @@ def test_every_combination_of_lengths_and_stages_in_one_batch():
     ]
     policy = Policy(torch.tensor([u for u, _ in bits]), torch.tensor([v for _, v in bits]))
     x = clips(2, (3, 4, 32, 32)).repeat(len(bits) // 2 + 1, 1, 1, 1, 1)[: len(bits)]
-    some = torch.randperm(len(bits))[:60]
+    checked = torch.randperm(len(bits))[:60]
     with torch.no_grad():
         batch = adaptive(x, policy)
         torch.testing.assert_close(
-            batch[some], oracle.scores(model, plan, x[some], policy[some]), **EXACT
+            batch[checked], oracle.scores(model, plan, x[checked], policy[checked]), **EXACT
         )
 
 
 @pytest.mark.parametrize("kept", ["first", "last", "middle", "all"])
 @pytest.mark.parametrize("on", [True, False])
 def test_edges_of_a_clip(kept, on):
-    model, adaptive = converted("i3d_pool2")
+    model, adaptive = shared_conversion("i3d_pool2")
+    places = {"first": [0], "last": [7], "middle": [3], "all": range(8)}
     frames = torch.zeros(2, 8, dtype=torch.bool)
-    frames[
-        :,
-        {"first": slice(0, 1), "last": slice(7, 8), "middle": slice(3, 4), "all": slice(None)}[
-            kept
-        ],
-    ] = True
+    frames[:, list(places[kept])] = True
     policy = Policy(frames, torch.full((2, adaptive.plan.num_stages), on))
     x = clips(2)
     with torch.no_grad():
@@ -120,7 +112,7 @@ def test_lengths_that_strides_do_not_divide(frames):
 
 
 def test_order_of_the_batch_does_not_matter():
-    _, adaptive = converted("i3d")
+    _, adaptive = shared_conversion("i3d")
     policy, x = every_length(adaptive.plan), clips(8)
     shuffled = torch.randperm(8)
     with torch.no_grad():
@@ -130,7 +122,7 @@ def test_order_of_the_batch_does_not_matter():
 
 
 def test_other_sizes_than_the_plans():
-    model, adaptive = converted("i3d")
+    model, adaptive = shared_conversion("i3d")
     x = clips(2, (3, 8, 48, 40))
     with torch.no_grad():
         torch.testing.assert_close(adaptive(x), dense_scores(model, x), **EXACT)
@@ -164,7 +156,7 @@ def test_state_dict_is_the_originals_both_ways():
 
 
 def test_names_of_modules_are_the_originals():
-    model, adaptive = converted("i3d")
+    model, adaptive = shared_conversion("i3d")
     ours = [name for name, _ in adaptive.named_modules() if name]
     assert ours == [
         n for n, _ in model.named_modules() if n.startswith(("backbone", "cls_head")) and n
@@ -304,7 +296,7 @@ def test_hooks_see_their_modules():
 
 
 def test_the_graph_reads_as_a_program():
-    _, adaptive = converted("i3d")
+    _, adaptive = shared_conversion("i3d")
     code = adaptive.graph_module.code
     assert "rows = ada3d_fx_packed_packing_pack_frames(clips, packing)" in code
     for k, stage in enumerate(adaptive.plan.stages):
@@ -330,7 +322,7 @@ def test_the_graph_reads_as_a_program():
     ],
 )
 def test_bad_input_is_named(make, words):
-    _, adaptive = converted("i3d")
+    _, adaptive = shared_conversion("i3d")
     with pytest.raises(Ada3DError) as error:
         make(adaptive)
     assert all(word in str(error.value) for word in words), error.value
@@ -513,7 +505,7 @@ def test_sub_batchnorm_trains_as_the_original():
 def test_gates_have_the_gradients_of_blends(name):
     """Straight-through: values as without gates, gradients as if each stage blended its two
     kernels and each kept frame were weighted."""
-    model, adaptive = converted(name)
+    model, adaptive = shared_conversion(name)
     policy = every_length(adaptive.plan)
     x, weight = clips(len(policy)), torch.randn(len(policy), 5, dtype=torch.float64)
 
@@ -529,9 +521,9 @@ def test_gates_have_the_gradients_of_blends(name):
             both = adaptive(torch.cat([x, x]), Policy.cat([gated, every]))
             scores = with_dropped(both[: len(x)], both[len(x) :], gated)
         torch.testing.assert_close(scores, adaptive(x, policy), **EXACT)
-        found = torch.autograd.grad(loss(scores), gates)
+        gradients = torch.autograd.grad(loss(scores), gates)
         twin = oracle.gate_gradients(model, adaptive.plan, x, policy, loss, dropped)
-        for ours, theirs in zip(found, twin):
+        for ours, theirs in zip(gradients, twin):
             assert theirs.abs().max() > 0
             torch.testing.assert_close(ours, theirs, **EXACT)
         assert dropped == bool(twin[0][~policy.frames].any())

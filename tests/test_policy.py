@@ -70,7 +70,7 @@ def test_counting_mode_keeps_as_many_frames_as_a_draw_does_on_average():
             distribution.mode(**wrong)
 
 
-def test_spreading_mode_keeps_frames_that_are_alike_at_even_distances():
+def test_systematic_mode_keeps_frames_that_are_alike_at_even_distances():
     alike = torch.full((3, 8), 0.3)  # 2.4 frames
     peaked = torch.tensor([[0.1, 0.1, 0.9, 0.1, 0.1, 0.1, 0.8, 0.1]])
     distribution = PolicyDistribution(torch.cat([alike, peaked]).logit(), torch.zeros(4, 0))
@@ -79,7 +79,7 @@ def test_spreading_mode_keeps_frames_that_are_alike_at_even_distances():
     assert policy.frames[3].nonzero().flatten().tolist() == [2, 6]
 
 
-def test_spreading_mode_is_systematic_sampling():
+def test_systematic_mode_is_systematic_sampling():
     """As many frames as 'count', each in its own share of the probabilities."""
     generator = torch.Generator().manual_seed(3)
     for scale in (0.1, 1.0, 3.0, 30.0):
@@ -93,7 +93,7 @@ def test_spreading_mode_is_systematic_sampling():
             for row, p, k in zip(
                 policy.frames.tolist(), probs.tolist(), count.tolist(), strict=True
             ):
-                assert row == oracle.spread(p, k)
+                assert row == oracle.systematic(p, k)
 
 
 def test_counting_mode_keeps_whole_units_and_fixed_frames():
@@ -158,11 +158,11 @@ def test_random_takes_a_fraction_for_each_clip():
 def test_full_indexing_cat_and_repeat():
     full = Policy.full(PLAN, 3)
     assert len(full) == 3 and full.frames.all() and full.stages.all()
-    some = Policy.random(PLAN, 4)
-    assert Policy.cat([some[:1], some[1:]]) == some
-    assert Policy.cat([some[:1], some[1:]]).gates is None
-    assert some[2] == some[2:3] and some[-1] == some[3]
-    assert some.repeat_interleave(2)[torch.arange(0, 8, 2)] == some
+    policy = Policy.random(PLAN, 4)
+    assert Policy.cat([policy[:1], policy[1:]]) == policy
+    assert Policy.cat([policy[:1], policy[1:]]).gates is None
+    assert policy[2] == policy[2:3] and policy[-1] == policy[3]
+    assert policy.repeat_interleave(2)[torch.arange(0, 8, 2)] == policy
     assert repr(full[0]) == "Policy(1 clips: ######## #####)"
 
 

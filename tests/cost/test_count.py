@@ -4,8 +4,8 @@ import logging
 
 import pytest
 import torch
-from families import FAMILIES, family
-from fvcore.nn import FlopCountAnalysis
+from counting import fvcores
+from families import FAMILIES, family, shared_family
 from models import CLIP, resnet3d
 from torch import nn
 from torch.nn import functional as F
@@ -14,25 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import ada3d_fx
 from ada3d_fx import Ada3DError
-from ada3d_fx.cost.count import HANDLES, count, elements
+from ada3d_fx.cost.count import count, elements
 from ada3d_fx.cost.shapes_only import no_arithmetic
 
 NO_PRODUCTS = ("batch_norm", "layer_norm", "adaptive_avg_pool2d")
-
-
-def fvcores(module, inputs):
-    """fvcore itself, with all the arithmetic."""
-    analysis = FlopCountAnalysis(module.eval(), inputs).set_op_handle(**HANDLES)
-    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings(
-        "none"
-    )
-    fast_attention = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # one operation that fvcore cannot look into
-    try:
-        with torch.no_grad():
-            return analysis.by_module(), analysis.by_operator(), analysis.unsupported_ops()
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast_attention)
 
 
 class Operations(nn.Module):
@@ -63,9 +48,9 @@ def test_counts_of_single_operations():
     module = Operations().eval()
     inputs = torch.zeros(2, 4, 3, 8, 8)
     by_module, by_operator, unsupported = fvcores(module, inputs)
-    found = count(module, (inputs,))
-    assert found.by_module == by_module and found.by_operator == by_operator
-    assert set(unsupported) <= set(found.unsupported)
+    counted = count(module, (inputs,))
+    assert counted.by_module == by_module and counted.by_operator == by_operator
+    assert set(unsupported) <= set(counted.unsupported)
     with torch.no_grad(), no_arithmetic():
         shape = module(inputs).shape
     assert shape == module(inputs).shape
@@ -73,30 +58,30 @@ def test_counts_of_single_operations():
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_counts_of_recognizers(name):
-    adaptive = ada3d_fx.convert(family(name), FAMILIES[name][2])
+    _, adaptive = shared_family(name)
     static = ada3d_fx.specialize(adaptive, adaptive.plan.num_frames, [1] * adaptive.plan.num_stages)
     clip = torch.zeros(1, *FAMILIES[name][2], dtype=torch.float64)
     static(clip)  # Swin keeps the attention mask of its first run
     by_module, by_operator, unsupported = fvcores(static, clip)
-    found = count(static, (clip,))
-    assert found.by_module == by_module
-    assert found.by_operator == by_operator
-    assert found.unsupported == unsupported
+    counted = count(static, (clip,))
+    assert counted.by_module == by_module
+    assert counted.by_operator == by_operator
+    assert counted.unsupported == unsupported
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_products_are_those_of_an_independent_counter(name):
     """torch.utils.flop_counter counts two for a multiply-add, and only products."""
-    adaptive = ada3d_fx.convert(family(name), FAMILIES[name][2])
+    _, adaptive = shared_family(name)
     static = ada3d_fx.specialize(adaptive, adaptive.plan.num_frames, [1] * adaptive.plan.num_stages)
     clip = torch.zeros(1, *FAMILIES[name][2], dtype=torch.float64)
-    found = count(static, (clip,))
-    products = found.total - sum(found.by_operator[kind] for kind in NO_PRODUCTS)
+    counted = count(static, (clip,))
+    products = counted.total - sum(counted.by_operator[kind] for kind in NO_PRODUCTS)
     # as single products: before torch 2.15 it does not count the fused attention of the CPU
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         static(clip)
     # fvcore reads einsum's cost from a text of four digits (numpy.einsum_path)
-    rounded = found.by_operator["einsum"] * 1e-3
+    rounded = counted.by_operator["einsum"] * 1e-3
     assert abs(2 * products - counter.get_total_flops()) <= rounded
 
 

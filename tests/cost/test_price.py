@@ -4,9 +4,9 @@ import itertools
 
 import pytest
 import torch
-from families import FAMILIES, dense, family
-from models import CLIP, resnet3d, slowonly
-from test_count import fvcores
+from counting import fvcores
+from families import FAMILIES, dense, shared_family
+from models import CLIP, resnet3d, shared_conversion
 from torch import nn
 
 import ada3d_fx
@@ -53,8 +53,7 @@ def check_prices(adaptive, policy):
 
 @pytest.mark.parametrize("name", ["i3d", "i3d_strided", "nonlocal", "slowonly"])
 def test_full_price_is_fvcores_total_of_the_original(name):
-    model = slowonly() if name == "slowonly" else resnet3d(name)
-    adaptive = ada3d_fx.convert(model, CLIP)
+    model, adaptive = shared_conversion(name)
     full = Policy.full(adaptive.plan, 1)
     assert int(ada3d_fx.price(adaptive, full)) == fvcore_total(Dense(model), CLIP)
 
@@ -62,14 +61,13 @@ def test_full_price_is_fvcores_total_of_the_original(name):
 # TPN's neck makes modules while it runs, which fvcore itself cannot name
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name != "tpn"])
 def test_full_price_of_each_family_is_that_of_the_original(name):
-    model, shape = family(name), FAMILIES[name][2]
-    adaptive = ada3d_fx.convert(model, shape)
-    assert price_table(adaptive).full == fvcore_total(Dense(model), shape)
+    model, adaptive = shared_family(name)
+    assert price_table(adaptive).full == fvcore_total(Dense(model), FAMILIES[name][2])
 
 
 @pytest.mark.parametrize("name", ["i3d", "i3d_strided", "i3d_3x3x3", "nonlocal"])
 def test_price_is_fvcores_total_of_the_specialized_network(name):
-    adaptive = ada3d_fx.convert(resnet3d(name), CLIP)
+    _, adaptive = shared_conversion(name)
     check_prices(
         adaptive, Policy.random(adaptive.plan, 6, frames=torch.rand(6), stages=torch.rand(6))
     )
@@ -77,7 +75,7 @@ def test_price_is_fvcores_total_of_the_specialized_network(name):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_price_of_each_family_is_that_of_the_specialized_network(name):
-    adaptive = ada3d_fx.convert(family(name), FAMILIES[name][2])
+    _, adaptive = shared_family(name)
     check_prices(
         adaptive, Policy.random(adaptive.plan, 4, frames=torch.rand(4), stages=torch.rand(4))
     )
@@ -86,14 +84,14 @@ def test_price_of_each_family_is_that_of_the_specialized_network(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_prices_of_hundreds_of_random_policies(name):
-    adaptive = ada3d_fx.convert(family(name), FAMILIES[name][2])
+    _, adaptive = shared_family(name)
     n, generator = 300, torch.Generator().manual_seed(0)
     frames, stages = torch.rand(2, n, generator=generator, dtype=torch.float64)
     check_prices(adaptive, Policy.random(adaptive.plan, n, frames, stages, generator))
 
 
 def test_price_rises_with_every_decision():
-    adaptive = ada3d_fx.convert(resnet3d("i3d_r18"), CLIP)
+    _, adaptive = shared_conversion("i3d_r18")
     policy = Policy.random(adaptive.plan, 10, frames=0.5, stages=0.4)
     base = ada3d_fx.price(adaptive, policy)
     for part in ("frames", "stages"):
@@ -122,7 +120,7 @@ def test_a_table_counts_what_is_asked_for_and_only_once(monkeypatch):
 
 
 def test_every_policy_and_the_expected_price():
-    adaptive = ada3d_fx.convert(resnet3d("i3d_r18"), CLIP)
+    _, adaptive = shared_conversion("i3d_r18")
     table = price_table(adaptive)
     every = list(table.every())
     assert len(every) == 8 * 2**5 and table.full == max(value for _, _, value in every)
@@ -139,7 +137,7 @@ def test_every_policy_and_the_expected_price():
 
 
 def test_the_papers_convention_has_a_table_of_its_own():
-    adaptive = ada3d_fx.convert(resnet3d("i3d_r18"), CLIP)
+    _, adaptive = shared_conversion("i3d_r18")
     policy = Policy.random(adaptive.plan, 8)
     bare = ada3d_fx.price(adaptive, policy, convention="paper")
     assert (bare < ada3d_fx.price(adaptive, policy)).all()
@@ -148,7 +146,7 @@ def test_the_papers_convention_has_a_table_of_its_own():
 
 
 def test_the_audit_names_what_no_count_includes():
-    table = price_table(ada3d_fx.convert(family("x3d"), FAMILIES["x3d"][2]))
+    table = price_table(shared_family("x3d")[1])
     assert {"aten::add_", "aten::sigmoid", "aten::mul"} & set(table.unsupported)
     products = ("conv", "linear", "matmul", "mm", "bmm", "einsum", "attention", "dot")
     assert not [name for name in table.unsupported if any(word in name for word in products)]
@@ -156,42 +154,42 @@ def test_the_audit_names_what_no_count_includes():
     assert table.uncalled == ()
 
 
-QUICK = ("slowfast", "x3d", "uniformer", "custom")  # packed, partly a leaf, and what nobody ships
+QUICK = ("slowfast", "x3d", "uniformer", "custom")  # packed, partly dense, and what nobody ships
 
 
 @pytest.mark.parametrize(
     "name", [pytest.param(f, marks=[] if f in QUICK else pytest.mark.slow) for f in FAMILIES]
 )
 def test_the_packed_program_runs_no_more_than_its_price(name):
-    adaptive = ada3d_fx.convert(family(name), FAMILIES[name][2])
+    _, adaptive = shared_family(name)
     torch.manual_seed(0)
     for policy in (
         Policy.full(adaptive.plan, 2),
         Policy.random(adaptive.plan, 4, torch.rand(4), torch.rand(4)),
         Policy.random(adaptive.plan, 3, 0.0, 1.0),
     ):
-        found = executed(adaptive, policy)
-        assert found.price == int(ada3d_fx.price(adaptive, policy).sum())
+        run = executed(adaptive, policy)
+        assert run.price == int(ada3d_fx.price(adaptive, policy).sum())
         rounding = len(policy) * (name == "mvit")  # fvcore rounds what it reads of einsum
-        assert found.macs <= found.price + rounding
-        assert found.copied < found.price
+        assert run.macs <= run.price + rounding
+        assert run.copied < run.price
 
 
 def test_a_full_batch_executes_its_price_and_copies_the_input_only():
-    adaptive = ada3d_fx.convert(resnet3d("i3d_r18"), CLIP)
-    found = executed(adaptive, Policy.full(adaptive.plan, 2))
-    assert found.macs == found.price
-    assert found.copied == 2 * torch.Size(CLIP).numel()
+    _, adaptive = shared_conversion("i3d_r18")
+    run = executed(adaptive, Policy.full(adaptive.plan, 2))
+    assert run.macs == run.price
+    assert run.copied == 2 * torch.Size(CLIP).numel()
 
 
 def test_one_frame_executes_less_than_its_price():
     """The price counts the padding that outer taps see; the packed program leaves these taps out."""
-    adaptive = ada3d_fx.convert(resnet3d("i3d_r18"), CLIP)
+    _, adaptive = shared_conversion("i3d_r18")
     plan = adaptive.plan
     one = Policy.random(plan, 1, frames=0.0, stages=1.0)
-    found = executed(adaptive, one)
-    assert found.macs == int(ada3d_fx.price(adaptive, Policy(one.frames, ~one.stages)))
-    assert found.price == int(ada3d_fx.price(adaptive, one)) > found.macs
+    run = executed(adaptive, one)
+    assert run.macs == int(ada3d_fx.price(adaptive, Policy(one.frames, ~one.stages)))
+    assert run.price == int(ada3d_fx.price(adaptive, one)) > run.macs
 
 
 def test_prices_do_not_touch_the_network():
@@ -211,7 +209,7 @@ def test_prices_do_not_touch_the_network():
 
 @pytest.mark.parametrize("greedy", ["threshold", "count"])
 def test_a_threshold_holds_a_budget(greedy):
-    adaptive = ada3d_fx.convert(resnet3d("i3d_r18"), CLIP)
+    _, adaptive = shared_conversion("i3d_r18")
     table, generator = price_table(adaptive), torch.Generator().manual_seed(0)
     logits = [torch.randn(200, k, generator=generator) for k in (8, 5)]
     distribution = PolicyDistribution(*logits)
@@ -237,59 +235,59 @@ def selector_of(plan, channels):
 
 
 def test_payoff_of_a_cheap_selector():
-    adaptive = ada3d_fx.convert(resnet3d("i3d_r18"), CLIP)
+    _, adaptive = shared_conversion("i3d_r18")
     table = price_table(adaptive)
-    found = payoff(table, 1)
-    assert found.pays and (found.break_even_frames, found.break_even_stages) == (1, 1)
-    assert found.original == table.full and found.least == int(table.base[1])
-    assert found.stages_ceiling == 1 - int(table.base[8]) / table.full
-    assert 0 < found.stages_ceiling < found.frames_ceiling < found.ceiling < 1
-    assert found.verdict == "pays from 1 of 8 frames dropped, from 1 of 5 stages dropped"
-    assert found.usages[0] == (0.71, 0.44, (table.expected(0.71, 0.44) + 1) / table.full)
+    answer = payoff(table, 1)
+    assert answer.pays and (answer.break_even_frames, answer.break_even_stages) == (1, 1)
+    assert answer.original == table.full and answer.least == int(table.base[1])
+    assert answer.stages_ceiling == 1 - int(table.base[8]) / table.full
+    assert 0 < answer.stages_ceiling < answer.frames_ceiling < answer.ceiling < 1
+    assert answer.verdict == "pays from 1 of 8 frames dropped, from 1 of 5 stages dropped"
+    assert answer.usages[0] == (0.71, 0.44, (table.expected(0.71, 0.44) + 1) / table.full)
 
 
 def test_break_even_is_where_the_total_falls_below_the_original():
-    adaptive = ada3d_fx.convert(resnet3d("i3d_r18"), CLIP)
+    _, adaptive = shared_conversion("i3d_r18")
     table = price_table(adaptive)
     for selector in (table.full // 10, table.full // 3):
-        found = payoff(table, selector)
-        frames = found.break_even_frames
+        answer = payoff(table, selector)
+        frames = answer.break_even_frames
         kept = table.look_up(
             torch.tensor([8 - frames, 9 - frames]), torch.ones(2, 5, dtype=torch.bool)
         )
         assert kept[0] + selector < table.full <= kept[1] + selector
         best = sorted(table.stages[-1].tolist(), reverse=True)
-        if (k := found.break_even_stages) is None:
+        if (k := answer.break_even_stages) is None:
             assert sum(best) <= selector
         else:
             assert sum(best[:k]) > selector >= sum(best[: k - 1])
 
 
 def test_payoff_of_a_selector_that_is_too_heavy():
-    adaptive = ada3d_fx.convert(family("x3d"), FAMILIES["x3d"][2])
+    adaptive = shared_family("x3d")[1]
     table = price_table(adaptive)
     heavy = selector_price(selector_of(adaptive.plan, (64, 128)), adaptive.plan.clip_shape)
-    found = payoff(table, heavy)
-    assert not found.pays
-    assert found.verdict.startswith("cannot pay with this selection network: ")
-    assert "use a lighter one (below" in found.verdict
+    answer = payoff(table, heavy)
+    assert not answer.pays
+    assert answer.verdict.startswith("cannot pay with this selection network: ")
+    assert "use a lighter one (below" in answer.verdict
 
 
 def test_payoff_where_stages_alone_cannot_pay():
-    adaptive = ada3d_fx.convert(family("x3d"), FAMILIES["x3d"][2])
+    adaptive = shared_family("x3d")[1]
     table = price_table(adaptive)
-    found = payoff(table, table.full // 4)
-    assert found.pays and found.break_even_stages is None
-    assert "never by stages alone" in found.verdict and "of 8 frames dropped" in found.verdict
-    assert found.verdict.startswith("hardly pays (")
-    found = payoff(table, table.full // 2)
-    assert found.pays
-    assert found.verdict.startswith("cannot pay with this selection network but by extreme")
+    answer = payoff(table, table.full // 4)
+    assert answer.pays and answer.break_even_stages is None
+    assert "never by stages alone" in answer.verdict and "of 8 frames dropped" in answer.verdict
+    assert answer.verdict.startswith("hardly pays (")
+    answer = payoff(table, table.full // 2)
+    assert answer.pays
+    assert answer.verdict.startswith("cannot pay with this selection network but by extreme")
 
 
 def test_payoff_where_frames_cannot_be_dropped():
-    adaptive = ada3d_fx.convert(family("uniformerv2"), FAMILIES["uniformerv2"][2])
+    adaptive = shared_family("uniformerv2")[1]
     assert adaptive.plan.frame_unit is None
-    found = payoff(price_table(adaptive), 0)
-    assert found.frames_ceiling == 0 and found.break_even_frames is None
-    assert "never by frames (none can be dropped)" in found.verdict
+    answer = payoff(price_table(adaptive), 0)
+    assert answer.frames_ceiling == 0 and answer.break_even_frames is None
+    assert "never by frames (none can be dropped)" in answer.verdict

@@ -1,5 +1,7 @@
 """One reduced recognizer of each family that MMAction2 ships, and one that nobody ships."""
 
+import functools
+
 import torch
 from einops import rearrange
 from mmaction.registry import MODELS
@@ -7,6 +9,8 @@ from mmaction.structures import ActionDataSample
 from mmengine.model import BaseModule
 from models import randomise
 from torch import nn
+
+import ada3d_fx
 
 
 def _slowfast(**fusion):
@@ -180,6 +184,14 @@ def family(name, seed=0, **backbone_options):
         if not parameter.any():
             nn.init.normal_(parameter, 0, 0.1)
     return model
+
+
+@functools.cache
+def shared_family(name):
+    """``family(name)`` and what it converts to, made once: for tests that leave both unchanged."""
+    with torch.random.fork_rng():  # the same draws after it, made anew or not
+        model = family(name)
+        return model, ada3d_fx.convert(model, clip_shape=FAMILIES[name][2])
 
 
 def dense(model, clips):

@@ -1,8 +1,12 @@
 """Real MMAction2 recognizers, made small, and their clips."""
 
+import functools
+
 import torch
 from mmaction.registry import MODELS
 from torch import nn
+
+import ada3d_fx
 
 CLIP = (3, 8, 32, 32)
 
@@ -63,6 +67,19 @@ def slowonly(**overrides):
     )  # fmt: skip
     torch.manual_seed(0)
     return build({**backbone, **overrides}, 256, 5)
+
+
+def named(name):
+    """The recognizer of a name in RESNETS, or 'slowonly'."""
+    return slowonly() if name == "slowonly" else resnet3d(name)
+
+
+@functools.cache
+def shared_conversion(name):
+    """``named(name)`` and what it converts to, made once: for tests that leave both unchanged."""
+    with torch.random.fork_rng():  # the same draws after it, made anew or not
+        model = named(name)
+        return model, ada3d_fx.convert(model, CLIP)
 
 
 def build(backbone, in_channels, num_classes):
