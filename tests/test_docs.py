@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import inspect
 import io
 import os
 import re
@@ -14,6 +15,11 @@ from unittest import mock
 import pytest
 
 from ada3d_fx import Ada3DError
+from ada3d_fx.learn.estimators import Estimator, Reinforce, StraightThrough
+from ada3d_fx.learn.reward import Objective
+from ada3d_fx.learn.selector import SelectionNetwork
+from ada3d_fx.mm.options import TestingOptions, TrainingOptions
+from ada3d_fx.mm.steps import STEPS
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = {
@@ -195,7 +201,9 @@ def dead_links(text, folder):
 @every_document
 def test_links_lead_somewhere(name):
     text = read(name)
-    text = re.sub(r"`tests/results/`", "", text) if name == "CHANGELOG.md" else text  # its old place
+    text = (
+        re.sub(r"`tests/results/`", "", text) if name == "CHANGELOG.md" else text
+    )  # its old place
     assert dead_links(text, DOCUMENTS[name].parent) == []
 
 
@@ -203,6 +211,34 @@ def test_links_lead_somewhere(name):
 def test_blocks_are_of_known_kinds(name):
     assert {info.strip() for info, _ in BLOCK.findall(read(name))} <= KINDS
     assert read(name).count("\n```") % 2 == 0, "a block does not end"
+
+
+# --------------------------------------------------------------------------- options and phases
+
+
+def parameters(*functions):
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    found = [p for f in functions for p in inspect.signature(f).parameters.values()]
+    return {p.name for p in found if p.kind in kinds and p.name != "self"}
+
+
+def test_every_option_is_told_and_exists():
+    selector = parameters(SelectionNetwork) | {"weights", "pretrain"}  # what `build_selector` adds
+    made = {"plan", "num_classes", "classify_by", "clip_mean", "clip_std"}  # what it fills in
+    options = {
+        "selector": selector - made,
+        "training": parameters(TrainingOptions),
+        "testing": parameters(TestingOptions),
+        "objective": parameters(Estimator, Reinforce, StraightThrough, Objective) | {"type"},
+    }
+    text = read("docs/training.md").partition("\n## Options\n")[2].partition("\n## ")[0]
+    told = {group: set(re.findall(rf"`{group}\.(\w+)`", text)) for group in options}
+    assert told == options
+
+
+def test_every_phase_is_told():
+    text = read("docs/training.md").partition("\n## Phases\n")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) == set(STEPS)
 
 
 def test_the_readme_is_a_page():
