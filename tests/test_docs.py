@@ -234,6 +234,9 @@ def test_every_option_is_told_and_exists():
     text = read("docs/training.md").partition("\n## Options\n")[2].partition("\n## ")[0]
     told = {group: set(re.findall(rf"`{group}\.(\w+)`", text)) for group in options}
     assert told == options
+    for name in DOCUMENTS.keys() - {"CHANGELOG.md"}:  # which has the old names too
+        for group, option in re.findall(r"\bmodel\.(\w+)\.(\w+)", read(name)):
+            assert option in options.get(group, {option}), f"{name}: model.{group}.{option}"
 
 
 def test_every_phase_is_told():
