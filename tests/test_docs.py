@@ -9,12 +9,14 @@ import re
 import shlex
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from unittest import mock
 
 import pytest
 
 from ada3d_fx import Ada3DError
+from ada3d_fx.experiments.comparison_rows import ROWS
 from ada3d_fx.learn.estimators import Estimator, Reinforce, StraightThrough
 from ada3d_fx.learn.reward import Objective
 from ada3d_fx.learn.selector import SelectionNetwork
@@ -237,6 +239,14 @@ def test_every_option_is_told_and_exists():
     for name in DOCUMENTS.keys() - {"CHANGELOG.md"}:  # which has the old names too
         for group, option in re.findall(r"\bmodel\.(\w+)\.(\w+)", read(name)):
             assert option in options.get(group, {option}), f"{name}: model.{group}.{option}"
+
+
+def test_rows_exist():
+    for name in DOCUMENTS:
+        for words in commands(read(name)):
+            for option, value in pairwise(words):
+                if option == "--rows":
+                    assert set(value.split(",")) <= {*ROWS, "all"}, name
 
 
 def test_every_phase_is_told():
