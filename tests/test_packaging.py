@@ -101,3 +101,9 @@ def test_a_tool_reads_a_packaged_config(site, tmp_path):
     mim = site / "ada3d_fx" / ".mim"
     command = (mim / "tools" / "analyze_flops.py", mim / "configs" / "ada3d_demo.py")
     assert "verdict: pays" in run(*command, cwd=tmp_path, PYTHONPATH=str(site))
+
+
+def test_a_tool_that_names_configs_itself_finds_them(site, tmp_path):
+    tool = site / "ada3d_fx" / ".mim" / "tools" / "check_paper.py"
+    run(tool, "--json", "paper.json", cwd=tmp_path, PYTHONPATH=str(site))
+    assert (tmp_path / "paper.json").stat().st_size
