@@ -107,7 +107,7 @@ def commands(text):
 
 
 def simple_commands(script):
-    """The commands of a script as words; a loop's variable has the loop's first value."""
+    """The commands of a script as words; variables have their values, a loop's its first one."""
     values = {}
     for line in script.replace("\\\n", " ").splitlines():
         lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|")
@@ -115,7 +115,8 @@ def simple_commands(script):
         words = []
         for word in [*lexer, ";"]:
             if set(word) - set(";&|"):
-                words.append(re.sub(r"\$\{?(\w+)\}?", lambda m: values.get(m[1], m[0]), word))
+                put = re.sub(r"\$\{?(\w+)\}?", lambda m: values.get(m[1], m[0]), word)
+                words += put.split() if re.fullmatch(r"\$\w+", word) else [put]
                 continue
             words = words[1:] if words[:1] == ["do"] else words
             while words and re.match(r"\w+=", words[0]):
@@ -278,6 +279,7 @@ def test_a_wrong_output_is_seen(tmp_path):
         ("bash tools/demo.sh --smaller", "--smaller"),
         ("conda install ada3d_fx", "unknown program"),
         ("for n in 1 2; do python tools/report.py \\\n  run$n --title $m --colours; done  # slow", "run1 --title '$m'"),
+        ("X='--colour red' \npython tools/report.py DIR $X", "--colour red"),
         ("pip install . && X=1 python tools/test.py CONFIG", "checkpoint"),
     ],
 )  # fmt: skip
