@@ -14,12 +14,14 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from mmaction.registry import MODELS
 
 from ada3d_fx import Ada3DError
 from ada3d_fx.experiments.comparison_rows import ROWS
 from ada3d_fx.learn.estimators import Estimator, Reinforce, StraightThrough
 from ada3d_fx.learn.reward import Objective
 from ada3d_fx.learn.selector import SelectionNetwork
+from ada3d_fx.mm.config import load_config, parse_options
 from ada3d_fx.mm.options import TestingOptions, TrainingOptions
 from ada3d_fx.mm.steps import STEPS
 
@@ -248,6 +250,26 @@ def test_rows_exist():
             for option, value in pairwise(words):
                 if option == "--rows":
                     assert set(value.split(",")) <= {*ROWS, "all"}, name
+
+
+def variants(words):
+    """The config of a command, and the entries of each of its variants."""
+    (config,) = (word for word in words if word.startswith("mmaction_configs/"))
+    for text in re.split(r" --variant ", " ".join(words))[1:]:
+        yield config, text.partition(" --")[0].split()[1:]
+
+
+def test_every_variant_makes_a_model():
+    found = [
+        variant
+        for words in commands(read("docs/experiments.md"))
+        if "--variant" in words
+        for variant in variants(words)
+    ]
+    assert found
+    for path, entries in found:
+        config = load_config(ROOT / path, parse_options(entries))
+        MODELS.build({**config.model, "recognizer_checkpoint": None})
 
 
 def test_every_phase_is_told():
