@@ -1,10 +1,12 @@
-"""Packaging of ada3d_fx: `pip install .`, extras `dev` (tests, lint) and `export` (ONNX, OpenVINO)."""
+"""Packaging of ada3d_fx: `pip install .`, with the extra `dev` for tests, lint and types."""
 
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
-README = Path(__file__).parent / "README.md"
+ROOT = Path(__file__).parent
+README = ROOT / "README.md"
 
 CORE = [
     "torch>=2.4",
@@ -29,8 +31,40 @@ FRAMEWORK = [
     # releases of setuptools no longer have.
     "setuptools>=77,<81",
 ]
-DEV = ["pytest>=8", "ruff>=0.8"]
-EXPORT = ["onnx>=1.16", "onnxscript>=0.1", "onnxruntime>=1.18", "openvino>=2024.3"]
+DEV = ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.8", "mypy>=1.11", "pre-commit>=3.5"]
+# Folder of the checkout, what of it is packaged, and where in the package: as in MMAction2's wheel,
+# whose configs and tools are in mmaction/.mim/. The shell scripts set a checkout up and stay there.
+MIM = (
+    ("mmaction_configs", "**/*.py", "ada3d_fx/.mim/configs"),
+    ("tools", "*.py", "ada3d_fx/.mim/tools"),
+)
+
+
+class BuildWithMim(build_py):
+    """Copies configs and tools into the built package; nothing is left in the checkout.
+
+    An editable install has them where they are, in the checkout.
+    """
+
+    def run(self):
+        """Build the package, then add what `MIM` names."""
+        super().run()
+        if not self.editable_mode:
+            for source, target in self._mim_files():
+                self.mkpath(str(target.parent))
+                self.copy_file(str(source), str(target), preserve_mode=False)
+
+    def get_outputs(self, include_bytecode=1):
+        """List what was built, with the added files."""
+        added = [] if self.editable_mode else [str(target) for _, target in self._mim_files()]
+        return [*super().get_outputs(include_bytecode), *added]
+
+    def _mim_files(self):
+        for folder, pattern, inside in MIM:
+            for source in sorted((ROOT / folder).glob(pattern)):
+                target = Path(self.build_lib, inside, source.relative_to(ROOT / folder))
+                yield source.relative_to(ROOT), target
+
 
 setup(
     name="ada3d_fx",
@@ -42,9 +76,17 @@ setup(
     packages=find_packages(include=["ada3d_fx", "ada3d_fx.*"]),
     python_requires=">=3.10",
     install_requires=CORE + FRAMEWORK,
-    extras_require={"dev": DEV, "export": EXPORT},
+    extras_require={"dev": DEV},
+    cmdclass={"build_py": BuildWithMim},
     classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: OS Independent",
         "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Topic :: Multimedia :: Video",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Recognition",
     ],
 )
