@@ -9,20 +9,24 @@ from __future__ import annotations
 
 import logging
 import math
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
-from fvcore.nn import FlopCountAnalysis
-from fvcore.nn.jit_handles import Handle, conv_flop_count, get_shape
 from torch import Tensor, nn
 
 from ..errors import Ada3DError
 from .shapes_only import no_arithmetic
 
-# What a convention leaves out of fvcore's count. DESIGN sec. 6: the paper counts the dense network
+with warnings.catch_warnings():  # importing fvcore compiles a loss, which torch 2.14 warns of
+    warnings.simplefilter("ignore", FutureWarning)
+    from fvcore.nn import FlopCountAnalysis
+    from fvcore.nn.jit_handles import Handle, conv_flop_count, get_shape
+
+# What a convention leaves out of fvcore's count. docs/cost.md: the paper counts the dense network
 # without its normalisation.
 CONVENTIONS: dict[str, tuple[str, ...]] = {
     "fvcore": (),

@@ -61,7 +61,7 @@ def test_a_zoo_config_makes_a_runner(monkeypatch, tmp_path):
     ],
 )
 def test_paper_prices(name, frames, giga, printed):
-    """Tables 1 and 4 at 256x256: fvcore counts BatchNorm too, the paper does not (DESIGN sec. 6)."""
+    """Tables 1 and 4 at 256x256: fvcore counts BatchNorm too, the paper does not (docs/cost.md)."""
     config = load_config(CONFIGS[0].parent / f"{name}_stage0.py")
     config.model.backbone.pretrained = None
     model = scoring_model(build_recognizer(config.model)).eval()
