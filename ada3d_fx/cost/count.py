@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from ..errors import Ada3DError
 from .shapes_only import no_arithmetic
 
-# What a convention leaves out of fvcore's count. DESIGN sec. 6: the paper counts the dense network
-# without its normalisation.
+# What a convention leaves out of fvcore's count: the paper counts the dense network without its
+# normalisation.
 CONVENTIONS: dict[str, tuple[str, ...]] = {
     "fvcore": (),
     "paper": tuple(f"aten::{kind}_norm" for kind in ("batch", "group", "layer", "instance")),
