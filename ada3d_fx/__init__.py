@@ -1,4 +1,4 @@
-"""ada3d_fx: each clip decides how many of its frames, and which temporal-convolution stages, are worth computing."""
+"""ada3d_fx: each clip decides which of its frames and temporal convolutions are computed."""
 
 from .convert import convert, specialize
 from .cost.price import price, price_table

@@ -128,12 +128,12 @@ class PolicyDistribution:
         if self.frame_unit is None:
             return torch.zeros_like(stages), stages
         units = policy.frames[:, :: self.frame_unit]
-        drawn = -F.binary_cross_entropy_with_logits(
+        as_drawn = -F.binary_cross_entropy_with_logits(
             self.frame_logits, units.to(self.frame_logits), reduction="none"
         ).sum(1)
         all_dropped = F.logsigmoid(-self.frame_logits).sum(1)
         also_from_empty = (units == self._most_probable()).all(1)
-        frames = torch.where(also_from_empty, torch.logaddexp(drawn, all_dropped), drawn)
+        frames = torch.where(also_from_empty, torch.logaddexp(as_drawn, all_dropped), as_drawn)
         return frames, stages
 
     def entropy(self) -> tuple[Tensor, Tensor]:

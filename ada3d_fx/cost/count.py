@@ -26,8 +26,8 @@ with warnings.catch_warnings():  # importing fvcore compiles a loss, which torch
     from fvcore.nn import FlopCountAnalysis
     from fvcore.nn.jit_handles import Handle, conv_flop_count, get_shape
 
-# What a convention leaves out of fvcore's count. docs/cost.md: the paper counts the dense network
-# without its normalisation.
+# What a convention leaves out of fvcore's count: the paper counts the dense network without its
+# normalisation (docs/cost.md).
 CONVENTIONS: dict[str, tuple[str, ...]] = {
     "fvcore": (),
     "paper": tuple(f"aten::{kind}_norm" for kind in ("batch", "group", "layer", "instance")),

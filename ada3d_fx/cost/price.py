@@ -91,7 +91,7 @@ class PriceTable:
 
     @cached_property
     def unsupported(self) -> dict[str, float]:
-        """Operation that no count includes -> elements it makes per multiply-add of the full policy.
+        """Operation that no count includes -> elements it makes per multiply-add of the original.
 
         None of them multiplies and adds.
         """
@@ -144,12 +144,12 @@ class PriceTable:
     def threshold(
         self, distribution: PolicyDistribution, target: float, greedy: str = "threshold"
     ) -> float:
-        """Find the threshold of `PolicyDistribution.mode` at which clips cost ``target`` on average.
+        """Find the threshold of the greedy policy at which clips cost ``target`` on average.
 
         Args:
             distribution: of the clips' policies.
             target: multiply-adds per clip; the mean is as little below it as the decisions allow.
-            greedy: the way of `PolicyDistribution.mode`.
+            greedy: how frames are chosen, see `PolicyDistribution.mode`.
 
         Raises:
             Ada3DError: a target below what any threshold gives; the message names the least.

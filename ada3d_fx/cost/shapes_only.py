@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 @contextmanager
 def no_arithmetic() -> Iterator[None]:
-    """Skip floating-point arithmetic: such operations return uninitialised memory of the right shape.
+    """Skip floating-point arithmetic: such operations return uninitialised memory of their shape.
 
     Integer and boolean operations, views and reads into Python still run. The memory is the CPU's.
     """

@@ -167,7 +167,7 @@ def plain(module: nn.Module) -> nn.Module:
 
 
 def plain_tree(root: nn.Module) -> nn.Module:
-    """Return ``root`` with every twin turned back: all modules are new, all parameters are shared."""
+    """Return ``root`` with twins turned back: all modules are new, all parameters shared."""
     new = {
         module: module.plain() if isinstance(module, Twin) else shallow_copy(module)
         for module in root.modules()

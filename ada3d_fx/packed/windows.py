@@ -12,7 +12,7 @@ AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
 def window_size(module: nn.Module, name: str) -> int:
-    """Return the temporal part of ``kernel_size``, ``stride`` or ``padding``; 1 if there is none."""
+    """Return the temporal part of a module's ``kernel_size``, ``stride`` or ``padding``, or 1."""
     value = getattr(module, name, 1)
     if name == "stride" and value is None:
         value = module.kernel_size

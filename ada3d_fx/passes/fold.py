@@ -86,7 +86,7 @@ class FoldedGraph:
 def _convolution_and_norm(
     graph_module: fx.GraphModule, node: fx.Node
 ) -> tuple[fx.Node, Convolution] | None:
-    """The convolution before a BatchNorm, as a node and a module, if nobody else takes its output."""
+    """The convolution before a BatchNorm, as node and module, if nobody else takes its output."""
     if node.op != "call_module" or not isinstance(node.args[0], fx.Node):
         return None
     source = node.args[0]
@@ -104,7 +104,7 @@ def _convolution_and_norm(
 
 
 def _without_weights(conv: nn.Module) -> nn.Module:
-    """A copy of a convolution in which ``weight`` and ``bias`` are plain attributes, not set yet."""
+    """A copy of a convolution whose ``weight`` and ``bias`` are plain attributes, not set yet."""
     empty = copy.copy(conv)
     empty._parameters = {}
     empty.__dict__.update(weight=None, bias=None)

@@ -86,7 +86,7 @@ def _explain(root: nn.Module, reason: Reason) -> Reason:
 
 
 def _layout(node: fx.Node, root: nn.Module, analysis: TimeAnalysis, shapes: ShapeTable) -> Layout:
-    """The layout of one value, given those before it; what follows from it goes into ``analysis``."""
+    """The layout of one value, given those before it; notes in ``analysis`` what follows."""
     if node.op == "placeholder":
         return Layout("frames", shapes.frames_of(node))
     inputs = [analysis.layouts[n] for n in node.all_input_nodes]
@@ -155,11 +155,11 @@ def _dense_layout(node: fx.Node, analysis: TimeAnalysis, shapes: ShapeTable) -> 
     that depends on time.
     """
     of_two = {length: s.values[node] for length, s in shapes.of_length.items()}
-    two, three = of_two[max(of_two)], shapes.shapes_of_three_clips.values[node]
-    if not two or two[0] != 2 or three != (3, *two[1:]):
+    longest, of_three = of_two[max(of_two)], shapes.shapes_of_three_clips.values[node]
+    if not longest or longest[0] != 2 or of_three != (3, *longest[1:]):
         return Layout("dense")
     seen = [shape or () for shape in of_two.values()]
-    if len(two) == 5 and len({(shape[:2], shape[3:]) for shape in seen}) == 1:
+    if len(longest) == 5 and len({(shape[:2], shape[3:]) for shape in seen}) == 1:
         lengths = shapes.frames_of(node)
         packed = {layout.lengths for layout in analysis.layouts.values() if layout.kind in PACKED}
         if lengths in packed or len(set(lengths)) > 2:

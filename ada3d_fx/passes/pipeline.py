@@ -53,8 +53,8 @@ def run_passes(
     shape_cache: dict = {}
     analyses = [analyse(root, p.graph, shadow, clip_shape, shape_cache) for p in programs]
     plan = make_plan(root, analyses, clip_shape, grouping, programs[0].untraceable)
-    mixing = {str(node.target) for a in analyses for node in a.time_mixing_nodes}
-    packed_root = with_twins(root, mixing)
+    twin_paths = {str(node.target) for a in analyses for node in a.time_mixing_nodes}
+    packed_root = with_twins(root, twin_paths)
     rewritten = [rewrite(packed_root, p.graph, a, plan) for p, a in zip(programs, analyses)]
     return Conversion(
         grouping=grouping,

@@ -70,11 +70,11 @@ def is_broadcast(node: fx.Node, analysis: TimeAnalysis, shapes: ShapeTable) -> b
     Squeeze-and-excitation does: its per-clip inputs have one frame each.
     """
     per_clip = [n for n in node.all_input_nodes if analysis.layouts[n].kind == "clips"]
-    found = [s.values[n] for s in shapes.of_length.values() for n in per_clip]
+    sizes = [s.values[n] for s in shapes.of_length.values() for n in per_clip]
     return (
         bool(per_clip)
         and node.target in ELEMENTWISE
-        and all(s is not None and len(s) == 5 and s[2] == 1 for s in found)
+        and all(s is not None and len(s) == 5 and s[2] == 1 for s in sizes)
     )
 
 

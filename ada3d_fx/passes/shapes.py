@@ -157,10 +157,10 @@ def shape_table(
     if isinstance(full, Reason):
         return full
     with _resolutions(shadow) as sizes:
-        three = of(3, num_frames)
-    if isinstance(three, Reason):
-        return three
-    table = ShapeTable(num_frames, {}, {}, three, sizes)
+        of_three_clips = of(3, num_frames)
+    if isinstance(of_three_clips, Reason):
+        return of_three_clips
+    table = ShapeTable(num_frames, {}, {}, of_three_clips, sizes)
     for length, shapes in results.items():
         reason = shapes if isinstance(shapes, Reason) else _unlike(shapes, full, graph, length)
         if isinstance(reason, Reason):
