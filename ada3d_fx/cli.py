@@ -1,34 +1,270 @@
-"""What the command-line tools share: options, errors without a traceback, versions, progress."""
+"""What the command-line tools share: the vocabulary of options, and errors without a traceback.
+
+An option that several tools take is added by one function here, so that it has one name, one
+meaning and one help text. A tool is `parse_args()`, which only parses, and `main()`.
+"""
 
 from __future__ import annotations
 
+import argparse
 import functools
 import logging
-import platform
-import shlex
-import subprocess
+import re
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib import metadata
-from pathlib import Path
+from fractions import Fraction
+from typing import NoReturn
 
-import torch
-
-from . import __version__
 from .errors import Ada3DError
+
+POLICIES = {
+    "learned": "learned: the selection network's greedy policies",
+    "full": "full: all frames, all stages 3D",
+    "random": "random[:{options}]: random policies that use these fractions on average",
+    "literal": "FRAMES/STAGES: bits of both such as 1011/10100, or a number of frames and bits",
+    "file": "FILE: a .json or .csv file of policies that tools/test.py wrote",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, and whose abbreviations are none."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message and leave with status 2."""
+        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of the text around the options, and tells the defaults of options."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = action.help or ""
+        told = "default" in text or action.default in (None, False, argparse.SUPPRESS)
+        if told or action.default == [] or not action.option_strings:
+            return text
+        return f"{text} (default: %(default)s)"
+
+
+def parser(doc: str) -> Parser:
+    """A parser that says in --help what the tool's docstring says.
+
+    Args:
+        doc: The docstring: its first line is the description, the rest follows the options.
+    """
+    first, _, rest = doc.strip().partition("\n")
+    return Parser(
+        description=first, epilog=rest.strip("\n"), formatter_class=HelpFormatter,
+        allow_abbrev=False,
+    )  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------- options
+
+
+def add_config(
+    parser: argparse.ArgumentParser, about: str = "an Ada3D config", optional: bool = False
+) -> None:
+    """CONFIG, and --cfg-options as a list of KEY=VALUE."""
+    parser.add_argument("config", nargs="?" if optional else None, metavar="CONFIG", help=about)
+    parser.add_argument(
+        "--cfg-options", nargs="+", default=[], metavar="KEY=VALUE",
+        help="config entries to set, such as model.objective.gamma=4",
+    )  # fmt: skip
+
+
+def add_checkpoint(
+    parser: argparse.ArgumentParser, about: str = "a trained Ada3D checkpoint"
+) -> None:
+    """CHECKPOINT, a file."""
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help=about)
+
+
+def add_recognizer_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """--recognizer-checkpoint, from which runs start."""
+    parser.add_argument(
+        "--recognizer-checkpoint", metavar="FILE",
+        help="the trained plain recognizer (stage 0) to start from; {seed} and {fold} stand for the "
+        "run's (default: the config's recognizer_checkpoint)",
+    )  # fmt: skip
+
+
+def add_work_dir(parser: argparse.ArgumentParser, default: str = "the config's work_dir") -> None:
+    """--work-dir, for logs, checkpoints and results."""
+    parser.add_argument(
+        "--work-dir", metavar="DIR", help=f"where logs and results go (default: {default})"
+    )
+
+
+def add_seed(parser: argparse.ArgumentParser, default: int | None = None) -> None:
+    """--seed of a tool that makes one run."""
+    told = "" if default is not None else " (default: the config's)"
+    parser.add_argument("--seed", type=int, default=default, help=f"random seed{told}")
+
+
+def add_seeds(parser: argparse.ArgumentParser) -> None:
+    """--seeds and --folds of a tool that makes a run for each."""
+    parser.add_argument(
+        "--seeds", type=whole_numbers, default=[0], metavar="A,B,...",
+        help="random seeds, a run each (default: 0)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--folds", type=whole_numbers, default=[None], metavar="A,B,...",
+        help="values of the config's `fold`, a run each (default: the config's own)",
+    )  # fmt: skip
+
+
+def add_clip_shape(parser: argparse.ArgumentParser, default: str) -> None:
+    """--clip-shape C,T,H,W."""
+    parser.add_argument(
+        "--clip-shape", type=clip_shape, metavar="C,T,H,W",
+        help=f"channels, frames, height and width of a clip (default: {default})",
+    )  # fmt: skip
+
+
+def add_gmacs(parser: argparse.ArgumentParser) -> None:
+    """--gmacs of a tool that tests one checkpoint, and the list on which it is met."""
+    parser.add_argument(
+        "--gmacs", type=float, metavar="G",
+        help="GMACs per clip, selection network included: set the threshold of the greedy policies "
+        "so that they cost this on average (default: the config's threshold)",
+    )  # fmt: skip
+    add_calibrate_on(parser, "val")
+
+
+def add_calibrate_on(parser: argparse.ArgumentParser, default: str) -> None:
+    """--calibrate-on, the list on which the threshold is set."""
+    parser.add_argument(
+        "--calibrate-on", choices=["train", "val"], default=default,
+        help="the list on whose clips a threshold is set: the training or the validation list",
+    )  # fmt: skip
+
+
+def add_policy(
+    parser: argparse.ArgumentParser, kinds: tuple[str, ...], random: str, default: str,
+    several: bool = False,
+) -> None:  # fmt: skip
+    """--policy; its grammar is that of `report.records.parse_policy`.
+
+    Args:
+        parser: Takes the option.
+        kinds: Those of `POLICIES` that the tool takes.
+        random: The options of 'random', with their defaults.
+        default: What the tool does without the option.
+        several: The option may be repeated.
+    """
+    words = "; ".join(POLICIES[kind].format(options=random) for kind in kinds)
+    parser.add_argument(
+        "--policy", metavar="POLICY", action="append" if several else "store",
+        default=[] if several else None,
+        help=f"{words}{'; may be repeated' if several else ''} (default: {default})",
+    )  # fmt: skip
+
+
+def add_families(parser: argparse.ArgumentParser, about: str) -> None:
+    """--families, folders of MMAction2's configs."""
+    parser.add_argument("--families", type=words, metavar="A,B,...", help=about)
+
+
+def add_json(parser: argparse.ArgumentParser, what: str) -> None:
+    """--json, a file for machines."""
+    parser.add_argument(
+        "--json", metavar="FILE", help=f"write {what} to this file, for machines (default: no file)"
+    )
+
+
+def add_launcher(parser: argparse.ArgumentParser) -> None:
+    """--launcher and --local_rank, as MMAction2's own tools have them."""
+    parser.add_argument(
+        "--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none",
+        help="who starts the processes of a distributed run",
+    )  # fmt: skip
+    parser.add_argument(
+        "--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS
+    )  # given by older launchers
+
+
+def add_verbose(parser: argparse.ArgumentParser) -> None:
+    """--verbose."""
+    parser.add_argument(
+        "--verbose", action="store_true",
+        help="show on the console what else goes to the log file only",
+    )  # fmt: skip
+
+
+# -------------------------------------------------------------------------------------- values
+
+
+def words(text: str) -> list[str]:
+    """``'a,b'`` -> ``['a', 'b']``."""
+    found = [part for part in text.split(",") if part]
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected words, a,b,...")
+    return found
+
+
+def numbers(text: str) -> list[float]:
+    """``'0.2,3'`` -> ``[0.2, 3.0]``."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected numbers, a,b,...") from None
+
+
+def whole_numbers(text: str) -> list[int]:
+    """``'0,1'`` -> ``[0, 1]``."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected whole numbers, a,b,...") from None
+
+
+def clip_shape(text: str) -> tuple[int, int, int, int]:
+    """``'3,8,224,224'`` -> ``(3, 8, 224, 224)``: C, T, H, W."""
+    found = re.fullmatch(r"([1-9]\d*),([1-9]\d*),([1-9]\d*),([1-9]\d*)", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected C,T,H,W, such as 3,8,224,224")
+    channels, frames, height, width = map(int, found.groups())
+    return channels, frames, height, width
+
+
+def size(text: str) -> tuple[int, int]:
+    """``'64x48'`` -> the width and height ``(64, 48)``."""
+    width, _, height = text.partition("x")
+    if not (width.isdigit() and height.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected WIDTHxHEIGHT, such as 64x48")
+    return int(width), int(height)
+
+
+def usage(text: str) -> tuple[float, float]:
+    """``'23/32:0.45'`` -> the fractions of frames and stages ``(0.71875, 0.45)``."""
+    try:
+        frames, stages = (float(Fraction(part)) for part in text.split(":"))
+    except (ValueError, ZeroDivisionError):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected FRAMES:STAGES, such as 0.7:0.4 or 23/32:9/20"
+        ) from None
+    if not (0 <= frames <= 1 and 0 <= stages <= 1):
+        raise argparse.ArgumentTypeError(f"{text!r}: both fractions must be in [0, 1]")
+    return frames, stages
+
+
+# -------------------------------------------------------------------------------------- errors
 
 
 def user_errors(main: Callable[[], None]) -> Callable[[], int]:
-    """Print the user's mistakes as one message and return 2; anything else is ours and is
-    raised."""
+    """Make a tool's ``main`` print the user's mistakes as one message and return 2.
+
+    Other errors are ours and are raised. What other packages warn of is not shown meanwhile.
+    """
 
     @functools.wraps(main)
     def wrapped() -> int:
         try:
-            main()
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", module=r"(?!ada3d_fx\b)")
+                main()
         except Ada3DError as error:
             # one from a data loader's worker process comes with its traceback in the message
             message = str(error).rsplit("Ada3DError: ", 1)[-1]
@@ -41,7 +277,7 @@ def user_errors(main: Callable[[], None]) -> Callable[[], int]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without what recognizers' constructors log and warn of."""
+    """Mute what the constructors of recognizers log and warn of."""
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
@@ -49,38 +285,3 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(logging.NOTSET)
-
-
-def versions() -> dict[str, str | None]:
-    """What a result was made with: this package, its commit if it is a checkout, and what it stands
-    on."""
-    return {
-        "ada3d_fx": __version__,
-        "commit": _commit(),
-        "torch": torch.__version__,
-        "fvcore": metadata.version("fvcore"),
-        "mmaction2": metadata.version("mmaction2"),
-        "mmengine": metadata.version("mmengine"),
-        "python": platform.python_version(),
-    }
-
-
-def provenance(config: str | Path, begin: float) -> dict:
-    """What a tool's report says of its own making: command, config, seconds since ``begin`` (of
-    `time.monotonic`) and versions."""
-    return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "config": str(config),
-        "seconds": round(time.monotonic() - begin, 1),
-        "versions": versions(),
-    }
-
-
-def _commit() -> str | None:
-    try:
-        found = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True
-        )
-    except FileNotFoundError:
-        return None
-    return found.stdout.strip() or None

@@ -41,6 +41,6 @@ echo "== stage 0: the recognizer alone"
     --cfg-options "${STAGE0[@]}"
 echo "== Ada3D, and what it is compared with"
 "$PYTHON" tools/compare.py mmaction_configs/ada3d_demo.py --work-dir "$OUT" \
-    --recognizer "$(cat "$OUT/stage0/last_checkpoint")" --pictures 8 \
+    --recognizer-checkpoint "$(cat "$OUT/stage0/last_checkpoint")" --pictures 8 \
     --cfg-options "${ADA3D[@]}"
 echo "== done: $OUT/report.json, report.txt, policies.png"

@@ -1,22 +1,13 @@
 #!/usr/bin/env python
 """Generate short H.264 videos for which it is known what each class needs.
 
+    python tools/generate_clips.py [--out data/generated_clips] [--num-train 2400] ...
+
 `static` classes show in any single frame. `motion` classes come in pairs that differ only in the
-direction of one change; a single frame, at whatever time index, tells nothing about any of them:
+direction of one change; a single frame, at whatever time index, tells nothing about any of them.
+ada3d_fx/experiments/rendering.py says how that is achieved. With --segments, videos are so many
+clips with cuts between them, of which some are empty.
 
-- the object of every motion class has a place, an angle and a pupil size. All three live on circles
-  (what passes the end comes back at the start) and start uniformly at random, so at any time
-  they are uniform whatever the class does to them;
-- the class moves one of the three, forwards or backwards: moving right / left, turning clockwise /
-  anticlockwise, a disc in its middle that grows / shrinks (approaching / receding);
-- the object shows only in a window at a random place of the clip, drawn alike for all motion
-  classes. Before and after there is only background: which frames are kept decides what is seen;
-- frames far apart in the window are ambiguous: much of a circle may have passed between them;
-- background, colours, size, speed, noise and brightness vary alike in all classes. Every frame
-  is coded on its own, so compression cannot carry motion into a still frame.
-
-With --segments, videos are so many clips with cuts between them, of which some are empty.
-Static objects differ in shape, show in all frames, and drift and turn a little.
 Output: `OUT/videos/*/*/*.mp4`, `OUT/train.txt` and `OUT/val.txt` (MMAction2's video list, relative
 to `OUT/videos`), and `OUT/classes.txt` (`name kind` per label, in order).
 """
@@ -24,340 +15,48 @@ to `OUT/videos`), and `OUT/classes.txt` (`name kind` per label, in order).
 from __future__ import annotations
 
 import argparse
-import json
-import multiprocessing
-import os
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
-from pathlib import Path
-from typing import NamedTuple
+import sys
+import warnings
 
-import av
-import decord
-import numpy as np
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # what other packages warn of while they are imported
+    from ada3d_fx import cli
+    from ada3d_fx.experiments.generated_clips import generate
+    from ada3d_fx.experiments.rendering import CLASSES
+    from ada3d_fx.progress import Console
 
 
-class ClipClass(NamedTuple):
-    """A class of clips. `cue` is a shape (static) or the attribute that moves (motion)."""
-
-    name: str
-    kind: str
-    cue: str
-    sign: int = 0
-
-
-CLASSES = (
-    ClipClass("square", "static", "square"),
-    ClipClass("frame", "static", "frame"),
-    ClipClass("cross", "static", "cross"),
-    ClipClass("bar", "static", "bar"),
-    ClipClass("move_right", "motion", "place", +1),
-    ClipClass("move_left", "motion", "place", -1),
-    ClipClass("turn_clockwise", "motion", "angle", +1),
-    ClipClass("turn_anticlockwise", "motion", "angle", -1),
-    ClipClass("approach", "motion", "pupil", +1),
-    ClipClass("recede", "motion", "pupil", -1),
-)
-SPLITS = ("train", "val")
-
-# Window of a motion clip as fractions of its frames, and change per frame in cycles at 16 frames.
-# Of every second frame, 4 to 6 of 8 show the object, 0.05 to 0.24 cycles apart.
-WINDOW = (0.5, 0.75)
-SPEED = {"place": (0.025, 0.05), "angle": (0.028, 0.056), "pupil": (0.07, 0.12)}
-FORMAT_VERSION = 2
-SHOWN = 0.4  # share of a long video's segments that show its class
-
-
-def render_clip(
-    clip_class: ClipClass,
-    rng: np.random.Generator,
-    size: tuple[int, int],
-    num_frames: int = 16,
-    empty: bool = False,
-) -> np.ndarray:
-    """Render one clip.
-
-    Args:
-        clip_class: One of `CLASSES`.
-        rng: The only source of randomness.
-        size: Width and height in pixels.
-        num_frames: Frames of the clip.
-        empty: Only its background.
-
-    Returns:
-        uint8 array [num_frames, height, width, 3], RGB.
-    """
-    width, height = size
-    steps = np.arange(num_frames, dtype=np.float32)
-    place, place_y, angle, pupil = rng.random(4)
-    moving = {"place": 0.0, "angle": 0.0, "pupil": 0.0}
-    shown = np.ones(num_frames, dtype=bool)
-    drift_y = 0.0
-    if clip_class.kind == "motion":
-        speed = rng.uniform(*SPEED[clip_class.cue]) * 16 / num_frames
-        moving[clip_class.cue] = clip_class.sign * speed
-        shown = _window(rng, num_frames)
-    else:
-        direction, turn = rng.uniform(0, 2 * np.pi), rng.uniform(-0.01, 0.01)
-        moving = {"place": 0.02 * np.cos(direction), "angle": turn, "pupil": 0.0}
-        drift_y = 0.02 * np.sin(direction)
-
-    short = min(width, height)
-    radius = short * rng.uniform(0.38, 0.45)
-    dx, dy = _offsets(place + moving["place"] * steps, place_y + drift_y * steps, size)
-    angles = angle + moving["angle"] * steps
-    if clip_class.kind == "motion":
-        cover = _sweep(dx, dy, angles, radius)
-        cover += _pupil(dx, dy, (pupil + moving["pupil"] * steps) % 1, radius)
-    else:
-        turned = 2 * np.pi * angles[:, None, None]
-        cover = _shape(clip_class.cue, dx, dy, turned, 0.55 * radius)
-
-    frames = _background(rng, size)[None].repeat(num_frames, axis=0)
-    colour = rng.uniform(150, 250, 3)
-    alpha = (cover * (shown & (not empty))[:, None, None])[..., None]
-    frames = frames * (1 - alpha) + colour * alpha
-    frames *= rng.uniform(0.9, 1.1, (num_frames, 1, 1, 1))
-    frames += rng.normal(0, rng.uniform(2, 6), frames.shape)
-    return np.clip(np.rint(frames), 0, 255).astype(np.uint8)
-
-
-def render_video(
-    clip_class: ClipClass,
-    rng: np.random.Generator,
-    size: tuple[int, int],
-    num_frames: int = 16,
-    segments: int = 1,
-) -> np.ndarray:
-    """Render a video of ``segments`` clips with cuts between them, [segments * num_frames, ...].
-
-    Each of several segments shows the class with probability 0.4, and at least one does; the others
-    are empty.
-    """
-    if segments == 1:
-        return render_clip(clip_class, rng, size, num_frames)
-    shows = rng.random(segments) < SHOWN
-    shows[rng.integers(segments)] = True
-    parts = [render_clip(clip_class, rng, size, num_frames, not show) for show in shows]
-    return np.concatenate(parts)
-
-
-def _window(rng: np.random.Generator, num_frames: int) -> np.ndarray:
-    shortest, longest = (round(fraction * num_frames) for fraction in WINDOW)
-    length = rng.integers(shortest, longest + 1)
-    start = rng.integers(0, num_frames - length + 1)
-    shown = np.zeros(num_frames, dtype=bool)
-    shown[start : start + length] = True
-    return shown
-
-
-def _offsets(
-    place_x: np.ndarray, place_y: np.ndarray, size: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Distance of every pixel to the nearest copy of the object, [T, H, W] each, y downwards."""
-    width, height = size
-    dx = np.arange(width, dtype=np.float32)[None, None] - (place_x * width)[:, None, None]
-    dy = np.arange(height, dtype=np.float32)[None, :, None] - (place_y * height)[:, None, None]
-    dx = (dx + width / 2) % width - width / 2
-    dy = (dy + height / 2) % height - height / 2
-    shape = (len(place_x), height, width)
-    return (
-        np.broadcast_to(dx, shape).astype(np.float32),
-        np.broadcast_to(dy, shape).astype(np.float32),
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = cli.parser(__doc__)
+    parser.add_argument(
+        "--out", default="data/generated_clips", metavar="DIR", help="folder to write"
     )
-
-
-def _inside(distance: np.ndarray) -> np.ndarray:
-    """Coverage of a pixel by the region of negative `distance`: an edge one pixel wide."""
-    return np.clip(0.5 - distance, 0, 1)
-
-
-def _rotated(dx: np.ndarray, dy: np.ndarray, turned: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    cos, sin = np.cos(turned), np.sin(turned)
-    return dx * cos + dy * sin, dy * cos - dx * sin
-
-
-def _sweep(dx: np.ndarray, dy: np.ndarray, phase: np.ndarray, radius: float) -> np.ndarray:
-    """A wide ring that fades clockwise twice around, like a radar screen: two sharp edges half a
-    turn apart show the angle. Half a turn is one cycle of `phase`."""
-    turns = np.arctan2(dy, dx) / np.pi - phase[:, None, None]
-    distance = np.hypot(dx, dy)
-    ring = np.maximum(distance - radius, 0.6 * radius - distance)
-    return _inside(ring) * (turns % 1)
-
-
-def _pupil(dx: np.ndarray, dy: np.ndarray, phase: np.ndarray, radius: float) -> np.ndarray:
-    """A disc in the middle that grows from phase 0 to phase 1, and starts again."""
-    return _inside(np.hypot(dx, dy) - (0.05 + 0.52 * phase[:, None, None]) * radius)
-
-
-def _shape(
-    name: str, dx: np.ndarray, dy: np.ndarray, turned: np.ndarray, radius: float
-) -> np.ndarray:
-    along, across = (np.abs(side) for side in _rotated(dx, dy, turned))
-    square = np.maximum(along, across) - radius
-    if name == "square":
-        return _inside(square)
-    if name == "frame":
-        return _inside(np.maximum(square, -square - 0.4 * radius))
-    bar = np.maximum(along - 1.5 * radius, across - 0.35 * radius)
-    if name == "bar":
-        return _inside(bar)
-    other_bar = np.maximum(across - 1.5 * radius, along - 0.35 * radius)
-    return _inside(np.minimum(bar, other_bar))
-
-
-def _background(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """Two colours mixed by a slow random pattern, [H, W, 3] float."""
-    width, height = size
-    x = np.linspace(0, 1, width, dtype=np.float32)[None, :]
-    y = np.linspace(0, 1, height, dtype=np.float32)[:, None]
-    mix = np.zeros((height, width), dtype=np.float32)
-    for _ in range(3):
-        fx, fy, phase = rng.uniform(-2, 2), rng.uniform(-2, 2), rng.uniform(0, 2 * np.pi)
-        mix += np.sin(2 * np.pi * (fx * x + fy * y) + phase)
-    first, second = rng.uniform(10, 110, (2, 3))
-    share = (mix / 6 + 0.5)[..., None]
-    return (first * share + second * (1 - share)).astype(np.float32)
-
-
-def write_video(path: Path, frames: np.ndarray, fps: int = 8) -> None:
-    """Encode uint8 frames [T, H, W, 3] as H.264, every frame a key frame."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=fps)
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        stream.options = {
-            "crf": "18",
-            "preset": "ultrafast",
-            "g": "1",
-            "threads": "1",
-            "x264-params": "keyint=1:scenecut=0",
-        }
-        for array in frames:
-            frame = av.VideoFrame.from_ndarray(array, format="rgb24")
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-
-
-def _write_clip(
-    item: tuple[str, int],
-    *,
-    out: Path,
-    seed: int,
-    size: tuple[int, int],
-    num_frames: int,
-    segments: int,
-) -> str:
-    """Write clip number `item[1]` of split `item[0]`; return its line in the list."""
-    split, index = item
-    label = index % len(CLASSES)
-    rng = np.random.default_rng([seed, SPLITS.index(split), index])
-    relative = f"{split}/{CLASSES[label].name}/{index:06d}.mp4"
-    frames = render_video(CLASSES[label], rng, size, num_frames, segments)
-    write_video(out / "videos" / relative, frames)
-    return f"{relative} {label}"
-
-
-def generate(
-    out: str | Path,
-    num_train: int = 2400,
-    num_val: int = 800,
-    seed: int = 0,
-    size: tuple[int, int] = (56, 48),
-    num_frames: int = 16,
-    workers: int | None = None,
-    segments: int = 1,
-) -> Path:
-    """Write both splits below `out`; classes take turns, so they are balanced.
-
-    The same arguments give the same frames, whatever the number of `workers`. A folder that holds
-    the result of the same arguments already is left as it is.
-
-    Returns:
-        `out` as a path.
-
-    Raises:
-        ValueError: decord cannot read videos of this size.
-    """
-    out = Path(out)
-    wanted = {
-        "version": FORMAT_VERSION,
-        "num_train": num_train,
-        "num_val": num_val,
-        "seed": seed,
-        "size": list(size),
-        "num_frames": num_frames,
-    } | ({} if segments == 1 else {"segments": segments})
-    done = out / "generated.json"
-    if done.exists() and json.loads(done.read_text()) == wanted:
-        return out
-    done.unlink(missing_ok=True)
-    items = [("train", i) for i in range(num_train)] + [("val", i) for i in range(num_val)]
-    write = partial(
-        _write_clip, out=out, seed=seed, size=size, num_frames=num_frames, segments=segments
+    parser.add_argument("--num-train", type=int, default=2400, help="training videos")
+    parser.add_argument("--num-val", type=int, default=800, help="validation videos")
+    cli.add_seed(parser, 0)
+    parser.add_argument(
+        "--size", type=cli.size, default="56x48", metavar="WIDTHxHEIGHT", help="in pixels, even"
     )
-    _check_decodes(out / "videos" / write(items[0]).split()[0])
-    lines = _map(write, items, workers or os.cpu_count() or 1)
-    for split in SPLITS:
-        own = [line for line in lines if line.startswith(f"{split}/")]
-        (out / f"{split}.txt").write_text("".join(f"{line}\n" for line in own))
-    (out / "classes.txt").write_text("".join(f"{c.name} {c.kind}\n" for c in CLASSES))
-    done.write_text(json.dumps(wanted))
-    return out
-
-
-def _check_decodes(video: Path) -> None:
-    """decord cannot read some widths (48 and 72 of those tried): better to say so at once."""
-    try:
-        decord.VideoReader(str(video), num_threads=1).get_batch([0])
-    except decord.DECORDError as error:
-        raise ValueError("decord cannot read videos of this width; try another") from error
-
-
-def _map(function, items: list, workers: int) -> list:
-    if workers == 1 or len(items) < 200:  # starting processes takes longer than that
-        return [function(item) for item in items]
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        return list(pool.map(function, items, chunksize=50))
-
-
-def _size(text: str) -> tuple[int, int]:
-    width, separator, height = text.partition("x")
-    if not separator or not (width.isdigit() and height.isdigit()):
-        raise argparse.ArgumentTypeError(f"{text!r} is no WIDTHxHEIGHT such as 64x48")
-    if int(width) % 2 or int(height) % 2 or min(int(width), int(height)) < 32:
-        raise argparse.ArgumentTypeError(f"{text}: H.264 needs even sides; 32 is the least here")
-    return int(width), int(height)
-
-
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    parser.add_argument("--out", default="data/generated_clips", help="folder to write")
-    parser.add_argument("--num-train", type=int, default=2400, help="training clips")
-    parser.add_argument("--num-val", type=int, default=800, help="validation clips")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--size", type=_size, default="56x48", help="WIDTHxHEIGHT, even")
     parser.add_argument("--num-frames", type=int, default=16, help="frames per clip")
     parser.add_argument(
         "--segments", type=int, default=1, help="clips per video, of which some show nothing"
     )
-    parser.add_argument("--workers", type=int, help="processes (default: one per core)")
-    args = parser.parse_args(argv)
-    if min(args.num_train, args.num_val) < len(CLASSES) or args.num_frames < 8:
-        parser.error(f"at least {len(CLASSES)} clips per split, and 8 frames per clip")
-    if args.segments < 1:
-        parser.error(f"--segments {args.segments}: at least 1")
-    try:
-        out = generate(**vars(args))
-    except ValueError as error:
-        parser.error(f"--size: {error}")
+    parser.add_argument("--workers", type=int, help="processes (default: one for each core)")
+    cli.add_verbose(parser)
+    return parser.parse_args()
+
+
+@cli.user_errors
+def main() -> None:
+    """Write the videos and say where."""
+    args = parse_args()
+    out = generate(
+        args.out, args.num_train, args.num_val, args.seed, args.size, args.num_frames,
+        args.workers, args.segments, Console(args.verbose),
+    )  # fmt: skip
     print(f"{args.num_train} + {args.num_val} clips of {len(CLASSES)} classes in {out}")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 
 import torch
@@ -118,9 +118,13 @@ class PriceTable:
         self._count(num_frames[~self.counted[num_frames]].unique().tolist())
         return self.base[num_frames] + (self.stages[num_frames] * stages).sum(1)
 
-    def complete(self) -> PriceTable:
-        """Count every number of frames that is not counted yet; return the table itself."""
-        self._count(self.lengths)
+    def complete(self, track: Callable[[Sequence[int]], Iterable[int]] = iter) -> PriceTable:
+        """Count every number of frames that is not counted yet; return the table itself.
+
+        Args:
+            track: goes through the lengths; it may show the progress.
+        """
+        self._count(track(self.lengths))
         return self
 
     def expected(self, frames: float, stages: float) -> float:
@@ -181,7 +185,7 @@ class PriceTable:
             for on, value in zip(combinations, prices.tolist()):
                 yield length, on, value
 
-    def _count(self, lengths: Sequence[int]) -> None:
+    def _count(self, lengths: Iterable[int]) -> None:
         for length in lengths:
             if not self.counted[length]:
                 self._fill(length)

@@ -2,32 +2,59 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 
 from ..errors import Ada3DError
+from ..report import records
+
+TEST_POLICIES = ("learned", "full", "random", "file")  # the kinds of --policy at test time
 
 
-def load_config(path: str | Path, options: Mapping | None = None) -> Config:
-    """An MMEngine config file with ``--cfg-options`` merged, and its ``{name}``s filled in.
+def load_config(path: str | Path, options: Mapping | Sequence[str] | None = None) -> Config:
+    """Read an MMEngine config file, merge ``--cfg-options`` and fill its ``{name}``s in.
 
     A string such as ``'{data_root}/train.txt'`` takes the value of the config's own ``data_root``,
     whatever the options made of it.
 
+    Args:
+        path: The config file.
+        options: Entries to set, as a mapping or as they are typed, KEY=VALUE.
+
     Raises:
-        Ada3DError: no such file, or a {name} that the config lacks.
+        Ada3DError: no such file, an option that the config has no place for, or a {name} that the
+            config lacks.
     """
     if not Path(path).is_file():
         raise Ada3DError(f"config: no file at {path}")
     config = Config.fromfile(path)
     if options:
-        config.merge_from_dict(dict(options))
+        entries = dict(options) if isinstance(options, Mapping) else parse_options(options)
+        try:
+            config.merge_from_dict(entries)
+        except (KeyError, TypeError, AssertionError) as error:
+            raise Ada3DError(f"--cfg-options: {path} has no place for them: {error}") from error
     values = {k: v for k, v in config.items() if isinstance(v, (str, int, float))}
     return Config(_fill(config.to_dict(), values), filename=str(path))
+
+
+def parse_options(pairs: Sequence[str]) -> dict:
+    """Parse KEY=VALUE pairs as MMEngine's DictAction does: ``['a.b=1']`` -> ``{'a.b': 1}``.
+
+    Raises:
+        Ada3DError: a pair without a key or without an equals sign.
+    """
+    for pair in pairs:
+        if not pair.partition("=")[1] or pair.startswith(("=", "-")):
+            raise Ada3DError(f"{pair!r}: expected KEY=VALUE, such as model.objective.gamma=4")
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--pairs", nargs="+", action=DictAction)
+    return parser.parse_args(["--pairs", *pairs]).pairs if pairs else {}
 
 
 def _fill(node, values: Mapping):
@@ -47,27 +74,32 @@ def _fill(node, values: Mapping):
 
 
 def set_policy(config: Config, policy: str) -> None:
-    """Apply ``--policy learned | full | random[:frames=F,stages=S]`` to an Ada3D config.
+    """Apply ``--policy learned | full | random[:frames=F,stages=S] | FILE`` to an Ada3D config.
+
+    A FILE holds recorded policies: those of the test list's clips, in its order.
 
     Raises:
-        Ada3DError: another word, fractions that are no numbers, or a plain recognizer's config.
+        Ada3DError: another word, fractions that are no numbers, no such file, or a plain
+            recognizer's config.
     """
-    name, _, usage = policy.partition(":")
+    choice = records.parse_policy(policy, TEST_POLICIES, ("frames", "stages"))
     if config.model.get("type") != "Ada3DRecognizer":
         raise Ada3DError(f"--policy {policy}: the config's model is a plain recognizer")
-    config.model.testing = {**(config.model.get("testing") or {}), "policy": name}
-    if not usage:
-        return
-    try:
-        pairs = [item.split("=") for item in usage.split(",")]
-        fractions = {key: float(value) for key, value in pairs}
-    except ValueError:
-        fractions = {}
-    if name != "random" or not fractions or set(fractions) - {"frames", "stages"}:
-        raise Ada3DError(
-            f"--policy {policy}: try learned, full, random or random:frames=0.7,stages=0.4"
-        )
-    config.model.random_policy = {**(config.model.get("random_policy") or {}), **fractions}
+    if choice.kind == "file" and not Path(choice.text).is_file():
+        raise Ada3DError(f"--policy {policy}: no file at {policy}")
+    testing = {**(config.model.get("testing") or {})}
+    testing.pop("policy_file", None)
+    testing["policy"] = "recorded" if choice.kind == "file" else choice.kind
+    if choice.kind == "file":
+        testing["policy_file"] = choice.text
+    config.model.testing = testing
+    if choice.options:
+        config.model.random_policy = {**(config.model.get("random_policy") or {}), **choice.options}
+
+
+def calibration_list(config: Config, name: str) -> dict:
+    """Give the loader of the list on which a threshold is set: 'train' or 'val'."""
+    return training_list(config) if name == "train" else config.val_dataloader
 
 
 def training_list(config: Config) -> dict:
@@ -120,21 +152,6 @@ def inner_datasets(dataset: Mapping | None) -> Iterator[Mapping]:
         yield from inner_datasets(one)
 
 
-def parse_shape(text: str) -> tuple[int, int, int, int]:
-    """'3,8,224,224' -> (3, 8, 224, 224): C, T, H, W.
-
-    Raises:
-        Ada3DError: anything else.
-    """
-    try:
-        shape = tuple(int(n) for n in text.split(","))
-    except ValueError:
-        shape = ()
-    if len(shape) != 4 or min(shape) < 1:
-        raise Ada3DError(f"--shape {text}: expected C,T,H,W, such as 3,8,224,224")
-    return shape
-
-
 def clip_shape_of(config: Config) -> tuple[int, int, int, int]:
     """(C, T, H, W) of the clips of a config's test pipeline (else of its training pipeline; else as
     its model says).
@@ -155,7 +172,7 @@ def clip_shape_of(config: Config) -> tuple[int, int, int, int]:
         return (backbone.get("in_channels", 3), config.num_frames, size, size)
     raise Ada3DError(
         "no pipeline with a sampling transform (clip_len) and a crop or resize to a fixed size; "
-        "give the shape of a clip, --shape C,T,H,W"
+        "give the shape of a clip, --clip-shape C,T,H,W"
     )
 
 

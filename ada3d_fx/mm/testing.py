@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from mmaction.datasets.transforms import PackActionInputs
@@ -34,19 +34,26 @@ def record_policies(config: Config, path: str) -> bool:
     return bool(metrics)
 
 
-def calibrate(runner: Runner, loader, budget: float) -> float:
-    """Set the model's ``testing_options.threshold`` so that greedy policies on the clips of ``loader`` cost
-    ``budget`` GMACs on average, selection network included; gives the threshold.
+def calibrate(
+    runner: Runner, loader, gmacs: float, track: Callable[[Iterable], Iterable] = iter
+) -> float:
+    """Set the threshold at which greedy policies cost ``gmacs`` on average, and give it.
+
+    Args:
+        runner: The threshold of its model's ``testing_options`` is set.
+        loader: The clips on which the cost is measured.
+        gmacs: GMACs per clip, selection network included.
+        track: Goes through the loader; it may show the progress.
 
     Raises:
-        Ada3DError: a budget that no threshold meets, or a model without learned policies.
+        Ada3DError: a cost that no threshold gives, or a model without learned policies.
     """
     model = unwrap(runner.model).eval()
     if getattr(model, "selector", None) is None or model.testing_options.policy != "learned":
-        raise Ada3DError("a budget is for learned policies: the model has none")
+        raise Ada3DError("--gmacs is for learned policies: the model has none")
     frames, stages = [], []
     with torch.no_grad():
-        for batch in loader:
+        for batch in track(loader):
             inputs = model.data_preprocessor(batch, training=False)["inputs"]
             found = model.selector(inputs.flatten(0, 1))
             frames.append(found.frame_logits.cpu())
@@ -56,7 +63,7 @@ def calibrate(runner: Runner, loader, budget: float) -> float:
         torch.cat(frames), torch.cat(stages), plan.frame_unit, plan.num_frames
     )
     table = price_table(model.recognizer)
-    target = budget * 1e9 - model.selector_macs
+    target = gmacs * 1e9 - model.selector_macs
     options = model.testing_options
     options.threshold = table.threshold(distribution, target, options.greedy)
     return options.threshold

@@ -1,22 +1,31 @@
-"""Policies and results as files."""
+"""Policies and results as files, and the one grammar of ``--policy``."""
 
 from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..errors import Ada3DError
+from ..plan import StagePlan
 from ..policy import Policy
 
+# The options of random:..., with what they are without being given.
+RANDOM_OPTIONS: dict[str, float | int] = {"frames": 0.7, "stages": 0.4, "seed": 0, "n": 1000}
 
-def write_json(path: str | Path, report: Mapping[str, Any]) -> None:
-    """Write a report; numbers that JSON lacks (NaN, infinities) are refused."""
+
+def write_json(path: str | Path, report: Mapping[str, Any] | Sequence[Any]) -> None:
+    """Write a report as JSON.
+
+    Raises:
+        ValueError: numbers that JSON lacks (NaN, infinities).
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
@@ -29,7 +38,12 @@ POLICY_FIELDS = (
 
 
 def policy_words(frames: Tensor, stages: Tensor) -> dict[str, Any]:
-    """One clip's decisions, bool [T] and [K], as strings of 0 and 1 and as numbers."""
+    """One clip's decisions as strings of 0 and 1, and how many of each are on.
+
+    Args:
+        frames: bool [T], the kept frames.
+        stages: bool [K], the stages that run in 3D.
+    """
     words = {
         name: "".join("1" if bit else "0" for bit in bits.tolist())
         for name, bits in (("frames", frames), ("stages", stages))
@@ -38,7 +52,7 @@ def policy_words(frames: Tensor, stages: Tensor) -> dict[str, Any]:
 
 
 def policy_file_kind(path: str | Path) -> str:
-    """'json' or 'csv', from the name of a file of policies.
+    """Tell 'json' from 'csv' by the name of a file of policies.
 
     Raises:
         Ada3DError: another ending.
@@ -49,7 +63,7 @@ def policy_file_kind(path: str | Path) -> str:
     return kind
 
 
-def write_policies(path: str | Path, records: Sequence[Mapping[str, Any]]) -> None:
+def write_policies(path: str | Path, clips: Sequence[Mapping[str, Any]]) -> None:
     """Write a row of `POLICY_FIELDS` for each clip, as .json or .csv.
 
     Raises:
@@ -57,17 +71,17 @@ def write_policies(path: str | Path, records: Sequence[Mapping[str, Any]]) -> No
     """
     path, kind = Path(path), policy_file_kind(path)
     if kind == "json":
-        return write_json(path, {"clips": list(records)})
+        write_json(path, {"clips": list(clips)})
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, POLICY_FIELDS)
         writer.writeheader()
-        writer.writerows(records)
-    return None
+        writer.writerows(clips)
 
 
 def read_clips(path: str | Path) -> list[dict[str, Any]]:
-    """The rows that `write_policies` wrote; numbers as numbers.
+    """Read the rows that `write_policies` wrote, with numbers as numbers.
 
     Raises:
         Ada3DError: no such file, or none of its format.
@@ -98,7 +112,7 @@ def _whole_number(value: Any) -> int | None:
 
 
 def policies_of(clips: Sequence[Mapping[str, Any]]) -> Policy:
-    """The policies of such rows.
+    """Make the policies that rows of `POLICY_FIELDS` describe.
 
     Raises:
         Ada3DError: no clips, or clips with different numbers of decisions.
@@ -109,3 +123,99 @@ def policies_of(clips: Sequence[Mapping[str, Any]]) -> Policy:
     except ValueError as error:
         raise Ada3DError(f"policies: the clips differ in their decisions: {error}") from error
     return Policy(frames, stages.view(len(clips), -1) if stages.numel() else stages)
+
+
+# ------------------------------------------------------------------------ the grammar of --policy
+
+
+class PolicyChoice(NamedTuple):
+    """What ``--policy TEXT`` asks for."""
+
+    text: str  # as it was typed
+    kind: str  # 'learned', 'full', 'random', 'literal' or 'file'
+    options: dict[str, float | int]  # those given after 'random:'
+    frames: str = ""  # of 'literal': T bits, or how many frames are kept
+    stages: str = ""  # of 'literal': K bits
+
+
+def parse_policy(
+    text: str, kinds: Sequence[str], options: Sequence[str] = tuple(RANDOM_OPTIONS)
+) -> PolicyChoice:
+    """Parse ``--policy``: the only parser of its grammar.
+
+    ``learned``, ``full``, ``random[:frames=F,stages=S,seed=I,n=N]``, FRAMES/STAGES (T bits or a
+    number of frames, a slash, K bits), or the name of a .json or .csv file of policies.
+
+    Args:
+        text: What was typed.
+        kinds: The kinds that the tool takes, of 'learned', 'full', 'random', 'literal', 'file'.
+        options: The options of 'random' that the tool takes, of `RANDOM_OPTIONS`.
+
+    Raises:
+        Ada3DError: none of these.
+    """
+    word, _, rest = text.partition(":")
+    literal = re.fullmatch(r"(\d+)/([01]*)", text)
+    if word in ("learned", "full") and word in kinds and word == text:
+        return PolicyChoice(text, word, {})
+    if word == "random" and "random" in kinds:
+        return PolicyChoice(text, "random", _random_options(text, rest, options))
+    if literal and "literal" in kinds:
+        return PolicyChoice(text, "literal", {}, literal[1], literal[2])
+    if Path(text).suffix in (".json", ".csv") and "file" in kinds:
+        return PolicyChoice(text, "file", {})
+    example = ",".join(f"{name}={RANDOM_OPTIONS[name]}" for name in options)
+    expected = {"learned": "learned", "full": "full", "random": f"random:{example}",
+                "literal": "FRAMES/STAGES such as 3/10100 or 1011/10100",
+                "file": "a .json or .csv file of tools/test.py"}  # fmt: skip
+    raise Ada3DError(f"--policy {text}: expected {', or '.join(expected[kind] for kind in kinds)}")
+
+
+def _random_options(text: str, given: str, allowed: Sequence[str]) -> dict[str, float | int]:
+    options: dict[str, float | int] = {}
+    for item in filter(None, given.split(",")):
+        name, _, value = item.partition("=")
+        try:
+            if name not in allowed:
+                raise KeyError(name)
+            options[name] = type(RANDOM_OPTIONS[name])(value)
+        except (KeyError, ValueError) as error:
+            example = ",".join(f"{one}={RANDOM_OPTIONS[one]}" for one in allowed)
+            raise Ada3DError(f"--policy {text}: {item!r}; try random:{example}") from error
+    return options
+
+
+def policy_of(choice: PolicyChoice, plan: StagePlan) -> Policy:
+    """Make the policies that were asked for, of any kind but 'learned'.
+
+    Raises:
+        Ada3DError: bits of other numbers than the plan's, or a file that holds no policies.
+    """
+    if choice.kind == "full":
+        return Policy.full(plan, 1)
+    if choice.kind == "random":
+        values = RANDOM_OPTIONS | choice.options
+        generator = torch.Generator().manual_seed(int(values["seed"]))
+        fractions = values["frames"], values["stages"]
+        return Policy.random(plan, int(values["n"]), *fractions, generator)
+    if choice.kind == "file":
+        return policies_of(read_clips(choice.text))
+    if choice.kind != "literal":
+        raise ValueError(f"{choice.kind} policies are made from clips, not from a plan")
+    frames = choice.frames
+    if len(frames) != plan.num_frames and int(frames) <= plan.num_frames:
+        frames = "1" * int(frames) + "0" * (plan.num_frames - int(frames))
+    if (len(frames), len(choice.stages)) != (plan.num_frames, plan.num_stages) or set(frames) - {
+        "0",
+        "1",
+    }:
+        raise Ada3DError(
+            f"--policy {choice.text}: this network takes {plan.num_frames} bits (or a number of "
+            f"frames), a slash and {plan.num_stages} bits, such as "
+            f"{'1' * plan.num_frames}/{'1' * plan.num_stages}"
+        )
+    bits = [
+        torch.tensor([[bit == "1" for bit in part]], dtype=torch.bool).view(1, -1)
+        for part in (frames, choice.stages)
+    ]
+    return Policy(*bits)

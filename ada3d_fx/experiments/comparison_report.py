@@ -1,0 +1,80 @@
+"""The results of a comparison -> tables, differences and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mmengine.config import Config
+
+from ..errors import Ada3DError
+from ..mm.config import class_names
+from ..mm.testing import examples
+from ..report import figures, records, statistics, tables
+from ..report.statistics import DIFFERENCE_COLUMNS, aggregate, differences
+
+COLUMNS = (*tables.COLUMNS[:2], ("mean_class_accuracy", "mean class %", "{:.2f}"),
+           ("accuracy_std", "std of seeds", "{:.2f}"), *tables.COLUMNS[2:],
+           ("runs", "runs", "{}"))  # fmt: skip
+# Rows without a selection network, against which recognizer_only is compared too.
+PLAIN_ROWS = ("upper", "random", "random_ft", "recognizer_only", "recognizer_shuffled")
+
+
+def write_report(
+    results: Mapping[str, Sequence[Mapping]], folder: Path, config: Config, about: Mapping
+) -> str:
+    """Write report.json, report.txt, report.md and usage.png; give the text for the console.
+
+    Args:
+        results: Of each row, the results of its runs (see `ComparisonRun`).
+        folder: Where the files go.
+        config: Says what the classes are called.
+        about: What report.json says of its making.
+
+    Raises:
+        Ada3DError: no results.
+    """
+    if not results:
+        raise Ada3DError(f"--report-only: {folder} holds no results of these runs")
+    rows = [aggregate(name, found) for name, found in results.items()]
+    kinds = usage_by_kind(next((row for row in rows if row["name"] == "ada3d"), {}))
+    usage = statistics.usage_by_class(results.get("ada3d", []), class_names(config))
+    gaps = differences(results)
+    plain = {name: found for name, found in results.items() if name in PLAIN_ROWS}
+    gaps += differences(plain, "recognizer_only")
+    share = {row["name"]: row["gmacs"] / rows[0]["gmacs"] for row in rows}
+    result = {
+        "rows": rows, "kinds": kinds, "classes": usage, "differences": gaps,
+        "gmacs_share": share.get("ada3d"), "shares": share, **about,
+    }  # fmt: skip
+    records.write_json(folder / "report.json", result)
+    parts = [(rows, COLUMNS), (gaps, DIFFERENCE_COLUMNS), (kinds, tables.KIND_COLUMNS),
+             (usage, tables.CLASS_COLUMNS)]  # fmt: skip
+    for markdown, name in ((False, "report.txt"), (True, "report.md")):
+        text = [tables.table(part, columns, markdown) for part, columns in parts if part]
+        (folder / name).write_text("\n\n".join(text) + "\n")
+    if usage:
+        figures.draw_usage(usage, folder / "usage.png")
+    return "\n\n".join(tables.table(part, columns) for part, columns in parts[:3] if part)
+
+
+def usage_by_kind(row: Mapping) -> list[dict]:
+    """List what a row measured for each kind of classes (see `PolicyCostMetric`)."""
+    kinds = [key.removeprefix("frames_") for key in row if key.startswith("frames_")]
+    return [
+        {"kind": kind} | {key: row[f"{key}_{kind}"] for key in ("accuracy", "frames", "stages")}
+        for kind in kinds
+    ]
+
+
+def draw_examples(count: int, config: Config, runner, path: Path) -> None:
+    """Draw the policies of ``count`` clips of the test list, taken from all classes in turn."""
+    dataset, model = runner.test_dataloader.dataset, runner.model
+    labels = [int(dataset.get_data_info(i)["label"]) for i in range(len(dataset))]
+    order = sorted(range(len(labels)), key=lambda i: (labels[:i].count(labels[i]), labels[i]))
+    names = {label: str(label) for label in range(model.num_classes)} | class_names(config)
+    classes = list(dict.fromkeys(labels[i] for i in order))
+    step = max(1, len(classes) // count)
+    chosen = [i for i in order if labels[i] in classes[::step]][:count]
+    shown = [examples(model, dataset[i], names[labels[i]], names, known=True)[0] for i in chosen]
+    figures.draw_policies(shown, path)

@@ -1,0 +1,155 @@
+"""The rows of a comparison: what each trains and tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..policy import Policy
+from ..report import records
+from .comparison_run import ComparisonRun
+from .matching import match_usage, random_phases, shuffled, unit_of
+
+PLAIN = {"predict_with": "recognizer"}  # of rows without a selection network
+EVERYTHING = {"frames": 1.0, "stages": 1.0}
+
+
+def make(run: ComparisonRun, name: str) -> dict:
+    """Give the result of a row, or of a variant; it is made now if it is not there yet."""
+    result = run.result(name)
+    if result is None:
+        result = run.train(name) if name in run.variants else ROWS[name](run)
+    return result
+
+
+def own_usage(run: ComparisonRun) -> dict[str, float]:
+    """Give the fractions of frames and stages that ada3d uses."""
+    row, plan = make(run, "ada3d")["row"], run.model.plan
+    return {
+        "frames": row["frames"] / plan.num_frames,
+        "stages": row["stages"] / max(plan.num_stages, 1),
+    }
+
+
+def matched_usage(run: ComparisonRun, less: float = 0.0) -> dict[str, float]:
+    """Give the usage of random policies that cost what ada3d costs, ``less`` so many GMACs."""
+    gmacs = make(run, "ada3d")["row"]["gmacs"] - less
+    return match_usage(run.model, **own_usage(run), gmacs=gmacs)
+
+
+def upper(run: ComparisonRun) -> dict:
+    """Test the recognizer as it is, on all frames with all stages."""
+    return run.test("upper", run.start, test_policy="full", **PLAIN)
+
+
+def random(run: ComparisonRun) -> dict:
+    """Test the same recognizer under random policies that cost what ada3d costs."""
+    usage = matched_usage(run)
+    return run.test("random", run.start, test_policy="random", random_policy=usage, **PLAIN)
+
+
+def random_ft(run: ComparisonRun) -> dict:
+    """Train the recognizer under such policies, for as many steps as ada3d."""
+    options = {"test_policy": "random", "random_policy": matched_usage(run), **PLAIN}
+    return run.train("random_ft", random_phases(run.phases), **options)
+
+
+def ada3d(run: ComparisonRun) -> dict:
+    """Train the config's own phases; test the greedy policies."""
+    return run.train("ada3d", run.phases)
+
+
+def recognizer_only(run: ComparisonRun) -> dict:
+    """Test ada3d by the scores of its recognizer alone."""
+    return _under_its_policies(run, "recognizer_only", **PLAIN)
+
+
+def recognizer_shuffled(run: ComparisonRun) -> dict:
+    """Test ada3d's recognizer alone, under shuffled policies."""
+    return _under_its_policies(run, "recognizer_shuffled", shuffled, **PLAIN)
+
+
+def selector_only(run: ComparisonRun) -> dict:
+    """Test ada3d by the scores of its selection network alone."""
+    checkpoint = make(run, "ada3d")["checkpoint"]
+    return run.test("selector_only", checkpoint, predict_with="selector")
+
+
+def upper_both(run: ComparisonRun) -> dict:
+    """Test upper's recognizer together with ada3d's selection network."""
+    checkpoint = make(run, "ada3d")["checkpoint"]
+    options = {"test_policy": "full", "predict_with": "both"}
+    return run.test("upper_both", checkpoint, recognizer=run.start, **options)
+
+
+def random_ft_both(run: ComparisonRun) -> dict:
+    """Test random_ft's recognizer together with ada3d's selection network, at ada3d's cost."""
+    ours, theirs = make(run, "ada3d"), make(run, "random_ft")
+    usage = matched_usage(run, less=run.model.classifier_macs / 1e9)
+    options = {"test_policy": "random", "random_policy": usage, "predict_with": "both"}
+    checkpoints = {"checkpoint": ours["checkpoint"], "recognizer": theirs["checkpoint"]}
+    return run.test("random_ft_both", **checkpoints, **options)
+
+
+def shuffled_policies(run: ComparisonRun) -> dict:
+    """Test ada3d with its policies shuffled among the clips."""
+    return _under_its_policies(run, "shuffled", shuffled)
+
+
+def upper_ft(run: ComparisonRun) -> dict:
+    """Train the recognizer on all frames with all stages, for as many steps as ada3d."""
+    phases = random_phases(run.phases)
+    unit = unit_of(phases[-1])
+    phase = {**phases[-1], unit: sum(phase[unit] for phase in phases)}
+    options = {"test_policy": "full", "random_policy": EVERYTHING, **PLAIN}
+    return run.train("upper_ft", [phase], **options)
+
+
+def no_phase1(run: ComparisonRun) -> dict:
+    """Train ada3d without the phase of the selection network alone."""
+    return run.train("no_phase1", [p for p in run.phases if p["name"] != "selection"])
+
+
+def no_phase2(run: ComparisonRun) -> dict:
+    """Train ada3d without joint training."""
+    return run.train("no_phase2", [p for p in run.phases if p["name"] != "joint"])
+
+
+def random_frames(run: ComparisonRun) -> dict:
+    """Train ada3d with random frames of its usage; only the stages are learned."""
+    options = {"random_part": "frames", "random_policy": own_usage(run)}
+    return run.train("random_frames", run.phases, **options)
+
+
+def random_stages(run: ComparisonRun) -> dict:
+    """Train ada3d with random stages of its usage; only the frames are learned."""
+    options = {"random_part": "stages", "random_policy": own_usage(run)}
+    return run.train("random_stages", run.phases, **options)
+
+
+def _under_its_policies(
+    run: ComparisonRun, name: str, change: Callable[[Policy], Policy] = lambda same: same, **options
+) -> dict:
+    """Test ada3d's networks under its own policies, or what ``change`` makes of them."""
+    result = make(run, "ada3d")
+    policies = change(records.policies_of(result["clips"]))
+    return run.test(name, result["checkpoint"], policies=policies, **options)
+
+
+MAIN = {"upper": upper, "random": random, "random_ft": random_ft, "ada3d": ada3d}
+# For configs that predict with both networks.
+SCORES = {
+    "recognizer_only": recognizer_only,
+    "recognizer_shuffled": recognizer_shuffled,
+    "selector_only": selector_only,
+    "upper_both": upper_both,
+    "random_ft_both": random_ft_both,
+}
+ABLATIONS = {
+    "shuffled": shuffled_policies,
+    "upper_ft": upper_ft,
+    "no_phase1": no_phase1,
+    "no_phase2": no_phase2,
+    "random_frames": random_frames,
+    "random_stages": random_stages,
+}
+ROWS: dict[str, Callable[[ComparisonRun], dict]] = {**MAIN, **SCORES, **ABLATIONS}

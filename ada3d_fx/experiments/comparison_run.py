@@ -1,0 +1,230 @@
+"""One seed and fold of a comparison: how its rows are trained, tested and kept."""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+
+from ..cli import quiet
+from ..errors import Ada3DError
+from ..mm import console as mm_console
+from ..mm.build import build_runner
+from ..mm.checkpoint import load_recognizer
+from ..mm.checks import check_config
+from ..mm.config import calibration_list, load_config
+from ..mm.metric import row_of
+from ..mm.testing import calibrate, load_weights, record_policies
+from ..policy import Policy
+from ..progress import Console
+from ..report import records
+from . import matching
+from .provenance import versions
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What all runs of a comparison have in common."""
+
+    config: str  # path of an Ada3D config
+    cfg_options: Sequence[str] = ()  # KEY=VALUE, for every row
+    recognizer_checkpoint: str | None = None  # {seed} and {fold} stand for the run's
+    work_dir: str | None = None  # None: the config's
+    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # row -> entries
+    calibrate_on: str = "train"  # the list on which a budget's threshold is set
+
+
+class ComparisonRun:
+    """The rows of one seed and fold.
+
+    A row's result is DIR/RUN/ROW/result.json: ``row`` (see `tables.COLUMNS`) and ``clips`` (see
+    `records.POLICY_FIELDS`).
+
+    Args:
+        setup: What the runs have in common.
+        seed: The random seed.
+        fold: The value of the config's ``fold``; None: the config's own.
+        console: Where progress is shown.
+        warm_start: The folder of the warm-up that several runs share; None: the run's own.
+
+    Raises:
+        Ada3DError: the config of a plain recognizer.
+    """
+
+    def __init__(
+        self, setup: Setup, seed: int, fold: int | None = None, console: Console | None = None,
+        warm_start: Path | None = None,
+    ):  # fmt: skip
+        options = [*setup.cfg_options, *([] if fold is None else [f"fold={fold}"])]
+        self.config = load_config(setup.config, options)
+        if self.config.model.get("type") != "Ada3DRecognizer":
+            raise Ada3DError(f"{setup.config}: its model is no Ada3DRecognizer; nothing to compare")
+        self.seed, self.fold, self.count = seed, fold, 0
+        self.console, self.variants = console or Console(), setup.variants
+        self.calibrate_on = setup.calibrate_on
+        self.name = f"seed{seed}" + ("" if fold is None else f"_fold{fold}")
+        work_dir = setup.work_dir or self.config.get("work_dir") or "work_dirs/compare"
+        self.folder = Path(work_dir) / self.name
+        self.warm_start = warm_start or self.folder / "warmup"
+        self.config.randomness = {**(self.config.get("randomness") or {}), "seed": seed}
+        start = setup.recognizer_checkpoint or self.config.model.get("recognizer_checkpoint")
+        self.start = start and start.format(seed=seed, fold=fold)
+        self.config.model.recognizer_checkpoint = self.start
+
+    def check(self) -> None:
+        """Look for what the run will read.
+
+        Raises:
+            Ada3DError: no trained recognizer, or bad lists or videos.
+        """
+        if not self.start or not Path(self.start).is_file():
+            raise Ada3DError(
+                f"--recognizer-checkpoint: no trained recognizer at {self.start}; train stage 0 first"
+            )
+        check_config(self.config, ("train", "val", "test"))
+
+    def result(self, name: str) -> dict | None:
+        """Read a row's result, or give None where it is not made yet."""
+        path = self.folder / name / "result.json"
+        return json.loads(path.read_text()) if path.is_file() else None
+
+    @property
+    def phases(self) -> list[dict]:
+        """The config's training phases."""
+        return matching.phases_of(self.config)
+
+    @cached_property
+    def model(self):
+        """The config's model: its plan and prices are used, not its weights."""
+        with quiet():
+            return build_runner(self._config("plan", {})).model
+
+    # -------------------------------------------------------------------------------- training
+
+    def train(self, name: str, phases: Sequence[dict] | None = None, **model_options) -> dict:
+        """Train a row, test its last checkpoint, and give the result.
+
+        Args:
+            name: The row's name, and its folder's.
+            phases: The training phases; None: those of the row's config.
+            model_options: Options of the model that differ from the config's.
+        """
+        begin = time.monotonic()
+        if phases is None:
+            phases = matching.phases_of(self._config(name, {}))
+        self._trainer(name, phases, **model_options).train()
+        checkpoint = last_checkpoint(self.folder / name)
+        return self.test(name, checkpoint, time.monotonic() - begin, **model_options)
+
+    def _trainer(self, name: str | Path, phases: Sequence[dict], **model_options):
+        config = self._config(name, model_options)
+        matching.set_phases(config, phases)
+        last = last_checkpoint(config.work_dir)
+        warm = phases[0]["name"] == "warmup" and len(phases) > 1
+        if last is None and warm and self._shares_warmup(name):
+            last = self._warmed_up(phases[0])
+        config.load_from, config.resume = last, last is not None
+        return mm_console.build_runner(config, self.console, self._title(name))
+
+    def _shares_warmup(self, name: str | Path) -> bool:
+        """Whether a variant changes nothing that a warm-up reads."""
+        later = ("objective.", "classify", "greedy", "test_", "predict_with")
+        entries = self.variants.get(str(name), {})
+        return all(key.removeprefix("model.").startswith(later) for key in entries)
+
+    def _warmed_up(self, phase: dict) -> str | None:
+        """The checkpoint after the warm-up, which is the same for all rows that have one."""
+        folder = self.warm_start
+        if not (folder / "done").is_file():
+            self._trainer(folder, [phase]).train()
+            (folder / "done").touch()
+        return last_checkpoint(folder)
+
+    def _config(self, name: str | Path, model_options: Mapping) -> Config:
+        """A copy of the config whose work dir is this path, or what has this name in the run's."""
+        config = copy.deepcopy(self.config)
+        config.merge_from_dict(dict(self.variants.get(str(name), {})))
+        config.model.update(model_options)
+        config.work_dir = str(name if isinstance(name, Path) else self.folder / name)
+        self.count += 1  # MMEngine wants another name for each runner of a process
+        config.experiment_name = f"{self.folder}_{Path(name).name}_{self.count}".replace("/", "_")
+        return config
+
+    def _title(self, name: str | Path) -> str:
+        return f"{self.name}, {Path(name).name}"
+
+    # --------------------------------------------------------------------------------- testing
+
+    def test(
+        self, name: str, checkpoint: str | None, seconds: float = 0.0,
+        policies: Policy | None = None, recognizer: str | None = None, **model_options,
+    ) -> dict:  # fmt: skip
+        """Test a checkpoint as a row, keep the result and give it.
+
+        Args:
+            name: The row's name, and its folder's.
+            checkpoint: The checkpoint's path.
+            seconds: How long its training took.
+            policies: Of all clips in the order of the test list, to be used instead of the model's.
+            recognizer: Another checkpoint whose recognizer is tested.
+            model_options: Options of the model that differ from the config's.
+        """
+        folder = self.folder / name
+        runner = self._tester(name, **model_options)
+        load_weights(runner.model, checkpoint)
+        model, threshold = runner.model, None
+        if recognizer is not None:
+            load_recognizer(model.recognizer, recognizer)
+        budget = model.objective.budget if model.predict_with != "selector" else None
+        if policies is not None:
+            model.choose_policy = one_after_another(policies)
+        elif budget is not None and model.test_policy == "learned" and model.random_part == "none":
+            clips = runner.build_dataloader(calibration_list(self.config, self.calibrate_on))
+            title = f"{self._title(name)}: setting the threshold"
+            threshold = calibrate(
+                runner, clips, budget, track=lambda loader: self.console.track(loader, title)
+            )
+        row = row_of(name, runner.test())
+        row["train_seconds"] = round(seconds, 1)
+        result = {"row": row, "clips": records.read_clips(folder / "policies.json")}
+        result |= {"seed": self.seed, "fold": self.fold, "checkpoint": str(checkpoint)}
+        result |= {} if threshold is None else {"threshold": threshold}
+        records.write_json(folder / "result.json", {**result, "versions": versions()})
+        return result
+
+    def _tester(self, name: str, **model_options):
+        config = self._config(name, model_options)
+        config.load_from, config.resume = None, False
+        record_policies(config, str(self.folder / name / "policies.json"))
+        return mm_console.build_runner(config, self.console, self._title(name))
+
+    def tester(self, result: Mapping):
+        """Build a runner with the checkpoint of a result, its threshold set."""
+        runner = self._tester("pictures")
+        load_weights(runner.model, result["checkpoint"])
+        runner.model.test_threshold = result.get("threshold", runner.model.test_threshold)
+        return runner
+
+
+def one_after_another(policies: Policy) -> Callable[..., Policy]:
+    """Stand in for `Ada3DRecognizer.choose_policy`: the first policies for the first clips, and so on."""
+    indices = iter(range(len(policies)))
+
+    def choose(clips: torch.Tensor, features: torch.Tensor | None = None) -> Policy:
+        return policies[[next(indices) for _ in clips]].to(clips.device)
+
+    return choose
+
+
+def last_checkpoint(folder: str | Path) -> str | None:
+    """Read where MMEngine keeps the last checkpoint of a work dir; None where it has none."""
+    path = Path(folder) / "last_checkpoint"
+    return path.read_text().strip() if path.is_file() else None

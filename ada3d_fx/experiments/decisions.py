@@ -1,0 +1,100 @@
+"""What was decided for single videos: a picture, an animation and rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from mmengine.config import Config
+from mmengine.dataset import Compose
+
+from ..errors import Ada3DError
+from ..mm import console as mm_console
+from ..mm.config import calibration_list, class_names, inner_datasets, load_config
+from ..mm.testing import calibrate, examples, load_weights
+from ..progress import Console
+from ..report import figures, records, tables
+
+
+def show_decisions(
+    path: str,
+    cfg_options: Sequence[str],
+    checkpoint: str,
+    videos: Sequence[str],
+    views: int = 1,
+    gmacs: float | None = None,
+    calibrate_on: str = "val",
+    out: str = "policies.png",
+    gif: str | None = None,
+    json_file: str | None = None,
+    console: Console | None = None,
+) -> str:
+    """Decide for the clips of these videos, draw them, and give the rows as a table.
+
+    Args:
+        path: An Ada3D config.
+        cfg_options: KEY=VALUE entries of it.
+        checkpoint: A trained Ada3D checkpoint.
+        videos: Video files.
+        views: Clips shown of each video.
+        gmacs: GMACs per clip for which the threshold is set; None: the config's threshold.
+        calibrate_on: The list on which it is set.
+        out: The picture.
+        gif: An animated preview.
+        json_file: Decisions and predictions for machines.
+        console: Where progress is shown.
+
+    Raises:
+        Ada3DError: a plain recognizer's config, a missing file, or a cost that cannot be met.
+    """
+    config = load_config(path, cfg_options)
+    if config.model.get("type") != "Ada3DRecognizer":
+        raise Ada3DError(f"{path}: its model is no Ada3DRecognizer; it decides nothing")
+    missing = [video for video in videos if not Path(video).is_file()]
+    if missing:
+        raise Ada3DError(f"no video at {', '.join(missing)}")
+    steps = next(inner_datasets(config.test_dataloader.dataset))["pipeline"]
+    names = class_names(config)
+    console = console or Console()
+    with TemporaryDirectory() as config.work_dir:  # the runner's own log and config
+        model = _loaded(config, checkpoint, gmacs, calibrate_on, console)
+    pipeline = Compose(steps)  # after the runner, which says whose transforms these are
+    shown = []
+    for video in console.track(videos, "deciding"):
+        data = pipeline({"filename": video, "label": -1, "start_index": 0, "modality": "RGB"})
+        shown += examples(model, data, Path(video).name, names, views=views)
+    figures.draw_policies(shown, out)
+    if gif:
+        figures.animate(shown, gif)
+    rows = [
+        {"video": e.label, "predicted": e.prediction, "gmacs": e.gmacs,
+         **records.policy_words(e.frames, e.stages)}
+        for e in shown
+    ]  # fmt: skip
+    if json_file:
+        Path(json_file).write_text(json.dumps(rows, indent=2) + "\n")
+    files = "\n".join(file for file in (out, gif, json_file) if file)
+    return f"{tables.table(rows, tables.DECISION_COLUMNS)}\n\n{files}"
+
+
+def _loaded(
+    config: Config, checkpoint: str, gmacs: float | None, calibrate_on: str, console: Console
+):
+    """The model with the checkpoint's weights, its threshold set."""
+    config.load_from, config.resume = None, False
+    config.model.recognizer_checkpoint = None
+    if gmacs is None:  # the lists need not exist
+        for name in ("train", "val", "test"):
+            for key in ("dataloader", "evaluator", "cfg"):
+                config[f"{name}_{key}"] = None
+        config.optim_wrapper = config.param_scheduler = None
+    runner = mm_console.build_runner(config, console)
+    load_weights(runner.model, checkpoint)
+    if gmacs is not None:
+        loader = runner.build_dataloader(calibration_list(config, calibrate_on))
+        calibrate(
+            runner, loader, gmacs, lambda clips: console.track(clips, "setting the threshold")
+        )  # fmt: skip
+    return runner.model

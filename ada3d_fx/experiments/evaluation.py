@@ -1,0 +1,131 @@
+"""The test of one checkpoint: accuracy, and what its policies cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmengine.config import Config
+
+from ..errors import Ada3DError
+from ..mm import console as mm_console
+from ..mm.checks import check_config
+from ..mm.config import calibration_list, load_config, set_policy
+from ..mm.metric import row_of
+from ..mm.testing import calibrate, load_weights, record_policies
+from ..progress import Console
+from ..report import records, tables
+from .provenance import provenance
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """How a checkpoint is tested."""
+
+    policy: str | None = None  # as --policy takes it; None: the config's
+    gmacs: float | None = None  # GMACs per clip for which the threshold is set
+    calibrate_on: str = "val"  # the list on which it is set
+    work_dir: str | None = None  # None: the config's, or work_dirs/CONFIG
+    policies: str | None = None  # write each clip's policy here; None: to the work dir
+    dump: str | None = None  # write the predictions to this .pkl file
+    json: str | None = None  # write the metrics to this file
+    seed: int | None = None  # None: the config's
+    launcher: str = "none"  # 'pytorch', 'slurm' or 'mpi' in distributed runs
+
+
+def evaluate(
+    path: str,
+    cfg_options: Sequence[str],
+    checkpoint: str,
+    options: EvaluationOptions,
+    console: Console,
+) -> str | None:
+    """Test a checkpoint and give the summary, or None where nothing measures policies.
+
+    Args:
+        path: An Ada3D config or a plain recognizer's.
+        cfg_options: KEY=VALUE entries of it.
+        checkpoint: Its checkpoint, or a plain recognizer's.
+        options: How it is tested.
+        console: Where progress is shown.
+
+    Raises:
+        Ada3DError: bad input, told before the test starts, or a cost that cannot be met.
+    """
+    begin = time.monotonic()
+    config = testing_config(path, cfg_options, options)
+    policies = options.policies or str(Path(config.work_dir) / "policies.json")
+    recorded = record_policies(config, policies)
+    if options.policies and not recorded:
+        raise Ada3DError("--policies: the config's test_evaluator has no PolicyCostMetric")
+    if not Path(checkpoint).is_file():
+        raise Ada3DError(f"checkpoint: no file at {checkpoint}")
+    calibrated = options.gmacs is not None
+    check_config(config, (options.calibrate_on, "test") if calibrated else ("test",))
+    runner = mm_console.build_runner(config, console)
+    load_weights(runner.model, checkpoint)
+    console.say(f"log: {runner.logger.log_file}")
+    if calibrated:
+        loader = runner.build_dataloader(calibration_list(config, options.calibrate_on))
+        threshold = calibrate(
+            runner,
+            loader,
+            options.gmacs,
+            lambda clips: console.track(clips, "setting the threshold"),
+        )
+        console.say(f"threshold for {options.gmacs:.4g} GMACs per clip: {threshold:.4f}")
+    metrics = runner.test()
+    if options.json:
+        row = row_of("tested", metrics)
+        records.write_json(options.json, {"row": row, **provenance(path, begin)})
+    if not recorded:
+        return None
+    clips = records.read_clips(policies)
+    return f"{summary(metrics, clips)}\neach clip's policy and price: {policies}"
+
+
+def testing_config(path: str, cfg_options: Sequence[str], options: EvaluationOptions) -> Config:
+    """Read a config and set the options in it; its ``test_evaluator`` is a list then.
+
+    Raises:
+        Ada3DError: no such config, a policy that it does not take, or a bad file name.
+    """
+    config = load_config(path, cfg_options)
+    config.launcher = options.launcher
+    default = f"work_dirs/{Path(path).stem}"
+    config.work_dir = options.work_dir or config.get("work_dir") or default
+    config.load_from, config.resume = None, False
+    if options.policy:
+        set_policy(config, options.policy)
+    if options.seed is not None:
+        config.randomness = {"seed": options.seed}
+    if not isinstance(config.test_evaluator, (list, tuple)):
+        config.test_evaluator = [config.test_evaluator]
+    if options.dump:
+        if not options.dump.endswith((".pkl", ".pickle")):
+            raise Ada3DError(f"--dump {options.dump}: the file's name must end with .pkl")
+        dump = {"type": "DumpResults", "out_file_path": options.dump}
+        config.test_evaluator = [*config.test_evaluator, dump]
+    return config
+
+
+def summary(metrics: Mapping[str, float], clips: Sequence[Mapping]) -> str:
+    """Tell the paper's columns, and how the cost is distributed over the clips."""
+    row = row_of("tested", metrics)
+    cost = [(clip["macs"] + clip["selector_macs"]) / 1e9 for clip in clips]
+    percentiles = ", ".join(f"{p} % {row[f'gmacs_p{p}']:.4g}" for p in (10, 50, 90))
+    return "\n".join(
+        [
+            tables.table([row]),
+            "",
+            f"GMACs per clip: {percentiles}, most {row['gmacs_max']:.4g}",
+            tables.histogram(cost),
+            "kept frames",
+            tables.histogram([clip["num_frames"] for clip in clips], bins=64),
+            "3D stages",
+            tables.histogram([clip["num_stages"] for clip in clips], bins=64),
+            f"{row['distinct_policies']:.0f} distinct policies of {len(clips)} clips",
+        ]
+    )

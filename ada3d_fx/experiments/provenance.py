@@ -1,0 +1,56 @@
+"""What a result was made with."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from .. import __version__
+
+
+def versions() -> dict[str, str | None]:
+    """The versions of this package, its commit if it is a checkout, and of what it stands on."""
+    return {
+        "ada3d_fx": __version__,
+        "commit": _commit(),
+        "torch": torch.__version__,
+        "fvcore": metadata.version("fvcore"),
+        "mmaction2": metadata.version("mmaction2"),
+        "mmengine": metadata.version("mmengine"),
+        "python": platform.python_version(),
+    }
+
+
+def provenance(config: str | Path, begin: float) -> dict:
+    """What a tool's report says of its own making.
+
+    Args:
+        config: The config's path.
+        begin: When the tool began, of `time.monotonic`.
+
+    Returns:
+        The command, the config, seconds since ``begin``, and versions.
+    """
+    return {
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "config": str(config),
+        "seconds": round(time.monotonic() - begin, 1),
+        "versions": versions(),
+    }
+
+
+def _commit() -> str | None:
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True
+        )
+    except FileNotFoundError:
+        return None
+    return found.stdout.strip() or None

@@ -1,0 +1,128 @@
+"""Accuracy over cost: Ada3D trained at several values, or several thresholds of one checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ..errors import Ada3DError
+from ..mm import console as mm_console
+from ..mm.checks import check_config
+from ..mm.config import calibration_list, load_config
+from ..mm.metric import row_of
+from ..mm.testing import calibrate, load_weights
+from ..progress import Console
+from ..report import figures, records, tables
+from ..report.statistics import aggregate
+from .comparison_report import COLUMNS as COMPARISON_COLUMNS
+from .comparison_rows import make
+from .comparison_run import ComparisonRun, Setup
+from .provenance import provenance
+
+SWEPT = ("upper", "ada3d", "random_ft")
+COLUMNS = (("setting", "setting", "{}"), *COMPARISON_COLUMNS)
+THRESHOLD_COLUMNS = (
+    ("target", "target GMACs", "{:.4g}"), ("threshold", "threshold", "{:.4f}"),
+    *tables.COLUMNS[1:],
+)  # fmt: skip
+
+
+def tradeoff(
+    setup: Setup,
+    values: Sequence[float],
+    option: str,
+    checkpoint: str | None = None,
+    seeds: Sequence[int] = (0,),
+    folds: Sequence[int | None] = (None,),
+    console: Console | None = None,
+) -> str:
+    """Make the rows, leave tradeoff.json, tradeoff.md and tradeoff.png, and give the table.
+
+    Args:
+        setup: The config, and where the results go.
+        values: Of the option.
+        option: What is trained at each value: 'gamma' or 'budget', of the objective.
+        checkpoint: Test this one instead, its threshold set for each value in GMACs per clip.
+        seeds: A training run for each.
+        folds: A training run for each.
+        console: Where progress is shown.
+
+    Raises:
+        Ada3DError: nothing that measures accuracy, or bad input of the runs.
+    """
+    begin, console = time.monotonic(), console or Console()
+    default = load_config(setup.config, setup.cfg_options).get("work_dir") or "work_dirs"
+    folder = Path(setup.work_dir or f"{default}_tradeoff")
+    console.say(f"logs and results: {folder}")
+    if checkpoint:
+        rows, columns = thresholds(setup, values, checkpoint, folder, console), THRESHOLD_COLUMNS
+    else:
+        rows, columns = sweep(setup, values, option, seeds, folds, folder, console), COLUMNS
+    if any(row["accuracy"] is None for row in rows):
+        raise Ada3DError("the config's test_evaluator measures no accuracy: nothing to draw")
+    records.write_json(folder / "tradeoff.json", {"rows": rows, **provenance(setup.config, begin)})
+    (folder / "tradeoff.md").write_text(tables.table(rows, columns, markdown=True) + "\n")
+    figures.draw_curves(curves(rows), folder / "tradeoff.png", Path(setup.config).stem)
+    return f"{tables.table(rows, columns)}\n\npicture: {folder / 'tradeoff.png'}"
+
+
+def sweep(
+    setup: Setup,
+    values: Sequence[float],
+    option: str,
+    seeds: Sequence[int],
+    folds: Sequence[int | None],
+    folder: Path,
+    console: Console,
+) -> list[dict]:
+    """Train at each value; give a row for each value and each of `SWEPT`.
+
+    What does not depend on the value, the warm-up, is made once.
+    """
+    rows = []
+    for value in values:
+        entry = f"model.objective.{option}={value}"
+        work_dir = str(folder / f"{option}_{value:g}")
+        here = dataclasses.replace(
+            setup, cfg_options=[*setup.cfg_options, entry], work_dir=work_dir
+        )  # fmt: skip
+        console.say(f"{option} {value:g}")
+        runs = [ComparisonRun(here, seed, fold, console) for seed in seeds for fold in folds]
+        for run in runs:
+            run.warm_start = folder / run.name / "warmup"
+            run.check()
+        for name in SWEPT:
+            row = aggregate(name, [make(run, name) for run in runs])
+            rows.append({**row, "setting": f"{option} {value:g}", "value": value})
+    return sorted(rows, key=lambda row: row["value"])
+
+
+def thresholds(
+    setup: Setup, values: Sequence[float], checkpoint: str, folder: Path, console: Console
+) -> list[dict]:
+    """Set the threshold of one checkpoint for each cost; give a row for each."""
+    config = load_config(setup.config, setup.cfg_options)
+    config.work_dir, config.load_from, config.resume = str(folder), None, False
+    config.model.recognizer_checkpoint = None
+    check_config(config, (setup.calibrate_on, "test"))
+    runner = mm_console.build_runner(config, console)
+    load_weights(runner.model, checkpoint)
+    loader = runner.build_dataloader(calibration_list(config, setup.calibrate_on))
+    rows = []
+    for target in values:
+        threshold = calibrate(
+            runner, loader, target, lambda clips: console.track(clips, "setting the threshold")
+        )
+        row = row_of("ada3d", runner.test())
+        rows.append({**row, "target": target, "threshold": threshold})
+    return rows
+
+
+def curves(rows: Sequence[Mapping]) -> dict[str, list[tuple[float, float]]]:
+    """Collect (GMACs, accuracy) of each method, the cheapest first; Upper is one point."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        found.setdefault(row["name"], []).append((row["gmacs"], row["accuracy"]))
+    return {name: sorted(set(points)) for name, points in found.items()}

@@ -1,0 +1,87 @@
+"""A training run from a config and the options of MMAction2's own tools/train.py."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmengine.config import Config
+
+from ..errors import Ada3DError
+from ..mm import console as mm_console
+from ..mm.checks import check_config
+from ..mm.config import load_config
+from ..progress import Console
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """What a training run changes of its config."""
+
+    work_dir: str | None = None  # None: the config's, or work_dirs/CONFIG
+    resume: str | None = None  # a checkpoint, or 'auto' for the work dir's latest one
+    amp: bool = False  # automatic mixed precision
+    validate: bool = True  # evaluate while training
+    auto_scale_lr: bool = False  # scale the learning rate with the batch size
+    seed: int | None = None  # None: the config's; where it has none, drawn and logged
+    diff_rank_seed: bool = False  # another seed in each process
+    deterministic: bool = False  # deterministic CUDA kernels
+    check_data: bool = False  # decode every listed video before training
+    launcher: str = "none"  # 'pytorch', 'slurm' or 'mpi' in distributed runs
+
+
+def train(path: str, cfg_options: Sequence[str], options: TrainingOptions, console: Console) -> str:
+    """Train a config, and say where its checkpoints are.
+
+    Args:
+        path: An Ada3D config or a plain recognizer's.
+        cfg_options: KEY=VALUE entries of it.
+        options: What else differs from the config.
+        console: Where progress is shown.
+
+    Raises:
+        Ada3DError: bad input, told before the run starts.
+    """
+    config = training_config(path, cfg_options, options)
+    splits = ("train", "val") if options.validate else ("train",)
+    check_config(config, splits, videos=None if options.check_data else 4)
+    runner = mm_console.build_runner(config, console)
+    console.say(f"log: {runner.logger.log_file}")
+    runner.train()
+    return f"trained {runner.iter} iterations; checkpoints: {config.work_dir}"
+
+
+def training_config(path: str, cfg_options: Sequence[str], options: TrainingOptions) -> Config:
+    """Read a config and set the options in it.
+
+    Raises:
+        Ada3DError: no such config, or no checkpoint to resume from.
+    """
+    config = load_config(path, cfg_options)
+    config.launcher = options.launcher
+    default = str(Path("work_dirs") / Path(path).stem)
+    config.work_dir = options.work_dir or config.get("work_dir") or default
+    if not options.validate:
+        config.val_cfg = config.val_dataloader = config.val_evaluator = None
+    if options.amp:
+        config.optim_wrapper.type = "AmpOptimWrapper"
+        config.optim_wrapper.setdefault("loss_scale", "dynamic")
+    if options.auto_scale_lr:
+        config.auto_scale_lr = {**(config.get("auto_scale_lr") or {}), "enable": True}
+    if options.resume is not None:
+        config.load_from = None if options.resume == "auto" else options.resume
+        config.resume = bool(config.load_from) or _has_checkpoint(config.work_dir)
+        if config.load_from and not Path(config.load_from).is_file():
+            raise Ada3DError(f"--resume: no checkpoint at {config.load_from}")
+    randomness = {"seed": None, **(config.get("randomness") or {})}
+    if options.seed is not None:
+        randomness["seed"] = options.seed
+    randomness["diff_rank_seed"] = options.diff_rank_seed
+    randomness["deterministic"] = options.deterministic
+    config.randomness = randomness
+    return config
+
+
+def _has_checkpoint(work_dir: str) -> bool:
+    return (Path(work_dir) / "last_checkpoint").is_file()

@@ -1,0 +1,170 @@
+"""What a tool shows while it works: single lines, and bars with the time left."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sized
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+Item = TypeVar("Item")
+
+SECONDS_BETWEEN_LINES = 60.0  # without a terminal: at most one line of progress in this time
+
+
+class Console:
+    """Where a tool says what it does: standard error, so that its results can be piped on.
+
+    On a terminal a bar shows what is done and the time left, and vanishes when it is complete.
+    Without one (a pipe, a file, continuous integration) there are plain lines, at most one a
+    minute, and no control codes. In distributed runs only the main process says anything.
+
+    Args:
+        verbose: Everything is logged to the console anyway: no bars and no lines of progress.
+        terminal: Draw bars; None: if standard error is a terminal and no CI runs this.
+    """
+
+    def __init__(self, verbose: bool = False, terminal: bool | None = None):
+        self.verbose = verbose
+        self.terminal = _is_terminal() if terminal is None else terminal
+        self._last_line = time.monotonic()
+        self._bars: Progress | None = None
+        self._open: list[Bar] = []
+
+    def say(self, text: str) -> None:
+        """Print one line, above the bars if there are some."""
+        if not is_main_process():
+            return
+        self._last_line = time.monotonic()
+        if self._bars is not None:
+            self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def bar(self, text: str, total: int, done: int = 0) -> Bar:
+        """Begin to show the progress of something that takes ``total`` steps; end it by `close`.
+
+        Args:
+            text: What is being done, such as "training".
+            total: Number of steps.
+            done: Steps that were done before, in a run that goes on.
+        """
+        bar = Bar(self, text, total, done)
+        if self.verbose or not is_main_process():
+            return bar
+        self._open.append(bar)
+        if self.terminal:
+            if self._bars is None:
+                self._bars = _rich_bars()
+                self._bars.start()
+            bar.task = self._bars.add_task(text, total=total, completed=done)
+        return bar
+
+    def track(
+        self, items: Iterable[Item], text: str, total: int | None = None
+    ) -> Iterator[Item]:  # fmt: skip
+        """Yield the items, with a bar beside them.
+
+        Args:
+            items: What to go through.
+            text: What is being done.
+            total: How many items there are; None: their ``len()``.
+        """
+        if total is None:
+            assert isinstance(items, Sized), "give the total of what has no len()"
+            total = len(items)
+        bar = self.bar(text, total)
+        try:
+            for item in items:
+                yield item
+                bar.advance()
+        finally:
+            bar.close()
+
+    def close(self) -> None:
+        """End all bars, also after an error."""
+        for bar in list(self._open):
+            bar.close()
+
+    def _show(self, bar: Bar) -> None:
+        if self._bars is not None and bar.task is not None:
+            self._bars.update(bar.task, completed=bar.done, description=bar.text)
+        elif (
+            bar in self._open and time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES
+        ):  # fmt: skip
+            self.say(f"  {bar.text}: {bar.words()}")
+
+    def _end(self, bar: Bar) -> None:
+        if bar in self._open:
+            self._open.remove(bar)
+        if self._bars is not None and bar.task is not None:
+            self._bars.remove_task(bar.task)
+            bar.task = None
+            if not self._open:
+                self._bars.stop()
+                self._bars = None
+
+
+class Bar:
+    """The progress of one thing, made by `Console.bar`."""
+
+    def __init__(self, console: Console, text: str, total: int, done: int = 0):
+        self.console, self.text, self.total, self.done = console, text, total, done
+        self.task: Any = None  # rich's name of this bar
+        self._start, self._before = time.monotonic(), done
+
+    def advance(self, steps: int = 1, text: str | None = None) -> None:
+        """Say that so many more steps are done; ``text`` replaces what is being done."""
+        self.done += steps
+        self.text = text or self.text
+        self.console._show(self)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self.console._end(self)
+
+    def words(self) -> str:
+        """The share that is done, and the time left: ``'45 %, 2 min 10 s left'``."""
+        share = f"{100 * self.done / max(self.total, 1):.0f} %"
+        made = self.done - self._before
+        if made < 1:
+            return share
+        left = (time.monotonic() - self._start) / made * max(self.total - self.done, 0)
+        return f"{share}, {duration(left)} left"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: ``'7 s'``, ``'2 min 10 s'``, ``'1 h 5 min'``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def is_main_process() -> bool:
+    """Whether this is the first process of a distributed run, or the only one."""
+    names = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")  # torchrun, Slurm, Open MPI
+    return next((os.environ[name] for name in names if name in os.environ), "0") == "0"
+
+
+def _is_terminal() -> bool:
+    dumb = os.environ.get("TERM", "").lower() in ("dumb", "unknown")
+    return sys.stderr.isatty() and not dumb and not os.environ.get("CI")
+
+
+def _rich_bars() -> Progress:
+    """Rich's bars on standard error; it takes the colours away where NO_COLOR is set."""
+    from rich.console import Console as RichConsole
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+    from rich.progress import TimeRemainingColumn as TimeLeft
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(),
+               TimeLeft(), TextColumn("left"))  # fmt: skip
+    console = RichConsole(stderr=True, force_terminal=True)
+    return Progress(*columns, console=console, transient=True, redirect_stdout=False)
