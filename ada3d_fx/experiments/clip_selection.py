@@ -13,9 +13,9 @@ from torch import Tensor
 from ..errors import Ada3DError
 from ..learn.clip_selector import ClipSelector, clip_loss
 from ..mm import console as mm_console
+from ..mm.checkpoint import load_weights
 from ..mm.checks import check_config
 from ..mm.config import load_config, training_list
-from ..mm.testing import load_weights
 from ..progress import Console
 from ..report import figures, records, tables
 from .clip_videos import Videos, score_clips
@@ -58,7 +58,7 @@ def select_clips(
     config = load_config(path, cfg_options)
     if config.model.get("type") != "Ada3DRecognizer":
         raise Ada3DError(f"{path}: its model is no Ada3DRecognizer")
-    if config.model.get("predict_with") == "selector":
+    if (config.model.get("testing") or {}).get("predict_with") == "selector":
         raise Ada3DError("predict_with='selector' looks at every clip; try 'both' or 'recognizer'")
     out = Path(work_dir or config.get("work_dir") or "work_dirs/select_clips")
     config.work_dir, config.load_from, config.resume = str(out), None, False

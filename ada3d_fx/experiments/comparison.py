@@ -82,7 +82,7 @@ def wanted_rows(rows: Sequence[str], model: Mapping) -> list[str]:
         Ada3DError: such a row was asked for by name.
     """
     names = list(ROWS) if "all" in rows else list(rows)
-    if model.get("predict_with") == "both":
+    if (model.get("testing") or {}).get("predict_with") == "both":
         return names
     asked = [name for name in rows if name in SCORES]
     if asked:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from ..policy import Policy
 from ..report import records
 from .comparison_run import ComparisonRun
 from .matching import match_usage, random_phases, shuffled, unit_of
 
-PLAIN = {"predict_with": "recognizer"}  # of rows without a selection network
+PLAIN = {"testing.predict_with": "recognizer"}  # of rows without a selection network
 EVERYTHING = {"frames": 1.0, "stages": 1.0}
 
 
@@ -30,27 +31,27 @@ def own_usage(run: ComparisonRun) -> dict[str, float]:
     }
 
 
-def matched_usage(run: ComparisonRun, less: float = 0.0) -> dict[str, float]:
-    """Give the usage of random policies that cost what ada3d costs, ``less`` so many GMACs."""
+def matched_options(run: ComparisonRun, less: float = 0.0) -> dict[str, Any]:
+    """Give the options of random policies that cost what ada3d costs, ``less`` so many GMACs."""
     gmacs = make(run, "ada3d")["row"]["gmacs"] - less
-    return match_usage(run.model, **own_usage(run), gmacs=gmacs)
+    usage = match_usage(run.model, **own_usage(run), gmacs=gmacs)
+    return {"testing.policy": "random", "random_policy": usage}
 
 
 def upper(run: ComparisonRun) -> dict:
     """Test the recognizer as it is, on all frames with all stages."""
-    return run.test("upper", run.start, test_policy="full", **PLAIN)
+    return run.test("upper", run.start, {"testing.policy": "full", **PLAIN})
 
 
 def random(run: ComparisonRun) -> dict:
     """Test the same recognizer under random policies that cost what ada3d costs."""
-    usage = matched_usage(run)
-    return run.test("random", run.start, test_policy="random", random_policy=usage, **PLAIN)
+    return run.test("random", run.start, {**matched_options(run), **PLAIN})
 
 
 def random_ft(run: ComparisonRun) -> dict:
     """Train the recognizer under such policies, for as many steps as ada3d."""
-    options = {"test_policy": "random", "random_policy": matched_usage(run), **PLAIN}
-    return run.train("random_ft", random_phases(run.phases), **options)
+    options = {**matched_options(run), **PLAIN}
+    return run.train("random_ft", random_phases(run.phases), options)
 
 
 def ada3d(run: ComparisonRun) -> dict:
@@ -60,34 +61,36 @@ def ada3d(run: ComparisonRun) -> dict:
 
 def recognizer_only(run: ComparisonRun) -> dict:
     """Test ada3d by the scores of its recognizer alone."""
-    return _under_its_policies(run, "recognizer_only", **PLAIN)
+    return _under_its_policies(run, "recognizer_only", options=PLAIN)
 
 
 def recognizer_shuffled(run: ComparisonRun) -> dict:
     """Test ada3d's recognizer alone, under shuffled policies."""
-    return _under_its_policies(run, "recognizer_shuffled", shuffled, **PLAIN)
+    return _under_its_policies(run, "recognizer_shuffled", shuffled, PLAIN)
 
 
 def selector_only(run: ComparisonRun) -> dict:
     """Test ada3d by the scores of its selection network alone."""
     checkpoint = make(run, "ada3d")["checkpoint"]
-    return run.test("selector_only", checkpoint, predict_with="selector")
+    return run.test("selector_only", checkpoint, {"testing.predict_with": "selector"})
 
 
 def upper_both(run: ComparisonRun) -> dict:
     """Test upper's recognizer together with ada3d's selection network."""
     checkpoint = make(run, "ada3d")["checkpoint"]
-    options = {"test_policy": "full", "predict_with": "both"}
-    return run.test("upper_both", checkpoint, recognizer=run.start, **options)
+    options = {"testing.policy": "full", "testing.predict_with": "both"}
+    return run.test("upper_both", checkpoint, options, recognizer=run.start)
 
 
 def random_ft_both(run: ComparisonRun) -> dict:
     """Test random_ft's recognizer together with ada3d's selection network, at ada3d's cost."""
     ours, theirs = make(run, "ada3d"), make(run, "random_ft")
-    usage = matched_usage(run, less=run.model.classifier_macs / 1e9)
-    options = {"test_policy": "random", "random_policy": usage, "predict_with": "both"}
-    checkpoints = {"checkpoint": ours["checkpoint"], "recognizer": theirs["checkpoint"]}
-    return run.test("random_ft_both", **checkpoints, **options)
+    options = {
+        **matched_options(run, less=run.model.classifier_macs / 1e9),
+        "testing.predict_with": "both",
+    }
+    recognizer = theirs["checkpoint"]
+    return run.test("random_ft_both", ours["checkpoint"], options, recognizer=recognizer)
 
 
 def shuffled_policies(run: ComparisonRun) -> dict:
@@ -100,8 +103,8 @@ def upper_ft(run: ComparisonRun) -> dict:
     phases = random_phases(run.phases)
     unit = unit_of(phases[-1])
     phase = {**phases[-1], unit: sum(phase[unit] for phase in phases)}
-    options = {"test_policy": "full", "random_policy": EVERYTHING, **PLAIN}
-    return run.train("upper_ft", [phase], **options)
+    options = {"testing.policy": "full", "random_policy": EVERYTHING, **PLAIN}
+    return run.train("upper_ft", [phase], options)
 
 
 def no_phase1(run: ComparisonRun) -> dict:
@@ -117,22 +120,32 @@ def no_phase2(run: ComparisonRun) -> dict:
 def random_frames(run: ComparisonRun) -> dict:
     """Train ada3d with random frames of its usage; only the stages are learned."""
     options = {"random_part": "frames", "random_policy": own_usage(run)}
-    return run.train("random_frames", run.phases, **options)
+    return run.train("random_frames", run.phases, options)
 
 
 def random_stages(run: ComparisonRun) -> dict:
     """Train ada3d with random stages of its usage; only the frames are learned."""
     options = {"random_part": "stages", "random_policy": own_usage(run)}
-    return run.train("random_stages", run.phases, **options)
+    return run.train("random_stages", run.phases, options)
 
 
 def _under_its_policies(
-    run: ComparisonRun, name: str, change: Callable[[Policy], Policy] = lambda same: same, **options
+    run: ComparisonRun,
+    name: str,
+    change: Callable[[Policy], Policy] = lambda same: same,
+    options: Mapping[str, Any] | None = None,
 ) -> dict:
     """Test ada3d's networks under its own policies, or what ``change`` makes of them."""
     result = make(run, "ada3d")
     policies = change(records.policies_of(result["clips"]))
-    return run.test(name, result["checkpoint"], policies=policies, **options)
+    path = run.folder / name / "recorded.json"
+    clips = [
+        {**clip, **records.policy_words(frames, stages)}
+        for clip, frames, stages in zip(result["clips"], policies.frames, policies.stages)
+    ]
+    records.write_policies(path, clips)
+    recorded = {"testing.policy": "recorded", "testing.policy_file": str(path)}
+    return run.test(name, result["checkpoint"], {**(options or {}), **recorded})
 
 
 MAIN = {"upper": upper, "random": random, "random_ft": random_ft, "ada3d": ada3d}

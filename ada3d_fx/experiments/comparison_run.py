@@ -5,29 +5,30 @@ from __future__ import annotations
 import copy
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config
 
 from ..cli import quiet
 from ..errors import Ada3DError
 from ..mm import console as mm_console
 from ..mm.build import build_runner
-from ..mm.checkpoint import load_recognizer
+from ..mm.checkpoint import load_recognizer, load_weights
 from ..mm.checks import check_config
 from ..mm.config import calibration_list, load_config
 from ..mm.metric import row_of
-from ..mm.testing import calibrate, load_weights, record_policies
-from ..policy import Policy
+from ..mm.testing import calibrate, record_policies
 from ..progress import Console
 from ..report import records
 from . import matching
 from .provenance import versions
+
+Options = Mapping[str, Any]  # entries of the config's model, by dotted keys
+NOTHING: Options = {}
 
 
 @dataclass(frozen=True)
@@ -105,27 +106,29 @@ class ComparisonRun:
     def model(self):
         """The config's model: its plan and prices are used, not its weights."""
         with quiet():
-            return build_runner(self._config("plan", {})).model
+            return build_runner(self._config("plan")).model
 
     # -------------------------------------------------------------------------------- training
 
-    def train(self, name: str, phases: Sequence[dict] | None = None, **model_options) -> dict:
+    def train(
+        self, name: str, phases: Sequence[dict] | None = None, options: Options = NOTHING
+    ) -> dict:
         """Train a row, test its last checkpoint, and give the result.
 
         Args:
             name: The row's name, and its folder's.
             phases: The training phases; None: those of the row's config.
-            model_options: Options of the model that differ from the config's.
+            options: Entries of the model that differ from the config's, such as testing.policy.
         """
         begin = time.monotonic()
         if phases is None:
-            phases = matching.phases_of(self._config(name, {}))
-        self._trainer(name, phases, **model_options).train()
+            phases = matching.phases_of(self._config(name))
+        self._trainer(name, phases, options).train()
         checkpoint = last_checkpoint(self.folder / name)
-        return self.test(name, checkpoint, time.monotonic() - begin, **model_options)
+        return self.test(name, checkpoint, options, time.monotonic() - begin)
 
-    def _trainer(self, name: str | Path, phases: Sequence[dict], **model_options):
-        config = self._config(name, model_options)
+    def _trainer(self, name: str | Path, phases: Sequence[dict], options: Options = NOTHING):
+        config = self._config(name, options)
         matching.set_phases(config, phases)
         last = last_checkpoint(config.work_dir)
         warm = phases[0]["name"] == "warmup" and len(phases) > 1
@@ -136,7 +139,7 @@ class ComparisonRun:
 
     def _shares_warmup(self, name: str | Path) -> bool:
         """Whether a variant changes nothing that a warm-up reads."""
-        later = ("objective.", "classify", "greedy", "test_", "predict_with")
+        later = ("objective.", "training.classify", "testing.")
         entries = self.variants.get(str(name), {})
         return all(key.removeprefix("model.").startswith(later) for key in entries)
 
@@ -148,11 +151,11 @@ class ComparisonRun:
             (folder / "done").touch()
         return last_checkpoint(folder)
 
-    def _config(self, name: str | Path, model_options: Mapping) -> Config:
+    def _config(self, name: str | Path, options: Options = NOTHING) -> Config:
         """A copy of the config whose work dir is this path, or what has this name in the run's."""
         config = copy.deepcopy(self.config)
         config.merge_from_dict(dict(self.variants.get(str(name), {})))
-        config.model.update(model_options)
+        config.merge_from_dict({f"model.{key}": value for key, value in options.items()})
         config.work_dir = str(name if isinstance(name, Path) else self.folder / name)
         self.count += 1  # MMEngine wants another name for each runner of a process
         config.experiment_name = f"{self.folder}_{Path(name).name}_{self.count}".replace("/", "_")
@@ -164,29 +167,31 @@ class ComparisonRun:
     # --------------------------------------------------------------------------------- testing
 
     def test(
-        self, name: str, checkpoint: str | None, seconds: float = 0.0,
-        policies: Policy | None = None, recognizer: str | None = None, **model_options,
-    ) -> dict:  # fmt: skip
+        self,
+        name: str,
+        checkpoint: str | None,
+        options: Options = NOTHING,
+        seconds: float = 0.0,
+        recognizer: str | None = None,
+    ) -> dict:
         """Test a checkpoint as a row, keep the result and give it.
 
         Args:
             name: The row's name, and its folder's.
             checkpoint: The checkpoint's path.
+            options: Entries of the model that differ from the config's, such as testing.policy.
             seconds: How long its training took.
-            policies: Of all clips in the order of the test list, to be used instead of the model's.
             recognizer: Another checkpoint whose recognizer is tested.
-            model_options: Options of the model that differ from the config's.
         """
         folder = self.folder / name
-        runner = self._tester(name, **model_options)
+        runner = self._tester(name, options)
         load_weights(runner.model, checkpoint)
         model, threshold = runner.model, None
         if recognizer is not None:
             load_recognizer(model.recognizer, recognizer)
-        budget = model.objective.budget if model.predict_with != "selector" else None
-        if policies is not None:
-            model.choose_policy = one_after_another(policies)
-        elif budget is not None and model.test_policy == "learned" and model.random_part == "none":
+        budget, tested = model.estimator.objective.budget, model.testing_options
+        learned = tested.policy == "learned" and tested.predict_with != "selector"
+        if budget is not None and learned and model.random_part == "none":
             clips = runner.build_dataloader(calibration_list(self.config, self.calibrate_on))
             title = f"{self._title(name)}: setting the threshold"
             threshold = calibrate(
@@ -200,8 +205,8 @@ class ComparisonRun:
         records.write_json(folder / "result.json", {**result, "versions": versions()})
         return result
 
-    def _tester(self, name: str, **model_options):
-        config = self._config(name, model_options)
+    def _tester(self, name: str, options: Options = NOTHING):
+        config = self._config(name, options)
         config.load_from, config.resume = None, False
         record_policies(config, str(self.folder / name / "policies.json"))
         return mm_console.build_runner(config, self.console, self._title(name))
@@ -210,18 +215,9 @@ class ComparisonRun:
         """Build a runner with the checkpoint of a result, its threshold set."""
         runner = self._tester("pictures")
         load_weights(runner.model, result["checkpoint"])
-        runner.model.test_threshold = result.get("threshold", runner.model.test_threshold)
+        tested = runner.model.testing_options
+        tested.threshold = result.get("threshold", tested.threshold)
         return runner
-
-
-def one_after_another(policies: Policy) -> Callable[..., Policy]:
-    """Stand in for `Ada3DRecognizer.choose_policy`: the first policies for the first clips, and so on."""
-    indices = iter(range(len(policies)))
-
-    def choose(clips: torch.Tensor, features: torch.Tensor | None = None) -> Policy:
-        return policies[[next(indices) for _ in clips]].to(clips.device)
-
-    return choose
 
 
 def last_checkpoint(folder: str | Path) -> str | None:

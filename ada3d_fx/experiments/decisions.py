@@ -12,8 +12,9 @@ from mmengine.dataset import Compose
 
 from ..errors import Ada3DError
 from ..mm import console as mm_console
+from ..mm.checkpoint import load_weights
 from ..mm.config import calibration_list, class_names, inner_datasets, load_config
-from ..mm.testing import calibrate, examples, load_weights
+from ..mm.testing import calibrate, examples
 from ..progress import Console
 from ..report import figures, records, tables
 

@@ -11,10 +11,11 @@ from mmengine.config import Config
 
 from ..errors import Ada3DError
 from ..mm import console as mm_console
+from ..mm.checkpoint import load_weights
 from ..mm.checks import check_config
 from ..mm.config import calibration_list, load_config, set_policy
 from ..mm.metric import row_of
-from ..mm.testing import calibrate, load_weights, record_policies
+from ..mm.testing import calibrate, record_policies
 from ..progress import Console
 from ..report import records, tables
 from .provenance import provenance

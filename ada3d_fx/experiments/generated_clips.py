@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -47,7 +47,7 @@ def generate(
         seed: Random seed.
         size: Width and height in pixels, even.
         num_frames: Frames of a clip.
-        workers: Processes; None: one for each core.
+        workers: Processes; None: one for each core, where that is quicker.
         segments: Clips of a video, of which some show nothing.
         console: Where progress is shown.
 
@@ -76,7 +76,9 @@ def generate(
         _write_clip, out=out, seed=seed, size=size, num_frames=num_frames, segments=segments
     )
     check_decodes(out / "videos" / write(items[0]).split()[0])
-    written = _map(write, items, workers or os.cpu_count() or 1)
+    if workers is None:  # starting processes takes longer than writing so few videos
+        workers = 1 if len(items) < 400 else os.cpu_count() or 1
+    written = map(write, items) if workers == 1 else _in_processes(write, items, workers)
     lines = list((console or Console()).track(written, "generating clips", len(items)))
     for split in SPLITS:
         own = [line for line in lines if line.startswith(f"{split}/")]
@@ -163,16 +165,10 @@ def _write_clip(
     return f"{relative} {label}"
 
 
-def _map(write: Callable[[Item], str], items: Sequence[Item], workers: int) -> Iterable[str]:
-    """Call ``write`` on each item, in several processes where that is quicker; in order."""
-    if workers == 1 or len(items) < 400:  # starting processes takes longer than that
-        return map(write, items)
-    return _in_processes(write, items, workers)
-
-
 def _in_processes(
     write: Callable[[Item], str], items: Sequence[Item], workers: int
 ) -> Iterator[str]:
+    """Call ``write`` on each item in several processes; give what it gives in their order."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        yield from pool.map(write, items, chunksize=50)
+        yield from pool.map(write, items, chunksize=20)

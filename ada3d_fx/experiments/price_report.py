@@ -22,7 +22,7 @@ from ..policy import Policy
 from ..progress import Console
 from ..report import tables
 
-PAPERS_SELECTOR = {"type": "SelectionNetwork", "aggregation": "uniform", "input_size": 112}
+PAPERS_SELECTOR = {"type": "SelectionNetwork", "head": {"type": "MeanHead"}, "input_size": 112}
 POLICY_COLUMNS = (
     *(("name", "policies", "{}"), ("clips", "clips", "{}"), ("gmacs", "GMACs", "{:.5g}")),
     *(("gmacs_p10", "10 %", "{:.5g}"), ("gmacs_p50", "50 %", "{:.5g}")),

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from ..errors import Ada3DError
 from ..mm import console as mm_console
+from ..mm.checkpoint import load_weights
 from ..mm.checks import check_config
 from ..mm.config import calibration_list, load_config
 from ..mm.metric import row_of
-from ..mm.testing import calibrate, load_weights
+from ..mm.testing import calibrate
 from ..progress import Console
 from ..report import figures, records, tables
 from ..report.statistics import aggregate

@@ -87,7 +87,10 @@ class ConsoleRunner(Runner):
 
 
 class WarningHandler(logging.Handler):
-    """Shows warnings on the console, but not what other packages say of their own deprecations."""
+    """Shows this package's warnings, and every error, on the console.
+
+    What other packages warn of (deprecations, parts that a config does not use) is in the log.
+    """
 
     def __init__(self):
         super().__init__(logging.WARNING)
@@ -96,7 +99,7 @@ class WarningHandler(logging.Handler):
     def filter(self, record: logging.LogRecord) -> bool:
         """Tell whether a person should see this record."""
         ours = Path(record.pathname).is_relative_to(PACKAGE)
-        return ours or record.levelno > logging.WARNING or "deprecated" not in record.getMessage()
+        return ours or record.levelno >= logging.ERROR
 
     def emit(self, record: logging.LogRecord) -> None:
         """Show the record above the bars."""

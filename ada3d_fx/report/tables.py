@@ -12,7 +12,7 @@ COLUMNS = (  # key, heading, format
     ("name", "policy", "{}"),
     ("accuracy", "accuracy %", "{:.2f}"),
     ("gmacs", "GMACs", "{:.4g}"),
-    ("gmacs_selector", "of it selection", "{:.3g}"),
+    ("gmacs_selector", "selection network", "{:.3g}"),
     ("stages", "#3D", "{:.2f}"),
     ("frames", "#Frame", "{:.2f}"),
 )

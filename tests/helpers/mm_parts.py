@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import generate_clips
 import numpy as np
 import torch
 from mmaction.structures import ActionDataSample
 from mmengine.config import Config
+
+from ada3d_fx.experiments.generated_clips import write_video
 
 CLIP_SHAPE = (3, 4, 32, 32)
 CLASSES = 4
@@ -88,7 +89,7 @@ def write_clips(folder: Path, count: int = 8) -> Path:
         path = folder / "videos" / f"{i}.mp4"
         path.parent.mkdir(parents=True, exist_ok=True)
         frames = rng.integers(0, 255, (8, 32, 32, 3)).astype(np.uint8) // (1 + i % CLASSES)
-        generate_clips.write_video(path, frames)
+        write_video(path, frames)
         lines.append(f"{i}.mp4 {i % CLASSES}\n")
     (folder / "list.txt").write_text("".join(lines))
     return folder / "list.txt"

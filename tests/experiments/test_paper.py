@@ -1,15 +1,17 @@
 """The paper's compute columns, at full size."""
 
 import json
-import sys
+from pathlib import Path
 
-import check_paper
 import pytest
 
+from ada3d_fx.experiments.paper import check_paper
 
-def test_the_papers_figures(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["check_paper.py", "--json", str(tmp_path / "paper.json")])
-    assert check_paper.main() == 0
+CONFIGS = Path(__file__).parents[2] / "mmaction_configs"
+
+
+def test_the_papers_figures(tmp_path):
+    text = check_paper(CONFIGS, str(tmp_path / "paper.json"))
     found = json.loads((tmp_path / "paper.json").read_text())
     upper = {
         (row["model"], row["length"]): row["ours"]
@@ -24,4 +26,4 @@ def test_the_papers_figures(tmp_path, monkeypatch, capsys):
         if row["method"] == "Random":
             assert abs(row["without"]) < 1, row
     assert found["root_mean_square"]["without"] < found["root_mean_square"]["with"]
-    assert "without the selection network" in capsys.readouterr().out
+    assert "without the selection network" in text

@@ -6,15 +6,15 @@ import itertools
 import math
 from pathlib import Path
 
-import generate_clips
 import numpy as np
 import pytest
 import torch
-from generate_clips import CLASSES, render_clip
 from torch import nn
 
 import ada3d_fx.mm  # noqa: F401  registers the in-memory transform
 from ada3d_fx import Ada3DError
+from ada3d_fx.experiments.generated_clips import SPLITS, generate
+from ada3d_fx.experiments.rendering import CLASSES, render_clip, render_video
 
 MOTION = [label for label, c in enumerate(CLASSES) if c.kind == "motion"]
 STATIC = [label for label, c in enumerate(CLASSES) if c.kind == "static"]
@@ -23,7 +23,7 @@ PAIRS = list(zip(MOTION[::2], MOTION[1::2], strict=True))
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    return generate_clips.generate(
+    return generate(
         tmp_path_factory.mktemp("clips"), num_train=10, num_val=20, seed=5, size=(32, 32)
     )
 
@@ -32,9 +32,9 @@ def folder(tmp_path_factory) -> Path:
 
 
 def test_the_same_seed_gives_the_same_frames_and_lists_in_one_or_two_processes(tmp_path):
-    arguments = dict(num_train=200, num_val=20, seed=3, size=(32, 48), num_frames=8)
-    one = generate_clips.generate(tmp_path / "one", workers=1, **arguments)
-    two = generate_clips.generate(tmp_path / "two", workers=2, **arguments)
+    arguments = dict(num_train=40, num_val=20, seed=3, size=(32, 48), num_frames=8)
+    one = generate(tmp_path / "one", workers=1, **arguments)
+    two = generate(tmp_path / "two", workers=2, **arguments)
     for name in ("train.txt", "val.txt", "classes.txt"):
         assert (one / name).read_text() == (two / name).read_text()
     relative = (one / "train.txt").read_text().split()[0]
@@ -42,20 +42,27 @@ def test_the_same_seed_gives_the_same_frames_and_lists_in_one_or_two_processes(t
 
 
 def test_a_finished_folder_is_left_alone_and_another_seed_is_written_over_it(tmp_path):
-    first = generate_clips.generate(tmp_path, num_train=10, num_val=10, seed=1)
+    first = generate(tmp_path, num_train=10, num_val=10, seed=1)
     video = first / "videos" / (first / "val.txt").read_text().split()[0]
     content, written = video.read_bytes(), video.stat().st_mtime_ns
-    generate_clips.generate(tmp_path, num_train=10, num_val=10, seed=1)
+    generate(tmp_path, num_train=10, num_val=10, seed=1)
     assert video.stat().st_mtime_ns == written
-    generate_clips.generate(tmp_path, num_train=10, num_val=10, seed=2)
+    generate(tmp_path, num_train=10, num_val=10, seed=2)
     assert video.read_bytes() != content
 
 
-@pytest.mark.parametrize("size", ["63x64", "64", "16x16", "axb", "48x48"])
-def test_sizes_that_cannot_be_encoded_or_decoded_are_refused(size, tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        generate_clips.main(["--out", str(tmp_path), "--size", size])
-    assert "--size" in capsys.readouterr().err
+@pytest.mark.parametrize("size", [(63, 64), (16, 16), (48, 48)])
+def test_sizes_that_cannot_be_encoded_or_decoded_are_refused(size, tmp_path):
+    with pytest.raises(Ada3DError, match="--size"):
+        generate(tmp_path, 10, 10, size=size)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"num_train": 9}, {"num_val": 9}, {"num_frames": 7}, {"segments": 0}]
+)
+def test_too_little_is_refused(wrong, tmp_path):
+    with pytest.raises(Ada3DError, match="at least"):
+        generate(tmp_path, **{"num_train": 10, "num_val": 10, **wrong})
 
 
 def test_classes_file_names_the_kind_of_every_label(folder):
@@ -159,6 +166,29 @@ def test_one_frame_tells_static_classes_but_not_motion_classes_and_two_frames_te
     assert accuracy(static, frames=1, epochs=8) > 0.7
 
 
+# Long videos
+
+
+def test_long_videos_show_their_class_in_some_segments():
+    counts = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        video = render_video(CLASSES[0], rng, (56, 48), 8, 5)
+        assert video.shape == (40, 48, 56, 3)
+        bright = (video.max(3) > 135).mean((1, 2)).reshape(5, 8)
+        assert ((bright > 0.01).all(1) | (bright < 0.01).all(1)).all()  # a segment or none of it
+        counts.append(int((bright > 0.01).all(1).sum()))
+    assert min(counts) >= 1 and 1.5 < np.mean(counts) < 3.5
+
+
+def test_one_segment_is_the_clip_as_ever():
+    a, b = (
+        make(CLASSES[4], np.random.default_rng(3), (56, 48), 8)
+        for make in (render_clip, render_video)
+    )
+    assert np.array_equal(a, b)
+
+
 # MMAction2 reads them, and so does the in-memory transform
 
 
@@ -181,7 +211,7 @@ def test_mmaction2_reads_both_lists_and_decodes_what_was_rendered(folder):
         for index in range(count):
             item, label = dataset[index], index % len(CLASSES)
             assert item["data_samples"].gt_label.tolist() == [label]
-            rng = np.random.default_rng([5, generate_clips.SPLITS.index(split), index])
+            rng = np.random.default_rng([5, SPLITS.index(split), index])
             wanted = render_clip(CLASSES[label], rng, (32, 32))
             decoded = item["inputs"][0].permute(1, 2, 3, 0).numpy()
             assert np.abs(decoded.astype(int) - wanted).mean() < 10  # of 255: the coding is lossy

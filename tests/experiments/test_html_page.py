@@ -1,25 +1,14 @@
 """The HTML page of an experiment."""
 
-import importlib.util
 import json
-import sys
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 
 import ada3d_fx.mm  # noqa: F401
+from ada3d_fx import Ada3DError
+from ada3d_fx.experiments.html_page import write_page
 from ada3d_fx.report import figures, records
-
-TOOL = Path(__file__).parents[2] / "tools" / "report.py"
-
-
-@pytest.fixture(scope="module")
-def tool():
-    spec = importlib.util.spec_from_file_location("report_tool", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 class Page(HTMLParser):
@@ -65,25 +54,21 @@ def experiment(tmp_path):
     return tmp_path
 
 
-def test_the_page_holds_everything_and_needs_nothing(tool, experiment, monkeypatch, capsys):
-    arguments = [str(experiment), "--tradeoff", str(experiment / "sweep"), "--title", "A < B"]
-    monkeypatch.setattr(sys, "argv", ["report.py", *arguments])
-    assert tool.main() == 0
-    page = Page((experiment / "report.html").read_text(encoding="utf-8"))
+def test_the_page_holds_everything_and_needs_nothing(experiment):
+    path = write_page(experiment, experiment / "sweep", title="A < B")
+    assert path == experiment / "report.html"
+    page = Page(path.read_text(encoding="utf-8"))
     text = " ".join(page.words)
     for word in ("A < B", "40 %", "89.50", "ada3d - upper", "<walk>", "compare.py 'a & b'",
                  "Trade-off", "-0.50"):  # fmt: skip
         assert word in text, word
     assert page.seen.count("table") == 4 and page.seen.count("img") == 2
     assert all(link.startswith("data:image/png;base64,") for link in page.links)
-    assert "report.html" in capsys.readouterr().out
 
 
-def test_what_is_missing_is_named(tool, experiment, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["report.py", str(experiment / "nowhere")])
-    assert tool.main() == 2
-    assert "run tools/compare.py first" in capsys.readouterr().err
+def test_what_is_missing_is_named(experiment):
+    with pytest.raises(Ada3DError, match=r"run tools/compare\.py first"):
+        write_page(experiment / "nowhere")
     (experiment / "report.json").write_text(json.dumps({"lines": []}))
-    monkeypatch.setattr(sys, "argv", ["report.py", str(experiment)])
-    assert tool.main() == 2
-    assert "was not written by tools/compare.py" in capsys.readouterr().err
+    with pytest.raises(Ada3DError, match=r"was not written by tools/compare\.py"):
+        write_page(experiment)

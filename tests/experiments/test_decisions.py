@@ -1,0 +1,37 @@
+"""What was decided for videos, as a picture, an animation and rows."""
+
+import json
+
+import experiment_parts
+import pytest
+
+import ada3d_fx.mm  # noqa: F401
+from ada3d_fx import Ada3DError
+from ada3d_fx.experiments.decisions import show_decisions
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("decisions")
+    experiment_parts.write(folder, experiment_parts.config_of(folder, count=3))
+    return folder
+
+
+def shown(folder, videos, *cfg_options, **options):
+    files = str(folder / "config.py"), cfg_options, str(folder / "model.pth")
+    return show_decisions(*files, [str(video) for video in videos], **options)
+
+
+def test_the_threshold_is_set_first(work, tmp_path):
+    videos = [work / "videos" / f"{i}.mp4" for i in range(3)]
+    dear, cheap = tmp_path / "dear.json", tmp_path / "cheap.json"
+    for path, gmacs in ((dear, 1.0), (cheap, 0.0009)):
+        options = {"out": str(tmp_path / "p.png"), "json_file": str(path), "gmacs": gmacs}
+        shown(work, videos, "model.testing.greedy=count", **options)
+    cost = [sum(r["gmacs"] for r in json.loads(p.read_text())) for p in (dear, cheap)]
+    assert cost[1] < cost[0]
+
+
+def test_a_missing_video_is_named(work):
+    with pytest.raises(Ada3DError, match=r"no video at nowhere\.mp4"):
+        shown(work, ["nowhere.mp4"])

@@ -1,0 +1,98 @@
+"""The test of a checkpoint: each clip's policy and price, and the paper's columns."""
+
+import json
+
+import experiment_parts
+import pytest
+import torch
+
+import ada3d_fx.mm  # noqa: F401
+from ada3d_fx import Ada3DError, Policy
+from ada3d_fx.experiments.evaluation import EvaluationOptions, evaluate
+from ada3d_fx.mm.metric import PolicyCostMetric, row_of
+from ada3d_fx.progress import Console
+from ada3d_fx.report import records
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A config, its clips and a checkpoint of an untrained model with its selector."""
+    folder = tmp_path_factory.mktemp("work")
+    return folder, experiment_parts.write(folder, experiment_parts.config_of(folder))
+
+
+def run(folder, *cfg_options, **options):
+    options.setdefault("work_dir", str(folder / "work"))
+    files = str(folder / "config.py"), cfg_options, str(folder / "model.pth")
+    return evaluate(*files, EvaluationOptions(**options), Console())
+
+
+@pytest.mark.parametrize("kind", ["json", "csv"])
+def test_every_clip_is_recorded_with_its_price(work, kind, tmp_path):
+    folder, model = work
+    path = str(tmp_path / f"p.{kind}")
+    text = run(folder, policies=path, policy="random:frames=0.5")
+    clips = records.read_clips(path)
+    assert [clip["video"].rpartition("/")[2] for clip in clips] == [f"{i}.mp4" for i in range(8)]
+    assert [clip["label"] for clip in clips] == [i % 4 for i in range(8)]
+    assert [clip["macs"] for clip in clips] == model.price(records.policies_of(clips)).tolist()
+    assert {clip["selector_macs"] for clip in clips} == {0}
+    for word in ("#3D", "#Frame", "accuracy %", "GMACs per clip: 10 %", "kept frames", "###",
+                 "distinct policies of 8 clips"):  # fmt: skip
+        assert word in text, word
+
+
+def test_policies_go_to_the_work_dir_and_count_the_selector(work, tmp_path):
+    folder, model = work
+    run(folder, work_dir=str(tmp_path), json=str(tmp_path / "metrics.json"))
+    clips = records.read_clips(tmp_path / "policies.json")
+    assert {clip["selector_macs"] for clip in clips} == {model.selector_macs}
+    row = json.loads((tmp_path / "metrics.json").read_text())["row"]
+    mean = sum(clip["macs"] + clip["selector_macs"] for clip in clips) / len(clips) / 1e9
+    assert row["gmacs"] == pytest.approx(mean)
+
+
+@pytest.mark.parametrize("calibrate_on", ["val", "train"])
+def test_a_cost_is_held(work, calibrate_on, tmp_path):
+    folder, model = work
+    gmacs = 0.5 * model.full_macs / 1e9 + model.selector_macs / 1e9
+    path = str(tmp_path / "p.json")
+    # kept frames are counted, as the clips are flipped at random
+    run(folder, "model.testing.greedy=count", policies=path, gmacs=gmacs, calibrate_on=calibrate_on)
+    clips = records.read_clips(path)
+    mean = sum(clip["macs"] + clip["selector_macs"] for clip in clips) / len(clips) / 1e9
+    assert 0.5 * gmacs < mean < 1.2 * gmacs
+    with pytest.raises(Ada3DError, match="cannot be had"):
+        run(folder, gmacs=1e-6)
+
+
+def test_a_file_of_another_kind_is_refused_before_the_test(work):
+    with pytest.raises(Ada3DError, match=r"a \.json or a \.csv file"):
+        run(work[0], policies="p.txt")
+    with pytest.raises(Ada3DError, match=r"json or a \.csv"):
+        PolicyCostMetric(out_file="p.npz")
+
+
+def test_each_view_is_a_clip():
+    metric = PolicyCostMetric()
+    policy = Policy(torch.tensor([[True, False], [True, True]]), torch.tensor([[True], [False]]))
+    sample = {"policy_frames": policy.frames, "policy_stages": policy.stages, "reward": 0.0,
+              "recognizer_macs": torch.tensor([3_000, 5_000]), "selector_macs": 1_000,
+              "pred_score": torch.tensor([0.1, 0.9])}  # fmt: skip
+    metric.process(None, [sample, {**sample, "filename": "b.mp4"}])
+    from ada3d_fx.mm.metric import clip_records
+
+    rows = clip_records(metric.results)
+    assert [(row["video"], row["view"], row["macs"]) for row in rows] == [
+        ("0", 0, 3000), ("0", 1, 5000), ("b.mp4", 0, 3000), ("b.mp4", 1, 5000),
+    ]  # fmt: skip
+    assert rows[0] | {"frames": "10", "stages": "1", "num_frames": 1, "label": None} == rows[0]
+    found = metric.compute_metrics(metric.results)
+    assert found["gmacs"] == pytest.approx(5e-6) and found["distinct_policies"] == 2
+
+
+def test_rows_of_metrics():
+    row = row_of("ours", {"acc/top1": 0.5, "policy/gmacs": 1.5, "policy/accuracy_static": 0.25})
+    assert row == {"name": "ours", "accuracy": 50.0, "gmacs": 1.5, "accuracy_static": 25.0}
+    assert row_of("x", {"acc/mean_average_precision": 0.1})["accuracy"] == pytest.approx(10)
+    assert row_of("x", {})["accuracy"] is None

@@ -1,0 +1,55 @@
+"""The trade-off: trained at several values, and by the threshold of one checkpoint."""
+
+import json
+
+import experiment_parts
+import pytest
+
+import ada3d_fx.mm  # noqa: F401
+from ada3d_fx.experiments.comparison_run import Setup
+from ada3d_fx.experiments.tradeoff import SWEPT, curves, tradeoff
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tradeoff")
+    return folder, experiment_parts.write(
+        folder, experiment_parts.config_of(folder, testing={"greedy": "count"})
+    )
+
+
+def rows_of(folder, setup, *args, **options):
+    text = tradeoff(setup, *args, **options)
+    out = folder / setup.work_dir
+    assert (out / "tradeoff.png").read_bytes()[:4] == b"\x89PNG"
+    return json.loads((out / "tradeoff.json").read_text())["rows"], text
+
+
+@pytest.mark.parametrize("calibrate_on", ["train", "val"])
+def test_the_threshold_of_one_checkpoint(work, monkeypatch, calibrate_on):
+    folder, model = work
+    monkeypatch.chdir(folder)
+    full = (model.full_macs + model.selector_macs) / 1e9
+    setup = Setup("config.py", work_dir=f"thresholds_{calibrate_on}", calibrate_on=calibrate_on)
+    targets = [0.3 * full, 0.6 * full]
+    rows, text = rows_of(folder, setup, targets, "budget", "model.pth")
+    assert rows[0]["threshold"] > rows[1]["threshold"]
+    for row, share in zip(rows, (0.3, 0.6)):
+        assert row["gmacs"] == pytest.approx(share * full, rel=0.3)
+        assert 0 <= row["accuracy"] <= 100
+    assert "target GMACs" in text
+
+
+@pytest.mark.slow
+def test_a_sweep_trains_each_value_and_shares_the_warm_up(work, monkeypatch):
+    folder, _ = work
+    monkeypatch.chdir(folder)
+    setup = Setup("config.py", recognizer_checkpoint="plain.pth", work_dir="out")
+    rows, _ = rows_of(folder, setup, [0.5, 4], "gamma")
+    assert [(row["setting"], row["name"]) for row in rows] == [
+        (f"gamma {gamma}", name) for gamma in ("0.5", "4") for name in SWEPT
+    ]
+    assert (folder / "out" / "seed0" / "warmup" / "done").is_file()
+    assert not list((folder / "out").glob("gamma_*/seed0/warmup"))
+    found = curves(rows)
+    assert len(found["upper"]) == 1 and len(found["ada3d"]) >= 1

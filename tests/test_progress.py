@@ -1,0 +1,112 @@
+"""What a tool shows while it works, on a terminal and in a pipe."""
+
+import io
+import subprocess
+import sys
+
+import pytest
+
+from ada3d_fx import progress
+from ada3d_fx.progress import Console, duration
+
+
+def test_without_a_terminal_a_line_at_most_a_minute(monkeypatch, capsys):
+    """A clock that goes ten seconds with each item: a line after six of them, and so on."""
+    now = iter(range(0, 10_000, 5))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(now)))
+    console = Console(terminal=False)
+    assert list(console.track(range(20), "counting")) == list(range(20))
+    lines = capsys.readouterr().err.splitlines()
+    assert 1 <= len(lines) <= 4
+    assert all(line.startswith("  counting: ") and line.endswith(" left") for line in lines)
+
+
+def test_what_is_quick_or_verbose_shows_no_progress(capsys):
+    list(Console(terminal=False).track(range(3), "counting"))
+    list(Console(verbose=True, terminal=True).track(range(3), "counting"))
+    assert capsys.readouterr().err == ""
+
+
+def test_the_time_left(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    bar = Console(terminal=False).bar("training", total=100, done=20)
+    assert bar.words() == "20 %"
+    clock[0] = 30.0
+    bar.advance(20)
+    assert bar.words() == "40 %, 1 min 30 s left"  # 60 to go, 20 took 30 s
+    bar.close()
+
+
+@pytest.mark.parametrize(
+    "seconds, words", [(0.4, "0 s"), (59.6, "1 min 0 s"), (130, "2 min 10 s"), (3900, "1 h 5 min")]
+)
+def test_durations(seconds, words):
+    assert duration(seconds) == words
+
+
+BARS = """
+import runpy, sys
+Console = runpy.run_path(sys.argv[1])["Console"]  # without the package, which takes seconds
+console = Console({terminal})
+for i in console.track(range(3), "counting"):
+    console.say(f"at {{i}}")
+print("result")
+"""
+
+
+def shown(terminal, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", BARS.format(terminal=terminal), progress.__file__],
+        capture_output=True, text=True, check=True,
+        env={"PATH": "", "TERM": "xterm", **environment},
+    )  # fmt: skip
+
+
+def test_a_bar_is_on_standard_error_only_and_lines_stand_above_it():
+    found = shown("terminal=True")
+    assert found.stdout == "result\n"
+    assert "counting" in found.stderr and "at 2" in found.stderr and "\x1b" in found.stderr
+    assert "\x1b[?25h" in found.stderr.rpartition("at 2")[2]  # the cursor is shown again
+
+
+def test_no_colour_where_it_is_not_wanted():
+    assert "\x1b[3" in shown("terminal=True").stderr
+    assert "\x1b[3" not in shown("terminal=True", NO_COLOR="1").stderr
+
+
+@pytest.mark.parametrize("environment", [{}, {"CI": "true"}, {"FORCE_COLOR": "1"}])
+def test_no_control_codes_in_a_pipe(environment):
+    assert shown("", **environment).stderr == "at 0\nat 1\nat 2\n"
+
+
+def test_only_the_main_process_says_anything():
+    assert "at 0" not in shown("", RANK="1").stderr
+    assert "at 0" in shown("", RANK="0").stderr
+
+
+def test_bars_are_gone_after_an_error(capsys):
+    console = Console(terminal=False)
+    with pytest.raises(ZeroDivisionError):
+        for _ in console.track(range(3), "counting"):
+            1 / 0  # noqa: B018
+    assert console._open == []
+    console.bar("left open", 3)
+    console.close()
+    assert console._open == []
+
+
+def test_a_terminal_is_one_only_if_it_can_draw(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("CI", raising=False)
+    assert Console().terminal
+    monkeypatch.setenv("CI", "1")
+    assert not Console().terminal
+    monkeypatch.delenv("CI")
+    monkeypatch.setenv("TERM", "dumb")
+    assert not Console().terminal
