@@ -1,4 +1,4 @@
-"""What the command-line tools share: the vocabulary of options, and errors without a traceback.
+"""What the command-line tools share: the vocabulary of options, and errors without tracebacks.
 
 An option that several tools take is added by one function here, so that it has one name, one
 meaning and one help text. A tool is `parse_args()`, which only parses, and `main()`.
@@ -48,10 +48,10 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
 
 def parser(doc: str) -> Parser:
-    """A parser that says in --help what the tool's docstring says.
+    """Make a parser that says in --help what the tool's docstring says.
 
     Args:
-        doc: The docstring: its first line is the description, the rest follows the options.
+        doc: the docstring: its first line is the description, the rest follows the options.
     """
     first, _, rest = doc.strip().partition("\n")
     return Parser(
@@ -66,7 +66,7 @@ def parser(doc: str) -> Parser:
 def add_config(
     parser: argparse.ArgumentParser, about: str = "an Ada3D config", optional: bool = False
 ) -> None:
-    """CONFIG, and --cfg-options as a list of KEY=VALUE."""
+    """Add CONFIG, and --cfg-options as a list of KEY=VALUE."""
     parser.add_argument("config", nargs="?" if optional else None, metavar="CONFIG", help=about)
     parser.add_argument(
         "--cfg-options", nargs="+", default=[], metavar="KEY=VALUE",
@@ -77,12 +77,12 @@ def add_config(
 def add_checkpoint(
     parser: argparse.ArgumentParser, about: str = "a trained Ada3D checkpoint"
 ) -> None:
-    """CHECKPOINT, a file."""
+    """Add CHECKPOINT, a file."""
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help=about)
 
 
 def add_recognizer_checkpoint(parser: argparse.ArgumentParser) -> None:
-    """--recognizer-checkpoint, from which runs start."""
+    """Add --recognizer-checkpoint, from which runs start."""
     parser.add_argument(
         "--recognizer-checkpoint", metavar="FILE",
         help="the trained plain recognizer (stage 0) to start from; {seed} and {fold} stand for the "
@@ -91,20 +91,20 @@ def add_recognizer_checkpoint(parser: argparse.ArgumentParser) -> None:
 
 
 def add_work_dir(parser: argparse.ArgumentParser, default: str = "the config's work_dir") -> None:
-    """--work-dir, for logs, checkpoints and results."""
+    """Add --work-dir, for logs, checkpoints and results."""
     parser.add_argument(
         "--work-dir", metavar="DIR", help=f"where logs and results go (default: {default})"
     )
 
 
 def add_seed(parser: argparse.ArgumentParser, default: int | None = None) -> None:
-    """--seed of a tool that makes one run."""
+    """Add --seed of a tool that makes one run."""
     told = "" if default is not None else " (default: the config's)"
     parser.add_argument("--seed", type=int, default=default, help=f"random seed{told}")
 
 
 def add_seeds(parser: argparse.ArgumentParser) -> None:
-    """--seeds and --folds of a tool that makes a run for each."""
+    """Add --seeds and --folds of a tool that makes a run for each."""
     parser.add_argument(
         "--seeds", type=whole_numbers, default=[0], metavar="A,B,...",
         help="random seeds, a run each (default: 0)",
@@ -116,7 +116,7 @@ def add_seeds(parser: argparse.ArgumentParser) -> None:
 
 
 def add_clip_shape(parser: argparse.ArgumentParser, default: str) -> None:
-    """--clip-shape C,T,H,W."""
+    """Add --clip-shape C,T,H,W."""
     parser.add_argument(
         "--clip-shape", type=clip_shape, metavar="C,T,H,W",
         help=f"channels, frames, height and width of a clip (default: {default})",
@@ -124,7 +124,7 @@ def add_clip_shape(parser: argparse.ArgumentParser, default: str) -> None:
 
 
 def add_gmacs(parser: argparse.ArgumentParser) -> None:
-    """--gmacs of a tool that tests one checkpoint, and the list on which it is met."""
+    """Add --gmacs of a tool that tests one checkpoint, and --calibrate-on."""
     parser.add_argument(
         "--gmacs", type=float, metavar="G",
         help="GMACs per clip, selection network included: set the threshold of the greedy policies "
@@ -134,7 +134,7 @@ def add_gmacs(parser: argparse.ArgumentParser) -> None:
 
 
 def add_calibrate_on(parser: argparse.ArgumentParser, default: str) -> None:
-    """--calibrate-on, the list on which the threshold is set."""
+    """Add --calibrate-on, the list on which the threshold is set."""
     parser.add_argument(
         "--calibrate-on", choices=["train", "val"], default=default,
         help="the list on whose clips a threshold is set: the training or the validation list",
@@ -145,14 +145,14 @@ def add_policy(
     parser: argparse.ArgumentParser, kinds: tuple[str, ...], random: str, default: str,
     several: bool = False,
 ) -> None:  # fmt: skip
-    """--policy; its grammar is that of `report.records.parse_policy`.
+    """Add --policy; its grammar is that of `report.records.parse_policy`.
 
     Args:
-        parser: Takes the option.
-        kinds: Those of `POLICIES` that the tool takes.
-        random: The options of 'random', with their defaults.
-        default: What the tool does without the option.
-        several: The option may be repeated.
+        parser: takes the option.
+        kinds: those of `POLICIES` that the tool takes.
+        random: the options of 'random', with their defaults.
+        default: what the tool does without the option.
+        several: the option may be repeated.
     """
     words = "; ".join(POLICIES[kind].format(options=random) for kind in kinds)
     parser.add_argument(
@@ -163,19 +163,19 @@ def add_policy(
 
 
 def add_families(parser: argparse.ArgumentParser, about: str) -> None:
-    """--families, folders of MMAction2's configs."""
+    """Add --families, folders of MMAction2's configs."""
     parser.add_argument("--families", type=words, metavar="A,B,...", help=about)
 
 
 def add_json(parser: argparse.ArgumentParser, what: str) -> None:
-    """--json, a file for machines."""
+    """Add --json, a file for machines."""
     parser.add_argument(
         "--json", metavar="FILE", help=f"write {what} to this file, for machines (default: no file)"
     )
 
 
 def add_launcher(parser: argparse.ArgumentParser) -> None:
-    """--launcher and --local_rank, as MMAction2's own tools have them."""
+    """Add --launcher and --local_rank, as MMAction2's own tools have them."""
     parser.add_argument(
         "--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none",
         help="who starts the processes of a distributed run",
@@ -186,7 +186,7 @@ def add_launcher(parser: argparse.ArgumentParser) -> None:
 
 
 def add_verbose(parser: argparse.ArgumentParser) -> None:
-    """--verbose."""
+    """Add --verbose."""
     parser.add_argument(
         "--verbose", action="store_true",
         help="show on the console what else goes to the log file only",
@@ -197,7 +197,7 @@ def add_verbose(parser: argparse.ArgumentParser) -> None:
 
 
 def words(text: str) -> list[str]:
-    """``'a,b'`` -> ``['a', 'b']``."""
+    """Parse ``'a,b'`` as ``['a', 'b']``."""
     found = [part for part in text.split(",") if part]
     if not found:
         raise argparse.ArgumentTypeError(f"{text!r}: expected words, a,b,...")
@@ -205,7 +205,7 @@ def words(text: str) -> list[str]:
 
 
 def numbers(text: str) -> list[float]:
-    """``'0.2,3'`` -> ``[0.2, 3.0]``."""
+    """Parse ``'0.2,3'`` as ``[0.2, 3.0]``."""
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:
@@ -213,7 +213,7 @@ def numbers(text: str) -> list[float]:
 
 
 def whole_numbers(text: str) -> list[int]:
-    """``'0,1'`` -> ``[0, 1]``."""
+    """Parse ``'0,1'`` as ``[0, 1]``."""
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
@@ -221,7 +221,7 @@ def whole_numbers(text: str) -> list[int]:
 
 
 def clip_shape(text: str) -> tuple[int, int, int, int]:
-    """``'3,8,224,224'`` -> ``(3, 8, 224, 224)``: C, T, H, W."""
+    """Parse ``'3,8,224,224'`` as ``(3, 8, 224, 224)``: C, T, H, W."""
     found = re.fullmatch(r"([1-9]\d*),([1-9]\d*),([1-9]\d*),([1-9]\d*)", text)
     if not found:
         raise argparse.ArgumentTypeError(f"{text!r}: expected C,T,H,W, such as 3,8,224,224")
@@ -230,7 +230,7 @@ def clip_shape(text: str) -> tuple[int, int, int, int]:
 
 
 def size(text: str) -> tuple[int, int]:
-    """``'64x48'`` -> the width and height ``(64, 48)``."""
+    """Parse ``'64x48'`` as the width and height ``(64, 48)``."""
     width, _, height = text.partition("x")
     if not (width.isdigit() and height.isdigit()):
         raise argparse.ArgumentTypeError(f"{text!r}: expected WIDTHxHEIGHT, such as 64x48")
@@ -238,7 +238,7 @@ def size(text: str) -> tuple[int, int]:
 
 
 def usage(text: str) -> tuple[float, float]:
-    """``'23/32:0.45'`` -> the fractions of frames and stages ``(0.71875, 0.45)``."""
+    """Parse ``'23/32:0.45'`` as the fractions of frames and stages ``(0.71875, 0.45)``."""
     try:
         frames, stages = (float(Fraction(part)) for part in text.split(":"))
     except (ValueError, ZeroDivisionError):

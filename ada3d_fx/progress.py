@@ -24,8 +24,8 @@ class Console:
     minute, and no control codes. In distributed runs only the main process says anything.
 
     Args:
-        verbose: Everything is logged to the console anyway: no bars and no lines of progress.
-        terminal: Draw bars; None: if standard error is a terminal and no CI runs this.
+        verbose: everything is logged to the console anyway: no bars and no lines of progress.
+        terminal: draw bars; None: if standard error is a terminal and no CI runs this.
     """
 
     def __init__(self, verbose: bool = False, terminal: bool | None = None):
@@ -49,9 +49,9 @@ class Console:
         """Begin to show the progress of something that takes ``total`` steps; end it by `close`.
 
         Args:
-            text: What is being done, such as "training".
-            total: Number of steps.
-            done: Steps that were done before, in a run that goes on.
+            text: what is being done, such as "training".
+            total: number of steps.
+            done: steps that were done before, in a run that goes on.
         """
         bar = Bar(self, text, total, done)
         if self.verbose or not is_main_process():
@@ -70,9 +70,9 @@ class Console:
         """Yield the items, with a bar beside them.
 
         Args:
-            items: What to go through.
-            text: What is being done.
-            total: How many items there are; None: their ``len()``.
+            items: what to go through.
+            text: what is being done.
+            total: how many items there are; None: their ``len()``.
         """
         if total is None:
             assert isinstance(items, Sized), "give the total of what has no len()"
@@ -128,7 +128,7 @@ class Bar:
         self.console._end(self)
 
     def words(self) -> str:
-        """The share that is done, and the time left: ``'45 %, 2 min 10 s left'``."""
+        """Tell the share that is done, and the time left: ``'45 %, 2 min 10 s left'``."""
         share = f"{100 * self.done / max(self.total, 1):.0f} %"
         made = self.done - self._before
         if made < 1:
@@ -138,7 +138,7 @@ class Bar:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words: ``'7 s'``, ``'2 min 10 s'``, ``'1 h 5 min'``."""
+    """Tell seconds in words: ``'7 s'``, ``'2 min 10 s'``, ``'1 h 5 min'``."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -148,7 +148,7 @@ def duration(seconds: float) -> str:
 
 
 def is_main_process() -> bool:
-    """Whether this is the first process of a distributed run, or the only one."""
+    """Return whether this is the first process of a distributed run, or the only one."""
     names = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")  # torchrun, Slurm, Open MPI
     return next((os.environ[name] for name in names if name in os.environ), "0") == "0"
 
@@ -159,7 +159,7 @@ def _is_terminal() -> bool:
 
 
 def _rich_bars() -> Progress:
-    """Rich's bars on standard error; it takes the colours away where NO_COLOR is set."""
+    """Make rich's bars on standard error; rich takes the colours away where NO_COLOR is set."""
     from rich.console import Console as RichConsole
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
     from rich.progress import TimeRemainingColumn as TimeLeft

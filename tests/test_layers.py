@@ -38,7 +38,7 @@ ORDER = {
     "group planning regions checkpoints rewrite fold pipeline",
     "cost": "shapes_only count price executed payoff selector",
     "learn": "backbones heads selector reward estimators step clip_selector diagnose",
-    "report": "tables records statistics figures",
+    "report": "tables records statistics figures policy_pictures",
 }
 THIRD_PARTY = {"torch", "torchvision", "fvcore", "numpy", "matplotlib", "PIL"}
 THIRD_PARTY_OF = {"progress": {"rich"}}  # which comes with MMEngine

@@ -39,17 +39,17 @@ def select_clips(
     work_dir: str | None = None,
     console: Console | None = None,
 ) -> str:
-    """Train a clip selector at each cost, leave clips.json, clips.md and clips.png; give the table.
+    """Train a clip selector at each cost, leave clips.json, clips.md and clips.png; return the table.
 
     Args:
-        path: An Ada3D config whose test pipeline samples several clips of each video.
+        path: an Ada3D config whose test pipeline samples several clips of each video.
         cfg_options: KEY=VALUE entries of it.
-        checkpoint: A trained Ada3D checkpoint.
-        costs: Costs of looking at all clips, in rewards; a selector for each.
-        steps: Training steps for each cost.
-        seed: Random seed.
-        work_dir: Where the results go; None: the config's.
-        console: Where progress is shown.
+        checkpoint: a trained Ada3D checkpoint.
+        costs: costs of looking at all clips, in rewards; a selector for each.
+        steps: training steps for each cost.
+        seed: random seed.
+        work_dir: where the results go; None: the config's.
+        console: where progress is shown.
 
     Raises:
         Ada3DError: a config or lists that clips cannot be selected of, or another's checkpoint.
@@ -107,7 +107,7 @@ def train(
 
 
 def evenly_spread(videos: Videos, selector_macs: int) -> list[dict]:
-    """Give a row for each number of clips, evenly spread over the video.
+    """Return a row for each number of clips, evenly spread over the video.
 
     Without a selector only the clips that are computed are previewed, for their policies.
     """
@@ -122,7 +122,7 @@ def evenly_spread(videos: Videos, selector_macs: int) -> list[dict]:
 
 
 def chosen(selector: ClipSelector, videos: Videos, cost: float, selector_macs: int) -> dict:
-    """Give the row of a clip selector."""
+    """Return the row of a clip selector."""
     number, clips = videos.preview.shape[:2]
     with torch.no_grad():
         rollout = selector(videos.preview, lambda rows, at: videos.scores[rows, at])
@@ -135,15 +135,15 @@ def chosen(selector: ClipSelector, videos: Videos, cost: float, selector_macs: i
 def clips_row(
     name: str, way: str, videos: Videos, probs: Tensor, looked: Tensor, preview_gmacs: float
 ) -> dict:
-    """Give a row of the table.
+    """Return a row of the table.
 
     Args:
-        name: The row's name.
-        way: How clips are chosen.
-        videos: All clips.
+        name: the row's name.
+        way: how clips are chosen.
+        videos: all clips.
         probs: [V, classes], what is predicted.
         looked: bool [V, M], the clips that the recognizer computes.
-        preview_gmacs: The selection network, on the clips of a video that it saw.
+        preview_gmacs: the selection network, on the clips of a video that it saw.
     """
     right = (probs.argmax(1) == videos.labels).double()
     return {

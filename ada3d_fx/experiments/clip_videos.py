@@ -27,8 +27,8 @@ def score_clips(runner: Runner, batches: Iterable) -> Videos:
     """Run every clip of a list through Ada3D.
 
     Args:
-        runner: Holds the trained model.
-        batches: Of the list's loader.
+        runner: holds the trained model.
+        batches: of the list's loader.
 
     Raises:
         Ada3DError: videos with several labels, or with one clip each.

@@ -23,16 +23,16 @@ def compare(
     report_only: bool = False,
     console: Console | None = None,
 ) -> str:
-    """Make the rows that are not there yet, write the report and give its text.
+    """Make the rows that are not there yet, write the report and return its text.
 
     Args:
-        setup: The config and what its runs have in common.
-        rows: Names of `ROWS`, or 'all'; the variants of ``setup`` are made too.
-        seeds: A run for each.
-        folds: A run for each; None: the config's own fold.
-        pictures: Draw the policies of so many clips.
-        report_only: Make no rows; report those that are there.
-        console: Where progress is shown.
+        setup: the config and what its runs have in common.
+        rows: names of `ROWS`, or 'all'; the variants of ``setup`` are made too.
+        seeds: a run for each.
+        folds: a run for each; None: the config's own fold.
+        pictures: draw the policies of so many clips.
+        report_only: make no rows; report those that are there.
+        console: where progress is shown.
 
     Raises:
         Ada3DError: an unknown row, a row that the config cannot have, or bad input of the runs.

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from ..errors import Ada3DError
 from ..mm.config import class_names
 from ..mm.testing import examples
-from ..report import figures, records, statistics, tables
+from ..report import figures, policy_pictures, records, statistics, tables
 from ..report.statistics import DIFFERENCE_COLUMNS, aggregate, differences
 
 COLUMNS = (*tables.COLUMNS[:2], ("mean_class_accuracy", "mean class %", "{:.2f}"),
@@ -23,13 +23,13 @@ PLAIN_ROWS = ("upper", "random", "random_ft", "recognizer_only", "recognizer_shu
 def write_report(
     results: Mapping[str, Sequence[Mapping]], folder: Path, config: Config, about: Mapping
 ) -> str:
-    """Write report.json, report.txt, report.md and usage.png; give the text for the console.
+    """Write report.json, report.txt, report.md and usage.png; return the text for the console.
 
     Args:
-        results: Of each row, the results of its runs (see `ComparisonRun`).
-        folder: Where the files go.
-        config: Says what the classes are called.
-        about: What report.json says of its making.
+        results: of each row, the results of its runs (see `ComparisonRun`).
+        folder: where the files go.
+        config: says what the classes are called.
+        about: what report.json says of its making.
 
     Raises:
         Ada3DError: no results.
@@ -77,4 +77,4 @@ def draw_examples(count: int, config: Config, runner, path: Path) -> None:
     step = max(1, len(classes) // count)
     chosen = [i for i in order if labels[i] in classes[::step]][:count]
     shown = [examples(model, dataset[i], names[labels[i]], names, known=True)[0] for i in chosen]
-    figures.draw_policies(shown, path)
+    policy_pictures.draw_policies(shown, path)

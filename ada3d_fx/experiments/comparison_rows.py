@@ -15,7 +15,7 @@ EVERYTHING = {"frames": 1.0, "stages": 1.0}
 
 
 def make(run: ComparisonRun, name: str) -> dict:
-    """Give the result of a row, or of a variant; it is made now if it is not there yet."""
+    """Return the result of a row, or of a variant; it is made now if it is not there yet."""
     result = run.result(name)
     if result is None:
         result = run.train(name) if name in run.variants else ROWS[name](run)
@@ -23,7 +23,7 @@ def make(run: ComparisonRun, name: str) -> dict:
 
 
 def own_usage(run: ComparisonRun) -> dict[str, float]:
-    """Give the fractions of frames and stages that ada3d uses."""
+    """Return the fractions of frames and stages that ada3d uses."""
     row, plan = make(run, "ada3d")["row"], run.model.plan
     return {
         "frames": row["frames"] / plan.num_frames,
@@ -32,7 +32,7 @@ def own_usage(run: ComparisonRun) -> dict[str, float]:
 
 
 def matched_options(run: ComparisonRun, less: float = 0.0) -> dict[str, Any]:
-    """Give the options of random policies that cost what ada3d costs, ``less`` so many GMACs."""
+    """Return the options of random policies that cost what ada3d costs, ``less`` so many GMACs."""
     gmacs = make(run, "ada3d")["row"]["gmacs"] - less
     usage = match_usage(run.model, **own_usage(run), gmacs=gmacs)
     return {"testing.policy": "random", "random_policy": usage}

@@ -50,11 +50,11 @@ class ComparisonRun:
     `records.POLICY_FIELDS`).
 
     Args:
-        setup: What the runs have in common.
-        seed: The random seed.
-        fold: The value of the config's ``fold``; None: the config's own.
-        console: Where progress is shown.
-        warm_start: The folder of the warm-up that several runs share; None: the run's own.
+        setup: what the runs have in common.
+        seed: the random seed.
+        fold: the value of the config's ``fold``; None: the config's own.
+        console: where progress is shown.
+        warm_start: the folder of the warm-up that several runs share; None: the run's own.
 
     Raises:
         Ada3DError: the config of a plain recognizer.
@@ -113,12 +113,12 @@ class ComparisonRun:
     def train(
         self, name: str, phases: Sequence[dict] | None = None, options: Options = NOTHING
     ) -> dict:
-        """Train a row, test its last checkpoint, and give the result.
+        """Train a row, test its last checkpoint, and return the result.
 
         Args:
-            name: The row's name, and its folder's.
-            phases: The training phases; None: those of the row's config.
-            options: Entries of the model that differ from the config's, such as testing.policy.
+            name: the row's name, and its folder's.
+            phases: the training phases; None: those of the row's config.
+            options: entries of the model that differ from the config's, such as testing.policy.
         """
         begin = time.monotonic()
         if phases is None:
@@ -144,7 +144,7 @@ class ComparisonRun:
         return all(key.removeprefix("model.").startswith(later) for key in entries)
 
     def _warmed_up(self, phase: dict) -> str | None:
-        """The checkpoint after the warm-up, which is the same for all rows that have one."""
+        """Return the checkpoint after the warm-up, which is the same for all rows that have one."""
         folder = self.warm_start
         if not (folder / "done").is_file():
             self._trainer(folder, [phase]).train()
@@ -152,7 +152,7 @@ class ComparisonRun:
         return last_checkpoint(folder)
 
     def _config(self, name: str | Path, options: Options = NOTHING) -> Config:
-        """A copy of the config whose work dir is this path, or what has this name in the run's."""
+        """Copy the config; its work dir is this path, or what has this name in the run's."""
         config = copy.deepcopy(self.config)
         config.merge_from_dict(dict(self.variants.get(str(name), {})))
         config.merge_from_dict({f"model.{key}": value for key, value in options.items()})
@@ -177,11 +177,11 @@ class ComparisonRun:
         """Test a checkpoint as a row, keep the result and give it.
 
         Args:
-            name: The row's name, and its folder's.
-            checkpoint: The checkpoint's path.
-            options: Entries of the model that differ from the config's, such as testing.policy.
-            seconds: How long its training took.
-            recognizer: Another checkpoint whose recognizer is tested.
+            name: the row's name, and its folder's.
+            checkpoint: the checkpoint's path.
+            options: entries of the model that differ from the config's, such as testing.policy.
+            seconds: how long its training took.
+            recognizer: another checkpoint whose recognizer is tested.
         """
         folder = self.folder / name
         runner = self._tester(name, options)

@@ -16,7 +16,7 @@ from ..mm.checkpoint import load_weights
 from ..mm.config import calibration_list, class_names, inner_datasets, load_config
 from ..mm.testing import calibrate, examples
 from ..progress import Console
-from ..report import figures, records, tables
+from ..report import policy_pictures, records, tables
 
 
 def show_decisions(
@@ -32,20 +32,20 @@ def show_decisions(
     json_file: str | None = None,
     console: Console | None = None,
 ) -> str:
-    """Decide for the clips of these videos, draw them, and give the rows as a table.
+    """Decide for the clips of these videos, draw them, and return the rows as a table.
 
     Args:
-        path: An Ada3D config.
+        path: an Ada3D config.
         cfg_options: KEY=VALUE entries of it.
-        checkpoint: A trained Ada3D checkpoint.
-        videos: Video files.
-        views: Clips shown of each video.
+        checkpoint: a trained Ada3D checkpoint.
+        videos: video files.
+        views: clips shown of each video.
         gmacs: GMACs per clip for which the threshold is set; None: the config's threshold.
-        calibrate_on: The list on which it is set.
-        out: The picture.
-        gif: An animated preview.
-        json_file: Decisions and predictions for machines.
-        console: Where progress is shown.
+        calibrate_on: the list on which it is set.
+        out: the picture.
+        gif: an animated preview.
+        json_file: decisions and predictions for machines.
+        console: where progress is shown.
 
     Raises:
         Ada3DError: a plain recognizer's config, a missing file, or a cost that cannot be met.
@@ -66,9 +66,9 @@ def show_decisions(
     for video in console.track(videos, "deciding"):
         data = pipeline({"filename": video, "label": -1, "start_index": 0, "modality": "RGB"})
         shown += examples(model, data, Path(video).name, names, views=views)
-    figures.draw_policies(shown, out)
+    policy_pictures.draw_policies(shown, out)
     if gif:
-        figures.animate(shown, gif)
+        policy_pictures.animate(shown, gif)
     rows = [
         {"video": e.label, "predicted": e.prediction, "gmacs": e.gmacs,
          **records.policy_words(e.frames, e.stages)}
@@ -83,7 +83,7 @@ def show_decisions(
 def _loaded(
     config: Config, checkpoint: str, gmacs: float | None, calibrate_on: str, console: Console
 ):
-    """The model with the checkpoint's weights, its threshold set."""
+    """Return the model with the checkpoint's weights, its threshold set."""
     config.load_from, config.resume = None, False
     config.model.recognizer_checkpoint = None
     if gmacs is None:  # the lists need not exist

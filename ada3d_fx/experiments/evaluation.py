@@ -43,14 +43,14 @@ def evaluate(
     options: EvaluationOptions,
     console: Console,
 ) -> str | None:
-    """Test a checkpoint and give the summary, or None where nothing measures policies.
+    """Test a checkpoint and return the summary, or None where nothing measures policies.
 
     Args:
-        path: An Ada3D config or a plain recognizer's.
+        path: an Ada3D config or a plain recognizer's.
         cfg_options: KEY=VALUE entries of it.
-        checkpoint: Its checkpoint, or a plain recognizer's.
-        options: How it is tested.
-        console: Where progress is shown.
+        checkpoint: its checkpoint, or a plain recognizer's.
+        options: how it is tested.
+        console: where progress is shown.
 
     Raises:
         Ada3DError: bad input, told before the test starts, or a cost that cannot be met.

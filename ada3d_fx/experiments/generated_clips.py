@@ -41,15 +41,15 @@ def generate(
     the result of the same arguments already is left as it is.
 
     Args:
-        out: The folder to write.
-        num_train: Videos of the training list.
-        num_val: Videos of the validation list.
-        seed: Random seed.
-        size: Width and height in pixels, even.
-        num_frames: Frames of a clip.
-        workers: Processes; None: one for each core, where that is quicker.
-        segments: Clips of a video, of which some show nothing.
-        console: Where progress is shown.
+        out: the folder to write.
+        num_train: videos of the training list.
+        num_val: videos of the validation list.
+        seed: random seed.
+        size: width and height in pixels, even.
+        num_frames: frames of a clip.
+        workers: processes; None: one for each core, where that is quicker.
+        segments: clips of a video, of which some show nothing.
+        console: where progress is shown.
 
     Returns:
         ``out`` as a path.
@@ -124,9 +124,9 @@ def write_video(path: Path, frames: np.ndarray, fps: int = 8) -> None:
     """Encode frames as H.264, every one a key frame, so that compression carries no motion.
 
     Args:
-        path: The .mp4 file; its folder is made.
+        path: the .mp4 file; its folder is made.
         frames: uint8 [T, H, W, 3], RGB.
-        fps: Frames per second.
+        fps: frames per second.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", format="mp4") as container:
@@ -155,7 +155,7 @@ def _write_clip(
     num_frames: int,
     segments: int,
 ) -> str:
-    """Write one video and give its line in the list."""
+    """Write one video and return its line in the list."""
     split, index = item
     label = index % len(CLASSES)
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
@@ -168,7 +168,7 @@ def _write_clip(
 def _in_processes(
     write: Callable[[Item], str], items: Sequence[Item], workers: int
 ) -> Iterator[str]:
-    """Call ``write`` on each item in several processes; give what it gives in their order."""
+    """Call ``write`` on each item in several processes; return what it gives in their order."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
         yield from pool.map(write, items, chunksize=20)

@@ -36,13 +36,13 @@ def write_page(
     folder: str | Path, sweep: str | Path | None = None, out: str | Path | None = None,
     title: str | None = None,
 ) -> Path:  # fmt: skip
-    """Write the page of an experiment and give its path.
+    """Write the page of an experiment and return its path.
 
     Args:
-        folder: What tools/compare.py left.
-        sweep: What tools/tradeoff.py left; None: no trade-off.
-        out: The page; None: report.html in the folder.
-        title: Its heading; None: the config's name.
+        folder: what tools/compare.py left.
+        sweep: what tools/tradeoff.py left; None: no trade-off.
+        out: the page; None: report.html in the folder.
+        title: its heading; None: the config's name.
 
     Raises:
         Ada3DError: a folder without the tool's files.

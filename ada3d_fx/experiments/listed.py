@@ -32,10 +32,10 @@ def compare_listed(
     """Count the recognizers of these families at the size that gives the listed FLOPs.
 
     Args:
-        families: Folders of MMAction2's configs.
-        convention: What counts, one of `cost.count.CONVENTIONS`.
-        json: Write the rows to this file too.
-        console: Where progress is shown.
+        families: folders of MMAction2's configs.
+        convention: what counts, one of `cost.count.CONVENTIONS`.
+        json: write the rows to this file too.
+        console: where progress is shown.
 
     Returns:
         A table in Markdown, one row for all configs that are alike.

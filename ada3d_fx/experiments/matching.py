@@ -56,10 +56,10 @@ def match_usage(model, frames: float, stages: float, gmacs: float) -> dict[str, 
     """Find the usage at which random policies cost ``gmacs`` per clip.
 
     Args:
-        model: The Ada3DRecognizer whose plan and prices count.
-        frames: The fraction of frames; its proportion to ``stages`` is kept.
-        stages: The fraction of stages.
-        gmacs: The cost of the recognizer that is wanted.
+        model: the Ada3DRecognizer whose plan and prices count.
+        frames: the fraction of frames; its proportion to ``stages`` is kept.
+        stages: the fraction of stages.
+        gmacs: the cost of the recognizer that is wanted.
 
     Returns:
         ``frames`` and ``stages``, the fractions; at most 1 each.
@@ -76,5 +76,5 @@ def match_usage(model, frames: float, stages: float, gmacs: float) -> dict[str, 
 
 
 def shuffled(policies: Policy) -> Policy:
-    """Give each clip the policy of another one, in a fixed random order."""
+    """Return each clip the policy of another one, in a fixed random order."""
     return policies[torch.randperm(len(policies), generator=torch.Generator().manual_seed(0))]

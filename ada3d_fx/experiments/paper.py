@@ -35,7 +35,7 @@ class Row(NamedTuple):
 
 
 def rows(table: str, data: str, model: str, length: int, *lines: tuple) -> list[Row]:
-    """Give the rows of one part of a table; a line is (method, stages, frames, printed)."""
+    """Return the rows of one part of a table; a line is (method, stages, frames, printed)."""
     return [Row(table, data, name, model, length, *numbers) for name, *numbers in lines]
 
 
@@ -69,12 +69,12 @@ COLUMNS = (
 def check_paper(
     configs: str | Path, json: str | None = None, console: Console | None = None
 ) -> str:  # fmt: skip
-    """Price what the paper's tables print, and give the text.
+    """Price what the paper's tables print, and return the text.
 
     Args:
-        configs: The folder of the configs that `PRINTED` names.
-        json: Write the rows to this file too.
-        console: Where progress is shown.
+        configs: the folder of the configs that `PRINTED` names.
+        json: write the rows to this file too.
+        console: where progress is shown.
     """
     console = console or Console()
     prices = price_tables(Path(configs), console)
@@ -109,12 +109,12 @@ def price_tables(configs: Path, console: Console) -> dict[tuple[str, int], Price
 def compare(
     prices: Mapping[tuple[str, int], PriceTable], per_frame: float, console: Console
 ) -> list[dict]:
-    """Give `PRINTED` with what random policies of that usage cost on average, in GMACs.
+    """Return `PRINTED` with what random policies of that usage cost on average, in GMACs.
 
     Args:
-        prices: Of each model and length.
+        prices: of each model and length.
         per_frame: GMACs of the selection network for one frame.
-        console: Where progress is shown.
+        console: where progress is shown.
     """
     compared = []
     for row in console.track(PRINTED, "counting prices"):
@@ -128,5 +128,5 @@ def compare(
 
 
 def root_mean_square(values: Sequence[float]) -> float:
-    """Give the root of the mean of the squares."""
+    """Return the root of the mean of the squares."""
     return math.sqrt(sum(value**2 for value in values) / len(values))

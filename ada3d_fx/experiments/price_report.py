@@ -36,12 +36,12 @@ class PriceReport:
     """A config's recognizer with its prices, and its selection network's.
 
     Args:
-        config: An Ada3D config or a plain recognizer's.
+        config: an Ada3D config or a plain recognizer's.
         clip_shape: (C, T, H, W); None: as the config says.
-        convention: What counts, one of `cost.count.CONVENTIONS`.
-        selector: Price a selection network too: the config's, or else the paper's.
-        views: Clips per video.
-        console: Where progress is shown.
+        convention: what counts, one of `cost.count.CONVENTIONS`.
+        selector: price a selection network too: the config's, or else the paper's.
+        views: clips per video.
+        console: where progress is shown.
 
     Raises:
         Ada3DError: a recognizer that cannot be built or converted, or no shape of a clip.
@@ -89,12 +89,12 @@ class PriceReport:
     # ----------------------------------------------------------------------------------- rows
 
     def policy_row(self, name: str, policy: Policy, num_executed: int = 0) -> dict:
-        """Give what policies cost: GMACs per clip, their percentiles, and what they use.
+        """Return what policies cost: GMACs per clip, their percentiles, and what they use.
 
         Args:
-            name: The row's name.
-            policy: The policies of its clips.
-            num_executed: Count too what the packed program runs for so many of them.
+            name: the row's name.
+            policy: the policies of its clips.
+            num_executed: count too what the packed program runs for so many of them.
         """
         prices = self.table.look_up(policy.num_frames, policy.stages).double() / 1e9
         low, middle, high = (torch.quantile(prices, share).item() for share in (0.1, 0.5, 0.9))
@@ -119,7 +119,7 @@ class PriceReport:
         return row
 
     def price_list(self) -> list[dict]:
-        """Give a row for each number of kept frames: all 2D, what each stage adds, all 3D."""
+        """Return a row for each number of kept frames: all 2D, what each stage adds, all 3D."""
         rows = []
         for length in self.table.lengths:
             row = {"frames": length, "base": int(self.table.base[length])}
@@ -130,7 +130,7 @@ class PriceReport:
         return rows
 
     def every_policy(self) -> list[dict]:
-        """Give a row for each number of kept frames and each combination of stages."""
+        """Return a row for each number of kept frames and each combination of stages."""
         return [
             {
                 "frames": length,

@@ -45,7 +45,7 @@ def price_seconds(report: PriceReport) -> dict[str, float]:
 
 
 def median_seconds(call: Callable[[], object], repeats: int) -> float:
-    """Time a call so many times and give the median."""
+    """Time a call so many times and return the median."""
     times = []
     for _ in range(repeats):
         start = time.perf_counter()

@@ -41,17 +41,17 @@ def analyze(
     output: Output = Output(),
     console: Console | None = None,
 ) -> str:
-    """Price a config's recognizer, write the files that are wanted, and give the text.
+    """Price a config's recognizer, write the files that are wanted, and return the text.
 
     Args:
-        path: An Ada3D config or a plain recognizer's.
+        path: an Ada3D config or a plain recognizer's.
         cfg_options: KEY=VALUE entries of it.
-        clip_shape: See `PriceReport`, as the others.
-        convention: What counts.
-        selector: Price a selection network too.
-        views: Clips per video.
-        output: What is made beside the price list.
-        console: Where progress is shown.
+        clip_shape: see `PriceReport`, as the others.
+        convention: what counts.
+        selector: price a selection network too.
+        views: clips per video.
+        output: what is made beside the price list.
+        console: where progress is shown.
 
     Raises:
         Ada3DError: a config that cannot be priced, or a policy that its plan does not allow.
@@ -106,7 +106,7 @@ def _words(
 
 
 def as_json(report: PriceReport) -> dict:
-    """Give the whole report for machines."""
+    """Return the whole report for machines."""
     saved, table = report.payoff, report.table
     return {
         "clip_shape": list(report.plan.clip_shape),

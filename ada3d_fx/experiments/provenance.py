@@ -16,7 +16,7 @@ from .. import __version__
 
 
 def versions() -> dict[str, str | None]:
-    """The versions of this package, its commit if it is a checkout, and of what it stands on."""
+    """Return the versions of this package, its commit if it is a checkout, and of what it stands on."""
     return {
         "ada3d_fx": __version__,
         "commit": _commit(),
@@ -29,11 +29,11 @@ def versions() -> dict[str, str | None]:
 
 
 def provenance(config: str | Path, begin: float) -> dict:
-    """What a tool's report says of its own making.
+    """Return what a tool's report says of its own making.
 
     Args:
-        config: The config's path.
-        begin: When the tool began, of `time.monotonic`.
+        config: the config's path.
+        begin: when the tool began, of `time.monotonic`.
 
     Returns:
         The command, the config, seconds since ``begin``, and versions.

@@ -62,11 +62,11 @@ def render_clip(
     """Render one clip.
 
     Args:
-        clip_class: One of `CLASSES`.
-        rng: The only source of randomness.
-        size: Width and height in pixels.
-        num_frames: Frames of the clip.
-        empty: Only its background.
+        clip_class: one of `CLASSES`.
+        rng: the only source of randomness.
+        size: width and height in pixels.
+        num_frames: frames of the clip.
+        empty: only its background.
 
     Returns:
         uint8 array [num_frames, height, width, 3], RGB.
@@ -165,7 +165,7 @@ def _rotated(dx: np.ndarray, dy: np.ndarray, turned: np.ndarray) -> tuple[np.nda
 
 
 def _sweep(dx: np.ndarray, dy: np.ndarray, phase: np.ndarray, radius: float) -> np.ndarray:
-    """A wide ring that fades clockwise twice around, like a radar screen.
+    """Draw a wide ring that fades clockwise twice around, like a radar screen.
 
     Two sharp edges half a turn apart show the angle. Half a turn is one cycle of `phase`.
     """
@@ -176,7 +176,7 @@ def _sweep(dx: np.ndarray, dy: np.ndarray, phase: np.ndarray, radius: float) -> 
 
 
 def _pupil(dx: np.ndarray, dy: np.ndarray, phase: np.ndarray, radius: float) -> np.ndarray:
-    """A disc in the middle that grows from phase 0 to phase 1, and starts again."""
+    """Draw a disc in the middle that grows from phase 0 to phase 1, and starts again."""
     return _inside(np.hypot(dx, dy) - (0.05 + 0.52 * phase[:, None, None]) * radius)
 
 

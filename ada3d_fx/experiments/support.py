@@ -41,18 +41,18 @@ def show_support(
     out: str | None = None,
     console: Console | None = None,
 ) -> str:
-    """Convert each recognizer and give the table of what came of it.
+    """Convert each recognizer and return the table of what came of it.
 
     Args:
-        path: A config; None: those that MMAction2 ships.
+        path: a config; None: those that MMAction2 ships.
         cfg_options: KEY=VALUE entries of it.
         clip_shape: (C, T, H, W); None: as each config's test pipeline says.
-        families: Only these folders of MMAction2's configs.
-        summary: A row for all configs of a family that are alike.
-        markdown: The table in Markdown.
-        json: Write the rows to this file too.
-        out: Write the table to this file too.
-        console: Where progress is shown.
+        families: only these folders of MMAction2's configs.
+        summary: a row for all configs of a family that are alike.
+        markdown: the table in Markdown.
+        json: write the rows to this file too.
+        out: write the table to this file too.
+        console: where progress is shown.
 
     Raises:
         Ada3DError: no such config or family, or no shape of a clip.
@@ -90,7 +90,7 @@ def shipped(families: Sequence[str] | None = None) -> list[Shipped]:
 
 
 def support(shipped: Shipped, shape: Shape) -> dict:
-    """Give what there is to say of one config.
+    """Return what there is to say of one config.
 
     Returns:
         ``reasons`` are of a refusal or of what stays undecided; ``dense`` tells what runs densely;

@@ -43,16 +43,16 @@ def measure(
     """Time a config's recognizer with random weights: time does not depend on them.
 
     Args:
-        path: An Ada3D config or a plain recognizer's.
+        path: an Ada3D config or a plain recognizer's.
         cfg_options: KEY=VALUE entries of it.
         clip_shape: (C, T, H, W); None: the config's C and T, at 224 x 224.
-        clips: Clips in a batch.
-        usages: Fractions of frames and stages; random policies of each are timed.
-        repeats: Rounds; each times every row once.
-        device: A torch device; None: a GPU if there is one.
-        seed: Of weights, clips and policies.
-        json: Write the result to this file too.
-        console: Where progress is shown.
+        clips: clips in a batch.
+        usages: fractions of frames and stages; random policies of each are timed.
+        repeats: rounds; each times every row once.
+        device: a torch device; None: a GPU if there is one.
+        seed: of weights, clips and policies.
+        json: write the result to this file too.
+        console: where progress is shown.
 
     Raises:
         Ada3DError: no clips or no rounds, or a recognizer that cannot be converted.
@@ -176,7 +176,7 @@ def machine(device: torch.device) -> str:
 
 
 def rows_of(seconds: Mapping[str, Sequence[float]], macs: Mapping[str, float]) -> list[dict]:
-    """Give a row for each run: its median, and how it stands to both dense runs."""
+    """Return a row for each run: its median, and how it stands to both dense runs."""
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     return [
         {

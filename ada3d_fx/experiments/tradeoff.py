@@ -39,16 +39,16 @@ def tradeoff(
     folds: Sequence[int | None] = (None,),
     console: Console | None = None,
 ) -> str:
-    """Make the rows, leave tradeoff.json, tradeoff.md and tradeoff.png, and give the table.
+    """Make the rows, leave tradeoff.json, tradeoff.md and tradeoff.png, and return the table.
 
     Args:
-        setup: The config, and where the results go.
-        values: Of the option.
-        option: What is trained at each value: 'gamma' or 'budget', of the objective.
-        checkpoint: Test this one instead, its threshold set for each value in GMACs per clip.
-        seeds: A training run for each.
-        folds: A training run for each.
-        console: Where progress is shown.
+        setup: the config, and where the results go.
+        values: of the option.
+        option: what is trained at each value: 'gamma' or 'budget', of the objective.
+        checkpoint: test this one instead, its threshold set for each value in GMACs per clip.
+        seeds: a training run for each.
+        folds: a training run for each.
+        console: where progress is shown.
 
     Raises:
         Ada3DError: nothing that measures accuracy, or bad input of the runs.
@@ -78,7 +78,7 @@ def sweep(
     folder: Path,
     console: Console,
 ) -> list[dict]:
-    """Train at each value; give a row for each value and each of `SWEPT`.
+    """Train at each value; return a row for each value and each of `SWEPT`.
 
     What does not depend on the value, the warm-up, is made once.
     """
@@ -103,7 +103,7 @@ def sweep(
 def thresholds(
     setup: Setup, values: Sequence[float], checkpoint: str, folder: Path, console: Console
 ) -> list[dict]:
-    """Set the threshold of one checkpoint for each cost; give a row for each."""
+    """Set the threshold of one checkpoint for each cost; return a row for each."""
     config = load_config(setup.config, setup.cfg_options)
     config.work_dir, config.load_from, config.resume = str(folder), None, False
     config.model.recognizer_checkpoint = None

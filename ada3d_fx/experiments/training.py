@@ -35,10 +35,10 @@ def train(path: str, cfg_options: Sequence[str], options: TrainingOptions, conso
     """Train a config, and say where its checkpoints are.
 
     Args:
-        path: An Ada3D config or a plain recognizer's.
+        path: an Ada3D config or a plain recognizer's.
         cfg_options: KEY=VALUE entries of it.
-        options: What else differs from the config.
-        console: Where progress is shown.
+        options: what else differs from the config.
+        console: where progress is shown.
 
     Raises:
         Ada3DError: bad input, told before the run starts.

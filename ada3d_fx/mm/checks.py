@@ -1,4 +1,4 @@
-"""Looks for bad input before time is lost: files, lists, labels, videos."""
+"""Look for bad input before time is lost: files, lists, labels, videos."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from .config import inner_datasets
 
 
 def check_config(config: Mapping, splits: tuple[str, ...], videos: int | None = 4) -> None:
-    """Check what a run of these ``splits`` ('train', 'val', 'test') will read.
+    """Check what a run will read.
 
-    ``videos``: how many videos of each list are decoded; None: all of them.
+    Args:
+        config: the run's config.
+        splits: those that it reads, of 'train', 'val' and 'test'.
+        videos: how many videos of each list are decoded; None: all of them.
 
     Raises:
         Ada3DError: a file is missing, a list empty or malformed, a label not one of the model's
@@ -32,7 +35,16 @@ def check_config(config: Mapping, splits: tuple[str, ...], videos: int | None = 
 
 
 def check_dataset(dataset: Mapping, num_classes: int | None, videos: int | None = 4) -> None:
-    """Check one list in MMAction2's format, ``path label [label ...]``, and some of its videos."""
+    """Check one list in MMAction2's format, ``path label [label ...]``, and some of its videos.
+
+    Args:
+        dataset: the config of the dataset.
+        num_classes: classes of the model; None: unknown.
+        videos: how many of its videos are decoded; None: all of them.
+
+    Raises:
+        Ada3DError: see `check_config`.
+    """
     path = Path(dataset.get("ann_file") or "")
     if not path.is_file():
         raise Ada3DError(f"annotation file: nothing at {path}; check data_root and ann_file")
@@ -69,7 +81,15 @@ def check_dataset(dataset: Mapping, num_classes: int | None, videos: int | None 
 
 
 def check_video(video: Path, where: str) -> None:
-    """Decode the first and the last frame of a video."""
+    """Decode the first and the last frame of a video.
+
+    Args:
+        video: the file.
+        where: what lists it, for the message.
+
+    Raises:
+        Ada3DError: it is missing, or does not decode.
+    """
     import decord
 
     if not video.is_file():

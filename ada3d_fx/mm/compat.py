@@ -1,5 +1,6 @@
-"""Makes the published MMAction2 1.2.0 and MMEngine 0.10 importable and resumable. Nothing happens
-where nothing is missing.
+"""Make the published MMAction2 1.2.0 and MMEngine 0.10 importable and resumable.
+
+Nothing happens where nothing is missing.
 
 - MMAction2's package lacks ``mmaction.models.localizers.drn`` although ``mmaction.models`` imports
   it.
@@ -21,8 +22,11 @@ import torch
 
 
 def apply() -> list[str]:
-    """Fill the gaps, and say which ones there were. Call it before the first import of
-    ``mmaction.models``."""
+    """Fill the gaps; call it before the first import of ``mmaction.models``.
+
+    Returns:
+        Names of what was missing.
+    """
     filled = []
     if importlib.util.find_spec("importlib_metadata") is None:
         sys.modules["importlib_metadata"] = importlib.metadata
@@ -61,8 +65,10 @@ def _stub_drn() -> None:
 
 
 def _checkpoint_classes() -> list:
-    """What MMEngine's own checkpoints hold beside tensors: logged values, as histories of NumPy
-    numbers."""
+    """List what MMEngine's own checkpoints hold beside tensors.
+
+    These are logged values, as histories of NumPy numbers.
+    """
     import numpy
     from mmengine.logging.history_buffer import HistoryBuffer
     from mmengine.optim import scheduler
@@ -85,7 +91,7 @@ def _checkpoint_classes() -> list:
 
 
 def _checkpoint_getattr():
-    """What stands in for ``getattr`` while unpickling: it gives only the functions named here."""
+    """Make what stands in for ``getattr`` while unpickling: it gives only what is named here."""
     from mmengine.logging.history_buffer import HistoryBuffer
     from mmengine.optim import scheduler
 

@@ -1,4 +1,4 @@
-"""Reads configs: files with options merged, and what a model, a pipeline or a list in them says."""
+"""Read configs: files with options merged, and what a model, a pipeline or a list in them says."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def load_config(path: str | Path, options: Mapping | Sequence[str] | None = None
     whatever the options made of it.
 
     Args:
-        path: The config file.
-        options: Entries to set, as a mapping or as they are typed, KEY=VALUE.
+        path: the config file.
+        options: entries to set, as a mapping or as they are typed, KEY=VALUE.
 
     Raises:
         Ada3DError: no such file, an option that the config has no place for, or a {name} that the
@@ -98,12 +98,12 @@ def set_policy(config: Config, policy: str) -> None:
 
 
 def calibration_list(config: Config, name: str) -> dict:
-    """Give the loader of the list on which a threshold is set: 'train' or 'val'."""
+    """Return the loader of the list on which a threshold is set: 'train' or 'val'."""
     return training_list(config) if name == "train" else config.val_dataloader
 
 
 def training_list(config: Config) -> dict:
-    """The config's test loader, over the training list: its videos as they are tested."""
+    """Return the config's test loader over the training list: its videos as they are tested."""
     loader = copy.deepcopy(config.test_dataloader)
     for key in ("ann_file", "data_prefix"):
         loader.dataset[key] = config.train_dataloader.dataset[key]
@@ -111,7 +111,10 @@ def training_list(config: Config) -> dict:
 
 
 def class_names(config: Config) -> dict[int, str]:
-    """The first word of each line of the config's ``class_file``, where there is one."""
+    """Return the classes' names: the first word of each line of the config's ``class_file``.
+
+    Nothing where there is no such file.
+    """
     path = config.get("class_file")
     if not path or not Path(path).is_file():
         return {}
@@ -120,7 +123,10 @@ def class_names(config: Config) -> dict[int, str]:
 
 
 def recognizer_config(recognizer: Mapping | str) -> dict:
-    """The model config of a plain recognizer, from itself or from the config file that holds it.
+    """Return the model config of a plain recognizer.
+
+    Args:
+        recognizer: the model config itself, or the path of the config file that holds it.
 
     Raises:
         Ada3DError: no such file, no model in it, or no backbone or type in the model.
@@ -142,7 +148,7 @@ def recognizer_config(recognizer: Mapping | str) -> dict:
 
 
 def inner_datasets(dataset: Mapping | None) -> Iterator[Mapping]:
-    """The datasets with lists of their own, within any wrappers."""
+    """Yield the datasets with lists of their own, within any wrappers."""
     if not dataset:
         return
     inner = dataset.get("dataset", dataset.get("datasets"))
@@ -153,8 +159,9 @@ def inner_datasets(dataset: Mapping | None) -> Iterator[Mapping]:
 
 
 def clip_shape_of(config: Config) -> tuple[int, int, int, int]:
-    """(C, T, H, W) of the clips of a config's test pipeline (else of its training pipeline; else as
-    its model says).
+    """Return (C, T, H, W) of the clips of a config's test pipeline.
+
+    Where that does not say it, of its training pipeline, or else as its model says.
 
     Raises:
         Ada3DError: no pipeline that says how many frames a clip has and how large they are.

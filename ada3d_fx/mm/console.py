@@ -29,9 +29,9 @@ def build_runner(config: Config, console: Console | None = None, title: str = ""
     """Build MMEngine's runner, with `ConsoleHook` and a console that shows warnings only.
 
     Args:
-        config: The run's config.
-        console: Where progress is shown; None: a new one.
-        title: What the run is called there.
+        config: the run's config.
+        console: where progress is shown; None: a new one.
+        title: what the run is called there.
     """
     console = console or Console()
     runner = ConsoleRunner.from_cfg(config) if not console.verbose else Runner.from_cfg(config)
@@ -113,8 +113,8 @@ class ConsoleHook(Hook):
     Tools add it to their runners, configs do not name it.
 
     Args:
-        console: Where it is shown; None: a new one.
-        title: What the run is called.
+        console: where it is shown; None: a new one.
+        title: what the run is called.
     """
 
     priority = "VERY_LOW"

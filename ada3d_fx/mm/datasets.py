@@ -12,7 +12,12 @@ from ..errors import Ada3DError
 
 
 class _FramesInMemory:
-    """What `SampleFrames` and `DecordDecode` use of decord's reader, over frames [T, H, W, 3]."""
+    """What `SampleFrames` and `DecordDecode` use of decord's reader, over frames in memory.
+
+    Args:
+        frames: uint8 [T, H, W, 3], RGB.
+        fps: frames per second.
+    """
 
     def __init__(self, frames: np.ndarray, fps: float):
         self.frames, self.fps = frames, fps
@@ -21,17 +26,22 @@ class _FramesInMemory:
         return len(self.frames)
 
     def get_avg_fps(self) -> float:
+        """Frames per second."""
         return self.fps
 
     def get_batch(self, indices: np.ndarray) -> _Batch:
+        """Return the frames of these indices."""
         return _Batch(self.frames[np.asarray(indices)])  # a copy: later transforms write into it
 
 
 class _Batch:
+    """What decord returns for several frames."""
+
     def __init__(self, frames: np.ndarray):
         self.frames = frames
 
     def asnumpy(self) -> np.ndarray:
+        """Return the frames."""
         return self.frames
 
 
@@ -49,11 +59,12 @@ class InMemoryDecordInit(DecordInit):
     them, are MMAction2's own.
 
     Args:
-        scale: Width and height to keep frames at; None keeps them as they are.
-        max_gib: Videos beyond this many GiB in the store are decoded each time.
+        scale: width and height to keep frames at; None: as they are.
+        max_gib: videos beyond this many GiB in the store are decoded each time.
+        num_threads: threads of decord.
 
     Raises:
-        Ada3DError: A video is missing or does not decode; the message names it.
+        Ada3DError: a video is missing or does not decode; the message names it.
     """
 
     def __init__(
@@ -91,17 +102,20 @@ class InMemoryDecordInit(DecordInit):
 
 @TRANSFORMS.register_module()
 class RandomTranspose(BaseTransform):
-    """Swap height and width of all frames of a clip together: with both flips, all views of a
-    ceiling camera that right angles and mirrors give. `Resize` after it restores the frame size.
+    """Swap height and width of all frames of a clip together, at random.
+
+    With both flips it gives all views of a ceiling camera that right angles and mirrors give.
+    `Resize` after it restores the frame size.
 
     Args:
-        prob: Probability of swapping.
+        prob: probability of swapping.
     """
 
     def __init__(self, prob: float = 0.5):
         self.prob = prob
 
     def transform(self, results: dict) -> dict:
+        """Swap the sides of a clip's frames, or leave them."""
         if np.random.rand() < self.prob:
             results["imgs"] = [np.ascontiguousarray(f.swapaxes(0, 1)) for f in results["imgs"]]
             results["img_shape"] = results["imgs"][0].shape[:2]

@@ -13,14 +13,23 @@ from mmengine.runner import Runner
 from ..cost.price import price_table
 from ..distribution import PolicyDistribution
 from ..errors import Ada3DError
-from ..report import figures
+from ..report import policy_pictures
 from .config import inner_datasets
 from .optim import unwrap
 
 
 def record_policies(config: Config, path: str) -> bool:
-    """Make the config's PolicyCostMetric write its clips, with the names of their videos; whether
-    there is one. The config's ``test_evaluator`` is a list then."""
+    """Make the config's PolicyCostMetric write its clips, with the names of their videos.
+
+    The config's ``test_evaluator`` is a list then.
+
+    Args:
+        config: it is changed.
+        path: the file of policies to be written.
+
+    Returns:
+        Whether the config has a PolicyCostMetric.
+    """
     if not isinstance(config.test_evaluator, (list, tuple)):
         config.test_evaluator = [config.test_evaluator]
     metrics = [m for m in config.test_evaluator if m.get("type") == "PolicyCostMetric"]
@@ -37,13 +46,13 @@ def record_policies(config: Config, path: str) -> bool:
 def calibrate(
     runner: Runner, loader, gmacs: float, track: Callable[[Iterable], Iterable] = iter
 ) -> float:
-    """Set the threshold at which greedy policies cost ``gmacs`` on average, and give it.
+    """Set the threshold at which greedy policies cost ``gmacs`` on average, and return it.
 
     Args:
-        runner: The threshold of its model's ``testing_options`` is set.
-        loader: The clips on which the cost is measured.
+        runner: the threshold of its model's ``testing_options`` is set.
+        loader: the clips on which the cost is measured.
         gmacs: GMACs per clip, selection network included.
-        track: Goes through the loader; it may show the progress.
+        track: goes through the loader; it may show the progress.
 
     Raises:
         Ada3DError: a cost that no threshold gives, or a model without learned policies.
@@ -70,17 +79,29 @@ def calibrate(
 
 
 def examples(
-    model, data: Mapping, label: str, names: Mapping[int, str], known: bool = False, views: int = 1
-) -> list[figures.Example]:
-    """What is decided for the first ``views`` clips of a video, ``data`` as a test pipeline packs
-    it; the model is put into evaluation mode. ``label``: the class if ``known``, else the video's
-    name."""
+    model,
+    data: Mapping,
+    label: str,
+    names: Mapping[int, str],
+    known: bool = False,
+    views: int = 1,
+) -> list[policy_pictures.Example]:
+    """Return what is decided for the first clips of a video.
+
+    Args:
+        model: an Ada3DRecognizer; it is put into evaluation mode.
+        data: the video, as a test pipeline packs it.
+        label: the class if ``known``, else the video's name.
+        names: of the classes.
+        known: whether the label is a class.
+        views: how many clips.
+    """
     model = unwrap(model).eval()
     sample = model.test_step(pseudo_collate([data]))[0]
     best = int(sample.pred_score.argmax())
     return [
-        figures.Example(
-            figures.pixels(clip), sample.policy_frames[view], sample.policy_stages[view],
+        policy_pictures.Example(
+            policy_pictures.pixels(clip), sample.policy_frames[view], sample.policy_stages[view],
             [stage.name for stage in model.plan.stages], label, names.get(best, str(best)),
             (int(sample.recognizer_macs[view]) + sample.selector_macs) / 1e9, known,
         )

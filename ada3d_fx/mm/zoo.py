@@ -16,18 +16,19 @@ from .config import clip_shape_of
 
 
 class Shipped(NamedTuple):
-    """A shipped config: its path below MMAction2's ``configs`` folder, and its content."""
+    """A shipped config."""
 
-    name: str
+    name: str  # its path below MMAction2's ``configs`` folder
     config: Config
 
     @property
     def family(self) -> str:
+        """The name of its folder."""
         return Path(self.name).parent.name
 
 
 def configs_folder() -> Path:
-    """Where the installed MMAction2 keeps its configs.
+    """Find where the installed MMAction2 keeps its configs.
 
     Raises:
         Ada3DError: an installation without them.
@@ -40,7 +41,7 @@ def configs_folder() -> Path:
 
 
 def shipped_recognizers() -> Iterator[Shipped]:
-    """Every shipped config whose model is a Recognizer3D, in the order of their paths."""
+    """Yield every shipped config whose model is a Recognizer3D, in the order of their paths."""
     folder = configs_folder()
     for path in sorted(folder.rglob("*.py")):
         if "_base_" in path.parts:
@@ -51,17 +52,21 @@ def shipped_recognizers() -> Iterator[Shipped]:
 
 
 class Listed(NamedTuple):
-    """What MMAction2's metafile says of a shipped config: FLOPs in units of 10^9, and the clip of
-    its resolution (of the test pipeline, where it says only how videos were resized)."""
+    """What MMAction2's metafile says of a shipped config."""
 
-    name: str
+    name: str  # its path below MMAction2's package
     config: Config
-    giga: float
+    giga: float  # FLOPs, in units of 10^9
+    # (C, T, H, W) of the listed resolution, or where that tells only how videos were resized of the
+    # test pipeline.
     clip_shape: tuple[int, int, int, int]
 
 
 def listed_flops(families: Sequence[str]) -> Iterator[Listed]:
-    """The 3D recognizers of these folders whose FLOPs MMAction2 lists, in the metafile's order.
+    """Yield the 3D recognizers whose FLOPs MMAction2 lists, in the metafile's order.
+
+    Args:
+        families: folders of MMAction2's configs.
 
     Raises:
         Ada3DError: a folder without a metafile.

@@ -1,33 +1,15 @@
-"""Policies, prices and usage -> pictures."""
+"""Curves, usage and prices -> pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import Ada3DError
 
-
-class Example(NamedTuple):
-    """A clip and what was decided for it.
-
-    ``clip``: uint8 [T, H, W, 3], RGB. ``frames`` bool [T], ``stages`` bool [K]. ``stage_names``: K
-    words. ``label``: the class if ``known``, else the video's name. ``gmacs``: of the recognizer
-    and the selection network.
-    """
-
-    clip: Tensor
-    frames: Tensor
-    stages: Tensor
-    stage_names: Sequence[str]
-    label: str
-    prediction: str
-    gmacs: float
-    known: bool = False
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def draw_curves(
@@ -36,12 +18,18 @@ def draw_curves(
     title: str,
     per: str = "clip",
 ) -> None:
-    """Accuracy over GMACs ``per`` clip or video, a line for each name; ``upper`` is drawn as a dashed level.
+    """Draw accuracy over cost, a line for each name; ``upper`` is drawn as a dashed level.
+
+    Args:
+        curves: (GMACs, accuracy in percent) of each name, the cheapest first.
+        path: the picture.
+        title: its heading.
+        per: what the GMACs are of, 'clip' or 'video'.
 
     Raises:
         Ada3DError: no Matplotlib.
     """
-    figure = _figure("draw_curves", 6.5, 4.4)
+    figure = new_figure("draw_curves", 6.5, 4.4)
     ax = figure.subplots()
     for name, points in curves.items():
         if name == "upper":
@@ -62,13 +50,17 @@ def draw_curves(
 
 
 def draw_usage(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
-    """Kept frames, active stages and GMACs of each class, the dearest on top.
+    """Draw kept frames, active stages and GMACs of each class, the dearest on top.
+
+    Args:
+        rows: see `tables.CLASS_COLUMNS`.
+        path: the picture.
 
     Raises:
         Ada3DError: no Matplotlib.
     """
     rows = sorted(rows, key=lambda row: row["gmacs"])
-    figure = _figure("draw_usage", 11, 1.2 + 0.32 * len(rows))
+    figure = new_figure("draw_usage", 11, 1.2 + 0.32 * len(rows))
     labels = [f"{row['name']} ({row['videos']})" for row in rows]
     parts = (("frames", "kept frames"), ("stages", "active stages"), ("gmacs", "GMACs per clip"))
     for ax, (key, title) in zip(figure.subplots(1, 3, sharey=True), parts):
@@ -79,37 +71,12 @@ def draw_usage(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def draw_policies(examples: Sequence[Example], path: str | Path) -> None:
-    """One line a clip: its frames, dropped ones masked; its stage gates as boxes; what came of it.
-
-    Raises:
-        Ada3DError: no examples, or no Matplotlib.
-    """
-    if not examples:
-        raise Ada3DError("draw_policies: no examples to draw")
-    length = max(len(example.clip) for example in examples)
-    figure = _figure("draw_policies", 1.0 * length + 4.5, 1.25 * len(examples))
-    grid = figure.subplots(
-        len(examples), length + 1, squeeze=False, width_ratios=[1.0] * length + [3.6]
-    )
-    for line, example in zip(grid, examples, strict=True):
-        for ax in line:
-            ax.axis("off")
-        for ax, frame, kept in zip(line, example.clip, example.frames.tolist(), strict=False):
-            shown = frame if kept else frame // 5
-            ax.imshow(shown.numpy(), interpolation="nearest")
-            if not kept:
-                ax.plot([0, 1], [0, 1], transform=ax.transAxes, color="0.5", linewidth=0.8)
-        _draw_gates(line[-1], example)
-    figure.savefig(path, dpi=110)
-
-
 class Line(NamedTuple):
-    """A curve with what lies between two values: ``low`` and ``high``, one each for every x."""
+    """A curve drawn as a band between two values at every x."""
 
     name: str
-    low: Sequence[float]
-    high: Sequence[float]
+    low: Sequence[float]  # a value for each x
+    high: Sequence[float]  # likewise
 
 
 def draw_prices(
@@ -121,13 +88,21 @@ def draw_prices(
     original: float,
     selector: float = 0.0,
 ) -> None:
-    """GMACs over kept frames, a band for each number of active stages (from the cheapest to the
-    dearest choice of them), beside the cost by stage at full length.
+    """Draw GMACs over kept frames, beside the cost by stage at full length.
+
+    Args:
+        frames: the numbers of kept frames.
+        lines: for each number of active stages, GMACs from the cheapest to the dearest choice.
+        parts: GMACs of each stage and of the rest, at full length.
+        path: the picture.
+        title: its heading.
+        original: GMACs of the original recognizer.
+        selector: GMACs of the selection network; 0: there is none.
 
     Raises:
         Ada3DError: no Matplotlib.
     """
-    figure = _figure("draw_prices", 11, 4.6)
+    figure = new_figure("draw_prices", 11, 4.6)
     left, right = figure.subplots(1, 2, width_ratios=[3, 2])
     colours = _colours(len(lines))
     for line, colour in zip(lines, colours):
@@ -158,8 +133,13 @@ def draw_prices(
     figure.savefig(path, dpi=110)
 
 
-def _figure(caller: str, width: float, height: float):
-    """A Matplotlib figure, without its global state.
+def new_figure(caller: str, width: float, height: float) -> Figure:
+    """Make a Matplotlib figure, without Matplotlib's global state.
+
+    Args:
+        caller: the name of the drawing function, for the error.
+        width: in inches.
+        height: in inches.
 
     Raises:
         Ada3DError: no Matplotlib.
@@ -174,65 +154,7 @@ def _figure(caller: str, width: float, height: float):
     return figure
 
 
-def _colours(count: int) -> list:
+def _colours(count: int) -> list[Any]:
     from matplotlib import colormaps
 
     return [colormaps["viridis"](0.9 - 0.85 * i / max(count - 1, 1)) for i in range(count)]
-
-
-def animate(examples: Sequence[Example], path: str | Path, side: int = 112) -> None:
-    """An animated GIF: a line for each clip, all its frames on the left, the kept ones on the
-    right, where a dropped frame leaves the last kept one standing.
-
-    Raises:
-        Ada3DError: no examples.
-    """
-    from PIL import Image
-
-    if not examples:
-        raise Ada3DError("animate: no examples")
-    pictures = []
-    for time in range(max(len(example.clip) for example in examples)):
-        sheet = Image.new("RGB", (2 * side + 4, (side + 4) * len(examples)), "white")
-        for line, example in enumerate(examples):
-            now = min(time, len(example.clip) - 1)
-            kept = example.frames.nonzero().flatten().tolist()
-            last = max([t for t in kept if t <= now], default=kept[0])
-            for column, moment in enumerate((now, last)):
-                frame = Image.fromarray(example.clip[moment].numpy()).resize((side, side))
-                if column and now not in kept:
-                    frame = Image.blend(frame, Image.new("RGB", frame.size, "black"), 0.4)
-                sheet.paste(frame, (column * (side + 4), line * (side + 4)))
-        pictures.append(sheet)
-    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=250, loop=0)
-
-
-def _draw_gates(ax, example: Example) -> None:
-    from matplotlib.patches import Rectangle
-
-    ax.set_xlim(0, 1)
-    ax.set_ylim(0, 1)
-    count = len(example.stages)
-    for k, (name, on) in enumerate(zip(example.stage_names, example.stages.tolist(), strict=True)):
-        left, width = k / count, 0.9 / count
-        colour = "tab:green" if on else "0.85"
-        ax.add_patch(Rectangle((left, 0.08), width, 0.3, facecolor=colour, edgecolor="0.3"))
-        text = f"{name}\n{'3D' if on else '2D'}"
-        ax.text(left + width / 2, 0.23, text, ha="center", va="center", fontsize=6)
-    wrong = example.known and example.label != example.prediction
-    kept = int(example.frames.sum())
-    ax.text(0, 0.82, f"{example.label}", fontsize=8, va="center", weight="bold")
-    ax.text(
-        0,
-        0.55,
-        f"predicted {example.prediction}, {example.gmacs:.4g} GMACs, "
-        f"{kept} frame{'s' * (kept != 1)}",
-        fontsize=7,
-        va="center",
-        color="tab:red" if wrong else "black",
-    )
-
-
-def pixels(clip: Tensor) -> Tensor:
-    """A pipeline's clip [3, T, H, W] of 0 to 255 -> uint8 [T, H, W, 3]."""
-    return clip.permute(1, 2, 3, 0).clamp(0, 255).to(torch.uint8)

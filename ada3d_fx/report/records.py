@@ -147,9 +147,9 @@ def parse_policy(
     number of frames, a slash, K bits), or the name of a .json or .csv file of policies.
 
     Args:
-        text: What was typed.
-        kinds: The kinds that the tool takes, of 'learned', 'full', 'random', 'literal', 'file'.
-        options: The options of 'random' that the tool takes, of `RANDOM_OPTIONS`.
+        text: what was typed.
+        kinds: the kinds that the tool takes, of 'learned', 'full', 'random', 'literal', 'file'.
+        options: the options of 'random' that the tool takes, of `RANDOM_OPTIONS`.
 
     Raises:
         Ada3DError: none of these.
@@ -214,8 +214,8 @@ def policy_of(choice: PolicyChoice, plan: StagePlan) -> Policy:
             f"frames), a slash and {plan.num_stages} bits, such as "
             f"{'1' * plan.num_frames}/{'1' * plan.num_stages}"
         )
-    bits = [
-        torch.tensor([[bit == "1" for bit in part]], dtype=torch.bool).view(1, -1)
-        for part in (frames, choice.stages)
-    ]
-    return Policy(*bits)
+    return Policy(_bits(frames), _bits(choice.stages))
+
+
+def _bits(text: str) -> Tensor:
+    return torch.tensor([[bit == "1" for bit in text]], dtype=torch.bool).view(1, -1)

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-COLUMNS = (  # key, heading, format
+# Columns: key, heading, format.
+COLUMNS = (
     ("name", "policy", "{}"),
     ("accuracy", "accuracy %", "{:.2f}"),
     ("gmacs", "GMACs", "{:.4g}"),
@@ -16,16 +17,12 @@ COLUMNS = (  # key, heading, format
     ("stages", "#3D", "{:.2f}"),
     ("frames", "#Frame", "{:.2f}"),
 )
-
-
 KIND_COLUMNS = (
     ("kind", "kind", "{}"),
     ("accuracy", "accuracy %", "{:.2f}"),
     ("frames", "kept frames", "{:.2f}"),
     ("stages", "active stages", "{:.2f}"),
 )
-
-
 CLASS_COLUMNS = (
     ("name", "class", "{}"),
     ("videos", "videos", "{}"),
@@ -34,8 +31,6 @@ CLASS_COLUMNS = (
     ("stages", "active stages", "{:.2f}"),
     ("gmacs", "GMACs", "{:.4g}"),
 )
-
-
 DECISION_COLUMNS = (
     *(("video", "video", "{}"), ("frames", "frames", "{}"), ("stages", "stages", "{}")),
     *(("predicted", "predicted", "{}"), ("gmacs", "GMACs", "{:.4g}")),
@@ -47,8 +42,13 @@ def table(
     columns: Sequence[tuple[str, str, str]] = COLUMNS,
     markdown: bool = False,
 ) -> str:
-    """Rows as a table, aligned for the console or in Markdown; a value that is not there is a
-    dash."""
+    """Write rows as a table, aligned for the console or in Markdown.
+
+    Args:
+        rows: values by key; one that is not there, or None, is a dash.
+        columns: key, heading and format of each column.
+        markdown: in Markdown.
+    """
     cells = [[heading for _, heading, _ in columns]]
     for row in rows:
         cells.append(
@@ -69,8 +69,14 @@ def table(
 
 
 def histogram(values: Sequence[float], bins: int = 10, width: int = 40, unit: str = "") -> str:
-    """How ``values`` are distributed, as lines of text; whole numbers of few kinds get a line
-    each."""
+    """Tell how values are distributed, as lines of text.
+
+    Args:
+        values: numbers; where they are of few kinds, each gets a line of its own.
+        bins: lines at most.
+        width: characters of the longest bar.
+        unit: behind each number.
+    """
     numbers = torch.as_tensor(values, dtype=torch.float64)
     kinds = numbers.unique()
     if len(kinds) <= bins:

@@ -52,6 +52,18 @@ def test_policies_go_to_the_work_dir_and_count_the_selector(work, tmp_path):
     assert row["gmacs"] == pytest.approx(mean)
 
 
+def test_recorded_policies_are_executed_again(work, tmp_path):
+    folder, _ = work
+    first, again = tmp_path / "first.csv", tmp_path / "again.json"
+    run(folder, policies=str(first), policy="random:frames=0.5")
+    run(folder, policies=str(again), policy=str(first))
+    words = [[(c["frames"], c["stages"], c["macs"]) for c in records.read_clips(path)]
+             for path in (first, again)]  # fmt: skip
+    assert words[0] == words[1] and len(set(words[0])) > 1
+    with pytest.raises(Ada3DError, match=r"no file at nowhere\.json"):
+        run(folder, policy="nowhere.json")
+
+
 @pytest.mark.parametrize("calibrate_on", ["val", "train"])
 def test_a_cost_is_held(work, calibrate_on, tmp_path):
     folder, model = work

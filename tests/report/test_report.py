@@ -5,8 +5,9 @@ import json
 import pytest
 import torch
 
-from ada3d_fx import Ada3DError
-from ada3d_fx.report import figures, records, statistics, tables
+from ada3d_fx import Ada3DError, Policy
+from ada3d_fx.plan import Stage, StagePlan
+from ada3d_fx.report import figures, policy_pictures, records, statistics, tables
 
 ROWS = [
     {"name": "upper", "accuracy": 99.5, "gmacs": 1.25, "stages": 5.0, "frames": 8.0},
@@ -37,7 +38,7 @@ def test_json_refuses_what_json_lacks(tmp_path):
 
 def test_picture_is_written(tmp_path):
     pytest.importorskip("matplotlib")
-    example = figures.Example(
+    example = policy_pictures.Example(
         torch.randint(0, 256, (4, 16, 16, 3), dtype=torch.uint8),
         torch.tensor([True, False, True, False]),
         torch.tensor([True, False]),
@@ -46,10 +47,12 @@ def test_picture_is_written(tmp_path):
         "sit",
         0.5,
     )
-    figures.draw_policies([example, example._replace(prediction="walk")], tmp_path / "p.png")
+    policy_pictures.draw_policies(
+        [example, example._replace(prediction="walk")], tmp_path / "p.png"
+    )
     assert (tmp_path / "p.png").read_bytes()[:4] == b"\x89PNG"
     with pytest.raises(Ada3DError, match="no examples"):
-        figures.draw_policies([], tmp_path / "none.png")
+        policy_pictures.draw_policies([], tmp_path / "none.png")
 
 
 def test_animation_has_a_picture_for_each_frame(tmp_path):
@@ -57,21 +60,21 @@ def test_animation_has_a_picture_for_each_frame(tmp_path):
 
     clip = torch.stack([torch.full((16, 16, 3), 60 * t, dtype=torch.uint8) for t in range(4)])
     frames = torch.tensor([False, True, False, True])
-    example = figures.Example(clip, frames, torch.tensor([True]), ["stem"], "a", "b", 1.0)
-    figures.animate([example, example], tmp_path / "a.gif", side=16)
+    example = policy_pictures.Example(clip, frames, torch.tensor([True]), ["stem"], "a", "b", 1.0)
+    policy_pictures.animate([example, example], tmp_path / "a.gif", side=16)
     with Image.open(tmp_path / "a.gif") as image:
         assert image.n_frames == 4 and image.size == (36, 40)
         image.seek(2)
         left, right = (image.convert("L").getpixel((x, 8)) for x in (8, 28))
         assert abs(left - 120) < 8 and abs(right - 36) < 8  # the frame before, darkened
     with pytest.raises(Ada3DError, match="no examples"):
-        figures.animate([], tmp_path / "b.gif")
+        policy_pictures.animate([], tmp_path / "b.gif")
 
 
 def test_pixels_are_frames_last_to_first():
     clip = torch.arange(3 * 2 * 4 * 5).reshape(3, 2, 4, 5).float()
-    assert figures.pixels(clip).shape == (2, 4, 5, 3)
-    assert figures.pixels(clip)[1, 2, 3].tolist() == [33, 73, 113]
+    assert policy_pictures.pixels(clip).shape == (2, 4, 5, 3)
+    assert policy_pictures.pixels(clip)[1, 2, 3].tolist() == [33, 73, 113]
 
 
 def test_histograms_count_everything():
@@ -123,3 +126,59 @@ def test_usage_by_class_counts_a_video_once_for_all_views_and_seeds():
     assert first["gmacs"] == 1 and second["frames"] == 8
     unnamed = [{"clips": [clip(None, 0, 1, 2), clip(None, 0, 1, 2)]} for seed in range(2)]
     assert statistics.usage_by_class(unnamed, {})[0]["videos"] == 2
+
+
+PLAN = StagePlan((3, 4, 8, 8), (Stage("a", ("a",)), Stage("b", ("b",))), 1)
+KINDS = ("learned", "full", "random", "literal", "file")
+
+
+def policy(text):
+    return records.policy_of(records.parse_policy(text, KINDS), PLAN)
+
+
+def test_the_grammar_of_policies(tmp_path):
+    assert records.parse_policy("learned", KINDS).kind == "learned"
+    assert policy("full") == Policy.full(PLAN, 1)
+    literal = Policy(torch.tensor([[1, 0, 1, 1]]).bool(), torch.tensor([[0, 1]]).bool())
+    assert policy("1011/01") == literal
+    assert policy("3/01").frames.tolist() == [[True, True, True, False]]
+    generator = torch.Generator().manual_seed(5)
+    assert policy("random:n=7,seed=5,frames=0.5") == Policy.random(PLAN, 7, 0.5, 0.4, generator)
+    assert len(policy("random")) == len(policy("random:")) == 1000
+    clip = dict.fromkeys(records.POLICY_FIELDS, 0) | {"frames": "1011", "stages": "01"}
+    records.write_policies(tmp_path / "p.csv", [clip, clip])
+    assert policy(str(tmp_path / "p.csv")) == Policy.cat([literal, literal])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "learned:",
+        "full:a",
+        "random:frames",
+        "random:clips=1",
+        "random:n=0.5",
+        "101",
+        "a/b",
+        "p.txt",
+    ],
+)
+def test_what_is_no_policy_is_told(text):
+    with pytest.raises(Ada3DError, match=f"--policy {text}"):
+        policy(text)
+
+
+@pytest.mark.parametrize("text", ["1011/0", "5/01", "10111/01", "2/012"])
+def test_bits_must_fit_the_plan(text):
+    with pytest.raises(Ada3DError, match=f"--policy {text}"):
+        policy(text)
+
+
+def test_a_tool_takes_the_kinds_and_options_that_it_names():
+    assert records.parse_policy("random:frames=0.5", ("random",), ("frames",)).options == {
+        "frames": 0.5
+    }
+    with pytest.raises(Ada3DError, match=r"expected learned, or random:frames=0\.7,stages=0\.4$"):
+        records.parse_policy("full", ("learned", "random"), ("frames", "stages"))
+    with pytest.raises(Ada3DError, match=r"'seed=1'; try random:frames=0\.7,stages=0\.4$"):
+        records.parse_policy("random:seed=1", ("random",), ("frames", "stages"))
