@@ -13,15 +13,16 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 
-SECONDS_BETWEEN_LINES = 60.0  # without a terminal: at most one line of progress in this time
+# Without a terminal: at most one line of progress in this time, and in this share of the whole.
+SECONDS_BETWEEN_LINES, SHARE_BETWEEN_LINES = 90.0, 0.05
 
 
 class Console:
     """Where a tool says what it does: standard error, so that its results can be piped on.
 
     On a terminal a bar shows what is done and the time left, and vanishes when it is complete.
-    Without one (a pipe, a file, continuous integration) there are plain lines, at most one a
-    minute, and no control codes. In distributed runs only the main process says anything.
+    Without one (a pipe, a file, continuous integration) there are plain lines, about one a minute
+    and at most twenty for a bar, and no control codes. In distributed runs only the main process says anything.
 
     Args:
         verbose: everything is logged to the console anyway: no bars and no lines of progress.
@@ -93,10 +94,11 @@ class Console:
     def _show(self, bar: Bar) -> None:
         if self._bars is not None and bar.task is not None:
             self._bars.update(bar.task, completed=bar.done, description=bar.text)
-        elif (
-            bar in self._open and time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES
-        ):  # fmt: skip
-            self.say(f"  {bar.text}: {bar.words()}")
+        elif bar in self._open:
+            whole = bar.seconds_left() + time.monotonic() - bar.start if bar.made else 0.0
+            gap = max(SECONDS_BETWEEN_LINES, SHARE_BETWEEN_LINES * whole)
+            if time.monotonic() - self._last_line >= gap:
+                self.say(f"  {bar.text}: {bar.words()}")
 
     def _end(self, bar: Bar) -> None:
         if bar in self._open:
@@ -115,7 +117,7 @@ class Bar:
     def __init__(self, console: Console, text: str, total: int, done: int = 0):
         self.console, self.text, self.total, self.done = console, text, total, done
         self.task: Any = None  # rich's name of this bar
-        self._start, self._before = time.monotonic(), done
+        self.start, self._before = time.monotonic(), done
 
     def advance(self, steps: int = 1, text: str | None = None) -> None:
         """Say that so many more steps are done; ``text`` replaces what is being done."""
@@ -127,14 +129,19 @@ class Bar:
         """Take the bar away."""
         self.console._end(self)
 
+    @property
+    def made(self) -> int:
+        """Steps that were done since the bar began."""
+        return self.done - self._before
+
+    def seconds_left(self) -> float:
+        """Estimate the time left by what the steps so far took."""
+        return (time.monotonic() - self.start) / self.made * max(self.total - self.done, 0)
+
     def words(self) -> str:
         """Tell the share that is done, and the time left: ``'45 %, 2 min 10 s left'``."""
         share = f"{100 * self.done / max(self.total, 1):.0f} %"
-        made = self.done - self._before
-        if made < 1:
-            return share
-        left = (time.monotonic() - self._start) / made * max(self.total - self.done, 0)
-        return f"{share}, {duration(left)} left"
+        return f"{share}, {duration(self.seconds_left())} left" if self.made else share
 
 
 def duration(seconds: float) -> str:

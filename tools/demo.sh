@@ -25,21 +25,23 @@ DATA=data/generated_clips
 CLIPS=(--out "$DATA")
 STAGE0=(data_root="$DATA")
 ADA3D=(data_root="$DATA")
+TIMES=("half a minute" "4 minutes" "16 minutes")
 if [ $NAME = demo_small ]; then
     CLIPS+=(--num-train 100 --num-val 40)
     STAGE0+=(train_cfg.max_epochs=1 param_scheduler.0.total_steps=1)
     ADA3D+=(custom_hooks.0.phases.{0,1,2}.epochs=1 train_dataloader.batch_size=20)
+    TIMES=("seconds" "10 seconds" "half a minute")
 fi
 
 source tools/setup_env.sh
 setup_env
 
-echo "== generating clips"
+echo "== 1 of 3: generating clips (${TIMES[0]})"
 "$PYTHON" tools/generate_clips.py "${CLIPS[@]}"
-echo "== stage 0: the recognizer alone"
+echo "== 2 of 3: stage 0, the recognizer alone (${TIMES[1]} on two CPU cores)"
 "$PYTHON" tools/train.py mmaction_configs/demo_stage0.py --work-dir "$OUT/stage0" --resume \
     --cfg-options "${STAGE0[@]}"
-echo "== Ada3D, and what it is compared with"
+echo "== 3 of 3: Ada3D, and what it is compared with (${TIMES[2]} on two CPU cores)"
 "$PYTHON" tools/compare.py mmaction_configs/ada3d_demo.py --work-dir "$OUT" \
     --recognizer-checkpoint "$(cat "$OUT/stage0/last_checkpoint")" --pictures 8 \
     --cfg-options "${ADA3D[@]}"

@@ -57,7 +57,7 @@ class ConsoleRunner(Runner):
         super().register_hook(hook, priority)
         for handler in self.logger.handlers:
             if isinstance(hook, ConsoleHook) and isinstance(handler, WarningHandler):
-                handler.console = hook.console
+                handler.console, handler.title = hook.console, hook.title
 
     def load_or_resume(self) -> None:
         """Load a checkpoint; what is printed meanwhile goes to the log."""
@@ -89,12 +89,14 @@ class ConsoleRunner(Runner):
 class WarningHandler(logging.Handler):
     """Shows this package's warnings, and every error, on the console.
 
-    What other packages warn of (deprecations, parts that a config does not use) is in the log.
+    What other packages warn of (deprecations, parts that a config does not use) is in the log. The
+    same message is shown once in a run.
     """
 
     def __init__(self):
         super().__init__(logging.WARNING)
-        self.console = Console()
+        self.console, self.title = Console(), ""
+        self._shown: set[str] = set()
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Tell whether a person should see this record."""
@@ -103,7 +105,11 @@ class WarningHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Show the record above the bars."""
-        self.console.say(f"  {record.levelname.lower()}: {record.getMessage()}")
+        message = record.getMessage()
+        if message not in self._shown:
+            self._shown.add(message)
+            prefix = f"{self.title}: " if self.title else ""
+            self.console.say(f"  {prefix}{record.levelname.lower()}: {message}")
 
 
 @HOOKS.register_module()

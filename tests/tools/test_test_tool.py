@@ -40,11 +40,11 @@ def test_training_in_a_pipe_says_what_it_does(work, tmp_path):
     assert "Epoch(train)" not in text
 
 
-def test_everything_is_on_the_console_where_it_is_wanted(work, tmp_path):
-    files = ["config.py", "model.pth", "--work-dir", tmp_path, "--verbose"]
-    done = command_lines.start("test", *files, cwd=work)
-    assert done.returncode == 0, done.stderr
-    assert "Epoch(test)" in done.stdout and "Config:" in done.stdout
+def test_everything_is_on_the_console_where_it_is_wanted(work, tmp_path, monkeypatch, capsys):
+    files = [work / "config.py", work / "model.pth", "--work-dir", tmp_path, "--verbose"]
+    assert command_lines.run(monkeypatch, "test", *files) == 0
+    text = capsys.readouterr().out
+    assert "Epoch(test)" in text and "Config:" in text
 
 
 def test_the_command_line_is_parsed(monkeypatch, capsys):
