@@ -60,7 +60,7 @@ def show_support(
     wanted = [Shipped(path, load_config(path, cfg_options))] if path else shipped(families)
     rows, done = [], {}
     for one in (console or Console()).track(wanted, "converting"):
-        shape = clip_shape or clip_shape_of(one.config)
+        shape = clip_shape or one.config.model.get("clip_shape") or clip_shape_of(one.config)
         key = (str(one.config.model.to_dict()), shape)
         if key not in done:
             with quiet():
