@@ -13,15 +13,12 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
-from pathlib import Path
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what other packages warn of while they are imported
     from ada3d_fx import cli
     from ada3d_fx.experiments.paper import check_paper
     from ada3d_fx.progress import Console
-
-CONFIGS = Path(__file__).parents[1] / "mmaction_configs"
 
 
 def parse_args() -> argparse.Namespace:
@@ -36,7 +33,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Print the table."""
     args = parse_args()
-    print(check_paper(CONFIGS, args.json, Console(args.verbose)))
+    print(check_paper(args.json, Console(args.verbose)))
 
 
 if __name__ == "__main__":

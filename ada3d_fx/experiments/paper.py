@@ -11,6 +11,7 @@ from ..cli import quiet
 from ..convert import convert
 from ..cost.price import PriceTable, price_table
 from ..cost.selector import selector_price
+from ..errors import Ada3DError
 from ..mm.build import build_recognizer, build_selector
 from ..mm.config import load_config
 from ..progress import Console
@@ -66,18 +67,28 @@ COLUMNS = (
 )
 
 
-def check_paper(
-    configs: str | Path, json: str | None = None, console: Console | None = None
-) -> str:  # fmt: skip
+def own_configs() -> Path:
+    """Find this project's configs: in the checkout, or in the installed package.
+
+    Raises:
+        Ada3DError: an installation without them.
+    """
+    package = Path(__file__).parents[1]
+    for folder in (package.parent / "mmaction_configs", package / ".mim" / "configs"):
+        if folder.is_dir():
+            return folder
+    raise Ada3DError(f"no configs beside or in {package}; install its wheel, or use a checkout")
+
+
+def check_paper(json: str | None = None, console: Console | None = None) -> str:
     """Price what the paper's tables print, and return the text.
 
     Args:
-        configs: the folder of the configs that `PRINTED` names.
         json: write the rows to this file too.
         console: where progress is shown.
     """
     console = console or Console()
-    prices = price_tables(Path(configs), console)
+    prices = price_tables(own_configs(), console)
     selector = build_selector(PAPERS_SELECTOR, prices["i3d_r50", 8].plan)
     per_frame = selector_price(selector, (3, 8, SIZE, SIZE), "paper") / 8 / 1e9
     compared = compare(prices, per_frame, console)

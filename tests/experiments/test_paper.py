@@ -1,17 +1,14 @@
 """The paper's compute columns, at full size."""
 
 import json
-from pathlib import Path
 
 import pytest
 
 from ada3d_fx.experiments.paper import check_paper
 
-CONFIGS = Path(__file__).parents[2] / "mmaction_configs"
-
 
 def test_the_papers_figures(tmp_path):
-    text = check_paper(CONFIGS, str(tmp_path / "paper.json"))
+    text = check_paper(str(tmp_path / "paper.json"))
     found = json.loads((tmp_path / "paper.json").read_text())
     upper = {
         (row["model"], row["length"]): row["ours"]
