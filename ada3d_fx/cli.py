@@ -9,14 +9,13 @@ from __future__ import annotations
 import argparse
 import functools
 import logging
-import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from fractions import Fraction
 from typing import NoReturn
 
+from . import values
 from .errors import Ada3DError
 
 POLICIES = {
@@ -106,11 +105,11 @@ def add_seed(parser: argparse.ArgumentParser, default: int | None = None) -> Non
 def add_seeds(parser: argparse.ArgumentParser) -> None:
     """Add --seeds and --folds of a tool that makes a run for each."""
     parser.add_argument(
-        "--seeds", type=whole_numbers, default=[0], metavar="A,B,...",
+        "--seeds", type=values.whole_numbers, default=[0], metavar="A,B,...",
         help="random seeds, a run each (default: 0)",
     )  # fmt: skip
     parser.add_argument(
-        "--folds", type=whole_numbers, default=[None], metavar="A,B,...",
+        "--folds", type=values.whole_numbers, default=[None], metavar="A,B,...",
         help="values of the config's `fold`, a run each (default: the config's own)",
     )  # fmt: skip
 
@@ -118,7 +117,7 @@ def add_seeds(parser: argparse.ArgumentParser) -> None:
 def add_clip_shape(parser: argparse.ArgumentParser, default: str) -> None:
     """Add --clip-shape C,T,H,W."""
     parser.add_argument(
-        "--clip-shape", type=clip_shape, metavar="C,T,H,W",
+        "--clip-shape", type=values.clip_shape, metavar="C,T,H,W",
         help=f"channels, frames, height and width of a clip (default: {default})",
     )  # fmt: skip
 
@@ -164,7 +163,7 @@ def add_policy(
 
 def add_families(parser: argparse.ArgumentParser, about: str) -> None:
     """Add --families, folders of MMAction2's configs."""
-    parser.add_argument("--families", type=words, metavar="A,B,...", help=about)
+    parser.add_argument("--families", type=values.words, metavar="A,B,...", help=about)
 
 
 def add_json(parser: argparse.ArgumentParser, what: str) -> None:
@@ -191,63 +190,6 @@ def add_verbose(parser: argparse.ArgumentParser) -> None:
         "--verbose", action="store_true",
         help="show on the console what else goes to the log file only",
     )  # fmt: skip
-
-
-# -------------------------------------------------------------------------------------- values
-
-
-def words(text: str) -> list[str]:
-    """Parse ``'a,b'`` as ``['a', 'b']``."""
-    found = [part for part in text.split(",") if part]
-    if not found:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected words, a,b,...")
-    return found
-
-
-def numbers(text: str) -> list[float]:
-    """Parse ``'0.2,3'`` as ``[0.2, 3.0]``."""
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected numbers, a,b,...") from None
-
-
-def whole_numbers(text: str) -> list[int]:
-    """Parse ``'0,1'`` as ``[0, 1]``."""
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected whole numbers, a,b,...") from None
-
-
-def clip_shape(text: str) -> tuple[int, int, int, int]:
-    """Parse ``'3,8,224,224'`` as ``(3, 8, 224, 224)``: C, T, H, W."""
-    found = re.fullmatch(r"([1-9]\d*),([1-9]\d*),([1-9]\d*),([1-9]\d*)", text)
-    if not found:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected C,T,H,W, such as 3,8,224,224")
-    channels, frames, height, width = map(int, found.groups())
-    return channels, frames, height, width
-
-
-def size(text: str) -> tuple[int, int]:
-    """Parse ``'64x48'`` as the width and height ``(64, 48)``."""
-    width, _, height = text.partition("x")
-    if not (width.isdigit() and height.isdigit()):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected WIDTHxHEIGHT, such as 64x48")
-    return int(width), int(height)
-
-
-def usage(text: str) -> tuple[float, float]:
-    """Parse ``'23/32:0.45'`` as the fractions of frames and stages ``(0.71875, 0.45)``."""
-    try:
-        frames, stages = (float(Fraction(part)) for part in text.split(":"))
-    except (ValueError, ZeroDivisionError):
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: expected FRAMES:STAGES, such as 0.7:0.4 or 23/32:9/20"
-        ) from None
-    if not (0 <= frames <= 1 and 0 <= stages <= 1):
-        raise argparse.ArgumentTypeError(f"{text!r}: both fractions must be in [0, 1]")
-    return frames, stages
 
 
 # -------------------------------------------------------------------------------------- errors

@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from ada3d_fx import cli
+from ada3d_fx import cli, values
 
 DOC = """What the tool does.
 
@@ -44,21 +44,21 @@ def test_errors_are_one_line_and_abbreviations_none(capsys):
 
 
 def test_values():
-    assert cli.clip_shape("3,8,224,224") == (3, 8, 224, 224)
-    assert cli.usage("23/32:0.45") == (23 / 32, 0.45)
-    assert cli.numbers("0.1,5") == [0.1, 5.0] and cli.whole_numbers("0,1") == [0, 1]
-    assert cli.words("a,b") == ["a", "b"] and cli.size("64x48") == (64, 48)
+    assert values.clip_shape("3,8,224,224") == (3, 8, 224, 224)
+    assert values.usage("23/32:0.45") == (23 / 32, 0.45)
+    assert values.numbers("0.1,5") == [0.1, 5.0] and values.whole_numbers("0,1") == [0, 1]
+    assert values.words("a,b") == ["a", "b"] and values.size("64x48") == (64, 48)
 
 
 @pytest.mark.parametrize(
     "parse, text",
     [
-        *((cli.clip_shape, text) for text in ("a,b", "3,8,224", "3,0,224,224", "3,8,224,224,1")),
-        *((cli.usage, text) for text in ("0.5", "a:b", "1/0:1", "0.5:0.5:0.5", "-1:0.5")),
-        *((cli.size, text) for text in ("64", "axb", "64x", "x")),
-        (cli.numbers, "a,1"),
-        (cli.whole_numbers, "1.5"),
-        (cli.words, ","),
+        *((values.clip_shape, text) for text in ("a,b", "3,8,224", "3,0,224,224", "3,8,224,224,1")),
+        *((values.usage, text) for text in ("0.5", "a:b", "1/0:1", "0.5:0.5:0.5", "-1:0.5")),
+        *((values.size, text) for text in ("64", "axb", "64x", "x")),
+        (values.numbers, "a,1"),
+        (values.whole_numbers, "1.5"),
+        (values.words, ","),
     ],
 )
 def test_bad_values_are_named(parse, text):

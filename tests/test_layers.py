@@ -25,12 +25,13 @@ ARROWS = {
     "learn": {"errors", "plan", "policy", "distribution"},
     "report": {"errors", "plan", "policy"},
     "progress": set(),
-    "cli": {"errors"},
+    "values": set(),
+    "cli": {"errors", "values"},
 }
 CORE = set(ARROWS)
 ARROWS["mm"] = CORE | {"__init__"}
 ARROWS["experiments"] = CORE | {"__init__", "mm"}
-ARROWS["__init__"] = CORE - {"cli", "progress", "__init__"}
+ARROWS["__init__"] = CORE - {"cli", "values", "progress", "__init__"}
 # Inside a folder, files import those before them only.
 ORDER = {
     "packed": "segments packing windows module_tree twins regions",

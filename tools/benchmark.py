@@ -16,7 +16,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what other packages warn of while they are imported
     import torch
 
-    from ada3d_fx import cli
+    from ada3d_fx import cli, values
     from ada3d_fx.experiments import timing
     from ada3d_fx.progress import Console
 
@@ -28,7 +28,7 @@ def parse_args() -> argparse.Namespace:
     cli.add_clip_shape(parser, "the config's channels and frames, at 224 x 224")
     parser.add_argument("--clips", type=int, default=4, metavar="N", help="clips in a batch")
     parser.add_argument(
-        "--usage", type=cli.usage, action="append", metavar="FRAMES:STAGES",
+        "--usage", type=values.usage, action="append", metavar="FRAMES:STAGES",
         help="time random policies that keep these fractions, such as 0.7:0.4 or 23/32:9/20; may "
         "be repeated (default: 0.7:0.4 and 0.5:0.2)",
     )  # fmt: skip

@@ -37,7 +37,7 @@ import warnings
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what other packages warn of while they are imported
-    from ada3d_fx import cli
+    from ada3d_fx import cli, values
     from ada3d_fx.experiments.comparison import compare, parse_variants
     from ada3d_fx.experiments.comparison_rows import MAIN
     from ada3d_fx.experiments.comparison_run import Setup
@@ -51,7 +51,7 @@ def parse_args() -> argparse.Namespace:
     cli.add_recognizer_checkpoint(parser)
     cli.add_work_dir(parser)
     parser.add_argument(
-        "--rows", type=cli.words, default=list(MAIN), metavar="A,B,...",
+        "--rows", type=values.words, default=list(MAIN), metavar="A,B,...",
         help=f"names of rows, see below, or all (default: {','.join(MAIN)})",
     )  # fmt: skip
     cli.add_seeds(parser)

@@ -20,7 +20,7 @@ import warnings
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what other packages warn of while they are imported
-    from ada3d_fx import cli
+    from ada3d_fx import cli, values
     from ada3d_fx.experiments.generated_clips import generate
     from ada3d_fx.experiments.rendering import CLASSES
     from ada3d_fx.progress import Console
@@ -36,7 +36,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--num-val", type=int, default=800, help="validation videos")
     cli.add_seed(parser, 0)
     parser.add_argument(
-        "--size", type=cli.size, default="56x48", metavar="WIDTHxHEIGHT", help="in pixels, even"
+        "--size", type=values.size, default="56x48", metavar="WIDTHxHEIGHT", help="in pixels, even"
     )
     parser.add_argument("--num-frames", type=int, default=16, help="frames per clip")
     parser.add_argument(

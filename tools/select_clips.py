@@ -19,7 +19,7 @@ import warnings
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what other packages warn of while they are imported
-    from ada3d_fx import cli
+    from ada3d_fx import cli, values
     from ada3d_fx.experiments.clip_selection import select_clips
     from ada3d_fx.progress import Console
 
@@ -30,7 +30,7 @@ def parse_args() -> argparse.Namespace:
     cli.add_config(parser, "an Ada3D config whose test pipeline samples several clips of a video")
     cli.add_checkpoint(parser)
     parser.add_argument(
-        "--costs", type=cli.numbers, default=[0.05, 0.1, 0.2, 0.4], metavar="A,B,...",
+        "--costs", type=values.numbers, default=[0.05, 0.1, 0.2, 0.4], metavar="A,B,...",
         help="costs of looking at all clips, in units of the reward (default: 0.05,0.1,0.2,0.4)",
     )  # fmt: skip
     parser.add_argument("--steps", type=int, default=1500, help="training steps for each cost")

@@ -19,7 +19,7 @@ import warnings
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what other packages warn of while they are imported
-    from ada3d_fx import cli
+    from ada3d_fx import cli, values
     from ada3d_fx.experiments.comparison_run import Setup
     from ada3d_fx.experiments.tradeoff import tradeoff
     from ada3d_fx.progress import Console
@@ -29,14 +29,14 @@ def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = cli.parser(__doc__)
     cli.add_config(parser)
-    values = parser.add_mutually_exclusive_group(required=True)
-    values.add_argument(
-        "--gmacs", type=cli.numbers, metavar="A,B,...",
+    swept = parser.add_mutually_exclusive_group(required=True)
+    swept.add_argument(
+        "--gmacs", type=values.numbers, metavar="A,B,...",
         help="GMACs per clip, selection network included: the budgets at which to train, or the "
         "costs for which to set the threshold of --checkpoint",
     )  # fmt: skip
-    values.add_argument(
-        "--gammas", type=cli.numbers, metavar="A,B,...",
+    swept.add_argument(
+        "--gammas", type=values.numbers, metavar="A,B,...",
         help="values of the objective's gamma at which to train",
     )  # fmt: skip
     cli.add_recognizer_checkpoint(parser)

@@ -114,10 +114,10 @@ def evenly_spread(videos: Videos, selector_macs: int) -> list[dict]:
     number, clips = videos.preview.shape[:2]
     probs, rows = videos.scores.softmax(2), []
     for count in range(1, clips + 1):
-        spread = even(count, clips)
+        looked = even(count, clips)
         name = "all (vanilla)" if count == clips else f"{count}, even"
-        mean, preview = probs[:, spread].mean(1), count * selector_macs / 1e9
-        rows.append(clips_row(name, "even", videos, mean, spread.expand(number, -1), preview))
+        mean, preview = probs[:, looked].mean(1), count * selector_macs / 1e9
+        rows.append(clips_row(name, "even", videos, mean, looked.expand(number, -1), preview))
     return rows
 
 
@@ -157,14 +157,14 @@ def clips_row(
 
 def even(count: int, total: int) -> Tensor:
     """Choose ``count`` of ``total`` clips, evenly spread: bool [total]."""
-    spread = torch.zeros(total, dtype=torch.bool)
-    spread[((torch.arange(count) + 0.5) * total / count).long()] = True
-    return spread
+    looked = torch.zeros(total, dtype=torch.bool)
+    looked[((torch.arange(count) + 0.5) * total / count).long()] = True
+    return looked
 
 
 def curves(rows: Sequence[dict]) -> dict[str, list[tuple[float, float]]]:
     """Collect (GMACs, accuracy) of each way to choose clips, the cheapest first."""
-    found: dict[str, list[tuple[float, float]]] = {}
+    points: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
-        found.setdefault(row["way"], []).append((row["gmacs"], row["accuracy"]))
-    return {name: sorted(points) for name, points in found.items()}
+        points.setdefault(row["way"], []).append((row["gmacs"], row["accuracy"]))
+    return {way: sorted(of_way) for way, of_way in points.items()}

@@ -50,9 +50,9 @@ def compare(
             for name in names:
                 make(run, name)
     results = {
-        name: found
+        name: made
         for name in (*ROWS, *setup.variants)
-        if (found := [r for run in runs if (r := run.result(name)) is not None])
+        if (made := [r for run in runs if (r := run.result(name)) is not None])
     }
     about = {"seeds": list(seeds), "folds": list(folds), **provenance(setup.config, begin)}
     text = write_report(results, folder, config, about)

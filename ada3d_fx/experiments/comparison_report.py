@@ -36,11 +36,11 @@ def write_report(
     """
     if not results:
         raise Ada3DError(f"--report-only: {folder} holds no results of these runs")
-    rows = [aggregate(name, found) for name, found in results.items()]
+    rows = [aggregate(name, runs) for name, runs in results.items()]
     kinds = usage_by_kind(next((row for row in rows if row["name"] == "ada3d"), {}))
     usage = statistics.usage_by_class(results.get("ada3d", []), class_names(config))
     gaps = differences(results)
-    plain = {name: found for name, found in results.items() if name in PLAIN_ROWS}
+    plain = {name: runs for name, runs in results.items() if name in PLAIN_ROWS}
     gaps += differences(plain, "recognizer_only")
     share = {row["name"]: row["gmacs"] / rows[0]["gmacs"] for row in rows}
     result = {
@@ -76,5 +76,5 @@ def draw_examples(count: int, config: Config, runner, path: Path) -> None:
     classes = list(dict.fromkeys(labels[i] for i in order))
     step = max(1, len(classes) // count)
     chosen = [i for i in order if labels[i] in classes[::step]][:count]
-    shown = [examples(model, dataset[i], names[labels[i]], names, known=True)[0] for i in chosen]
+    shown = [examples(model, dataset[i], names[labels[i]], names, labelled=True)[0] for i in chosen]
     policy_pictures.draw_policies(shown, path)

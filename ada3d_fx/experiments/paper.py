@@ -107,14 +107,14 @@ def check_paper(json: str | None = None, console: Console | None = None) -> str:
 
 def price_tables(configs: Path, console: Console) -> dict[tuple[str, int], PriceTable]:
     """Price each recognizer and length of `PRINTED` by the paper's convention."""
-    found = {}
+    prices = {}
     needed = dict.fromkeys((row.model, row.length) for row in PRINTED)
     for model, length in console.track(list(needed), "converting"):
         config = load_config(configs / f"{model}_stage0.py").model
         with quiet():
             adaptive = convert(build_recognizer(config), (3, length, SIZE, SIZE))
-        found[model, length] = price_table(adaptive, "paper")
-    return found
+        prices[model, length] = price_table(adaptive, "paper")
+    return prices
 
 
 def compare(

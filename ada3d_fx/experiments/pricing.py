@@ -69,8 +69,8 @@ def analyze(
         flat = [{k: v for k, v in row.items() if not isinstance(v, dict)} for row in rows]
         write_csv(output.csv, every or flat or report.price_list())
     if output.json:
-        found = {"policies": rows, "all": every, "seconds": seconds}
-        records.write_json(output.json, {"config": path, **as_json(report), **found})
+        asked = {"policies": rows, "all": every, "seconds": seconds}
+        records.write_json(output.json, {"config": path, **as_json(report), **asked})
     if output.picture:
         draw(report, output.picture, Path(path).stem)
     return "\n\n".join([report.text(), *_words(rows, every, seconds)])

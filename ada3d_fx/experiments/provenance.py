@@ -48,9 +48,9 @@ def provenance(config: str | Path, begin: float) -> dict:
 
 def _commit() -> str | None:
     try:
-        found = subprocess.run(
+        done = subprocess.run(
             ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True
         )
     except FileNotFoundError:
         return None
-    return found.stdout.strip() or None
+    return done.stdout.strip() or None

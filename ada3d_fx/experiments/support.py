@@ -81,12 +81,12 @@ def shipped(families: Sequence[str] | None = None) -> list[Shipped]:
     Raises:
         Ada3DError: none there.
     """
-    found = [s for s in shipped_recognizers() if families is None or s.family in families]
-    if not found:
+    wanted = [s for s in shipped_recognizers() if families is None or s.family in families]
+    if not wanted:
         raise Ada3DError(
             f"--families {','.join(families or ())}: MMAction2 ships no 3D recognizer there"
         )
-    return found
+    return wanted
 
 
 def support(shipped: Shipped, shape: Shape) -> dict:
@@ -127,8 +127,8 @@ def support(shipped: Shipped, shape: Shape) -> dict:
 
 def text_of(rows: Sequence[Mapping], summary: bool, markdown: bool, own: bool) -> str:
     """Tell the rows as a table; of one's ``own`` config all reasons, else how many are what."""
-    found = summarised(rows) if summary else [cells(row) for row in rows]
-    text = tables.table(found, SUMMARY if summary else COLUMNS, markdown)
+    words = summarised(rows) if summary else [cells(row) for row in rows]
+    text = tables.table(words, SUMMARY if summary else COLUMNS, markdown)
     if not own:
         return f"{text}\n\n{counts(rows)}"
     reasons = [*rows[0]["reasons"], *rows[0].get("dense", [])]

@@ -123,7 +123,7 @@ def thresholds(
 
 def curves(rows: Sequence[Mapping]) -> dict[str, list[tuple[float, float]]]:
     """Collect (GMACs, accuracy) of each method, the cheapest first; Upper is one point."""
-    found: dict[str, list[tuple[float, float]]] = {}
+    points: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
-        found.setdefault(row["name"], []).append((row["gmacs"], row["accuracy"]))
-    return {name: sorted(set(points)) for name, points in found.items()}
+        points.setdefault(row["name"], []).append((row["gmacs"], row["accuracy"]))
+    return {name: sorted(set(of_row)) for name, of_row in points.items()}

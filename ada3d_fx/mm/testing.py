@@ -64,9 +64,9 @@ def calibrate(
     with torch.no_grad():
         for batch in track(loader):
             inputs = model.data_preprocessor(batch, training=False)["inputs"]
-            found = model.selector(inputs.flatten(0, 1))
-            frames.append(found.frame_logits.cpu())
-            stages.append(found.stage_logits.cpu())
+            decided = model.selector(inputs.flatten(0, 1))
+            frames.append(decided.frame_logits.cpu())
+            stages.append(decided.stage_logits.cpu())
     plan = model.plan
     distribution = PolicyDistribution(
         torch.cat(frames), torch.cat(stages), plan.frame_unit, plan.num_frames
@@ -83,7 +83,7 @@ def examples(
     data: Mapping,
     label: str,
     names: Mapping[int, str],
-    known: bool = False,
+    labelled: bool = False,
     views: int = 1,
 ) -> list[policy_pictures.Example]:
     """Return what is decided for the first clips of a video.
@@ -91,9 +91,9 @@ def examples(
     Args:
         model: an Ada3DRecognizer; it is put into evaluation mode.
         data: the video, as a test pipeline packs it.
-        label: the class if ``known``, else the video's name.
+        label: the class if ``labelled``, else the video's name.
         names: of the classes.
-        known: whether the label is a class.
+        labelled: whether the label is a class.
         views: how many clips.
     """
     model = unwrap(model).eval()
@@ -103,7 +103,7 @@ def examples(
         policy_pictures.Example(
             policy_pictures.pixels(clip), sample.policy_frames[view], sample.policy_stages[view],
             [stage.name for stage in model.plan.stages], label, names.get(best, str(best)),
-            (int(sample.recognizer_macs[view]) + sample.selector_macs) / 1e9, known,
+            (int(sample.recognizer_macs[view]) + sample.selector_macs) / 1e9, labelled,
         )
         for view, clip in enumerate(data["inputs"][:views])
     ]  # fmt: skip

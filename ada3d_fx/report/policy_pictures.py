@@ -23,10 +23,10 @@ class Example(NamedTuple):
     frames: Tensor  # bool [T], those that are kept
     stages: Tensor  # bool [K], those that run in 3D
     stage_names: Sequence[str]  # K words
-    label: str  # the class if it is known, else the video's name
+    label: str  # the class if it is labelled, else the video's name
     prediction: str  # the predicted class
     gmacs: float  # of the recognizer and the selection network
-    known: bool = False  # whether the label is a class
+    labelled: bool = False  # whether the label is a class
 
 
 def draw_policies(examples: Sequence[Example], path: str | Path) -> None:
@@ -101,7 +101,7 @@ def _draw_gates(ax: Axes, example: Example) -> None:
         ax.add_patch(Rectangle((left, 0.08), width, 0.3, facecolor=colour, edgecolor="0.3"))
         text = f"{name}\n{'3D' if on else '2D'}"
         ax.text(left + width / 2, 0.23, text, ha="center", va="center", fontsize=6)
-    wrong = example.known and example.label != example.prediction
+    wrong = example.labelled and example.label != example.prediction
     kept = int(example.frames.sum())
     ax.text(0, 0.82, f"{example.label}", fontsize=8, va="center", weight="bold")
     ax.text(

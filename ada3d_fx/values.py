@@ -1,0 +1,64 @@
+"""Values of options as they are typed; each parser says what it expects.
+
+They are argparse types: what they do not take is an ArgumentTypeError.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from fractions import Fraction
+
+
+def words(text: str) -> list[str]:
+    """Parse ``'a,b'`` as ``['a', 'b']``."""
+    parts = [part for part in text.split(",") if part]
+    if not parts:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected words, a,b,...")
+    return parts
+
+
+def numbers(text: str) -> list[float]:
+    """Parse ``'0.2,3'`` as ``[0.2, 3.0]``."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected numbers, a,b,...") from None
+
+
+def whole_numbers(text: str) -> list[int]:
+    """Parse ``'0,1'`` as ``[0, 1]``."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected whole numbers, a,b,...") from None
+
+
+def clip_shape(text: str) -> tuple[int, int, int, int]:
+    """Parse ``'3,8,224,224'`` as ``(3, 8, 224, 224)``: C, T, H, W."""
+    match = re.fullmatch(r"([1-9]\d*),([1-9]\d*),([1-9]\d*),([1-9]\d*)", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected C,T,H,W, such as 3,8,224,224")
+    channels, frames, height, width = map(int, match.groups())
+    return channels, frames, height, width
+
+
+def size(text: str) -> tuple[int, int]:
+    """Parse ``'64x48'`` as the width and height ``(64, 48)``."""
+    width, _, height = text.partition("x")
+    if not (width.isdigit() and height.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected WIDTHxHEIGHT, such as 64x48")
+    return int(width), int(height)
+
+
+def usage(text: str) -> tuple[float, float]:
+    """Parse ``'23/32:0.45'`` as the fractions of frames and stages ``(0.71875, 0.45)``."""
+    try:
+        frames, stages = (float(Fraction(part)) for part in text.split(":"))
+    except (ValueError, ZeroDivisionError):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected FRAMES:STAGES, such as 0.7:0.4 or 23/32:9/20"
+        ) from None
+    if not (0 <= frames <= 1 and 0 <= stages <= 1):
+        raise argparse.ArgumentTypeError(f"{text!r}: both fractions must be in [0, 1]")
+    return frames, stages
