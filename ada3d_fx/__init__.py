@@ -1,10 +1,9 @@
 """ada3d_fx: each clip decides which of its frames and temporal convolutions are computed."""
 
-from .convert import convert, specialize
+from .convert import AdaptiveNetwork, convert, specialize
 from .cost.price import price, price_table
 from .distribution import PolicyDistribution
 from .errors import Ada3DError, Reason, UnsupportedModel
-from .network import AdaptiveNetwork
 from .packed.segments import Segments
 from .plan import Stage, StagePlan
 from .policy import Policy

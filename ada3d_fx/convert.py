@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
-from torch import fx, nn
+import torch
+from torch import Tensor, fx, nn
 
 from .errors import Ada3DError
-from .network import AdaptiveNetwork
-from .packed.module_tree import with_modules
-from .packed.twins import centre_slice, plain_tree
+from .packed.module_tree import keep_unregistered, share_children, with_modules
+from .packed.twins import plain_tree, static_slice
 from .packed.windows import fit_window
 from .passes.group import Grouping
 from .passes.model import channels_last, scoring_model
-from .passes.pipeline import run_passes
+from .passes.pipeline import Conversion, run_passes
+from .plan import StagePlan
+from .policy import Policy
 
 
 def convert(
@@ -46,6 +49,144 @@ def convert(
         model = model.plain()
     root = channels_last(scoring_model(model))
     return AdaptiveNetwork(run_passes(root, (channels, frames, height, width), stages))
+
+
+class AdaptiveNetwork(nn.Module):
+    """A recognizer that computes what a policy keeps; made by `convert`.
+
+    Its children and its state_dict are those of the model it was made of.
+    """
+
+    conversion: Conversion  # what the passes made: all programs, and the model's tree
+
+    def __init__(self, conversion: Conversion):
+        super().__init__()
+        root = conversion.root
+        self.training = root.training
+        keep_unregistered(self, conversion=conversion)
+        for name in (*root._modules, *root._parameters, *root._buffers):
+            if hasattr(self, name):
+                raise Ada3DError(
+                    f"convert: the model's {name!r} has the name of a part of AdaptiveNetwork; rename it"
+                )
+        share_children(self, root)
+
+    @property
+    def plan(self) -> StagePlan:
+        """What can be decided; ``print(network.plan)`` explains it."""
+        return self.conversion.plan
+
+    @property
+    def graph_module(self) -> fx.GraphModule:
+        """The rewritten program; ``print(network.graph_module.code)`` shows it."""
+        return self.conversion.graph_module
+
+    @property
+    def training_module(self) -> fx.GraphModule:
+        """The program in training; ``graph_module`` itself where the model has one for both."""
+        return self.conversion.training_module
+
+    def forward(self, clips: Tensor, policy: Policy | None = None) -> Tensor:
+        """Score clips under a policy.
+
+        Args:
+            clips: floating [N, C, T, H, W], normalised as the recognizer wants them.
+            policy: of N clips, T frames, K stages; None is the full one, the original model.
+
+        Returns:
+            Scores [N, classes], rows in the order of ``clips``.
+
+        Raises:
+            Ada3DError: clips or policy of another shape than the plan's, or frames not in whole
+                units.
+        """
+        return self.with_auxiliary(clips, policy)[0]
+
+    def with_auxiliary(
+        self, clips: Tensor, policy: Policy | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Score clips as ``forward`` does, with the neck's auxiliary heads (TPN) too.
+
+        Returns:
+            The scores, and module path of an auxiliary head -> its scores; there are some in
+            training mode only.
+        """
+        self._check_clips(clips)
+        policy = Policy.full(self.plan, len(clips)) if policy is None else policy
+        self.check(policy, len(clips))
+        program = self.graph_module
+        if self.training and self.training_module is not self.graph_module:
+            program = self.training_module
+        elif not torch.is_grad_enabled() and self.conversion.folded.refresh():
+            program = self.conversion.folded.graph_module
+        scores = program(clips, policy)
+        return scores if isinstance(scores, tuple) else (scores, {})
+
+    def train(self, mode: bool = True) -> AdaptiveNetwork:
+        """Set the mode as the model does: its modules' own ``train()`` keeps frozen stages."""
+        self.conversion.root.train(mode)
+        self.training = mode
+        return self
+
+    def plain(self) -> nn.Module:
+        """Copy the model as it was before conversion, with the weights of now: clips -> scores."""
+        return copy.deepcopy(plain_tree(self.conversion.root))
+
+    def check(self, policy: Policy, n: int) -> None:
+        """Check that a policy is one for ``n`` clips of this plan.
+
+        Raises:
+            Ada3DError: not a policy, another shape, or frames not in whole units.
+        """
+        if not isinstance(policy, Policy):
+            raise Ada3DError(
+                f"AdaptiveNetwork: policy is a {type(policy).__name__}, expected ada3d_fx.Policy"
+            )
+        plan = self.plan
+        for name, value, size in (
+            ("frames", policy.frames, (n, plan.num_frames)),
+            ("stages", policy.stages, (n, plan.num_stages)),
+        ):
+            if tuple(value.shape) != size:
+                raise Ada3DError(
+                    f"AdaptiveNetwork: policy.{name} has shape {list(value.shape)}, expected {list(size)}"
+                )
+        if plan.frame_unit == 1:
+            return
+        unit = plan.frame_unit or plan.num_frames
+        units = policy.frames.unflatten(1, (-1, unit))
+        if not torch.equal(units.any(2), units.all(2)):
+            why = plan.reasons[0] if plan.reasons else "the plan"
+            raise Ada3DError(
+                f"AdaptiveNetwork: frames must be kept in whole units of {unit} frames ({why})"
+            )
+
+    def _check_clips(self, clips: Tensor) -> None:
+        channels, frames, height, width = self.plan.clip_shape
+        wanted = f"[N, {channels}, {frames}, H, W] (such as [1, {channels}, {frames}, {height}, {width}])"
+        if not isinstance(clips, Tensor):
+            raise Ada3DError(
+                f"AdaptiveNetwork: clips are a {type(clips).__name__}, expected a tensor {wanted}"
+            )
+        if clips.ndim != 5 or tuple(clips.shape[1:3]) != (channels, frames) or not len(clips):
+            hint = "convert with the clip_shape of your clips, or sample them as the plan says"
+            if clips.ndim == 6:
+                hint = "fold the views into the batch"
+            raise Ada3DError(
+                f"AdaptiveNetwork: clips have shape {list(clips.shape)}, expected {wanted}; {hint}"
+            )
+        if not clips.is_floating_point():
+            raise Ada3DError(
+                f"AdaptiveNetwork: clips have dtype {clips.dtype}, expected normalised floating values"
+            )
+
+    def __reduce_ex__(self, protocol: Any) -> tuple:
+        """Copy and pickle by converting the plain model again.
+
+        A graph's own pickle would trace its code.
+        """
+        made = self.conversion
+        return _rebuild, (plain_tree(made.root), self.plan.clip_shape, made.grouping)
 
 
 def specialize(
@@ -82,16 +223,12 @@ def specialize(
         path: fit_window(root.get_submodule(path), lengths[num_frames] or 1)
         for path, lengths in made.windows.items()
     }
-    sliced = {site: _static_slice(root.get_submodule(site), copy_weights) for site in off}
+    sliced = {site: static_slice(root.get_submodule(site), copy_weights) for site in off}
     root = with_modules(root, {**fitted, **sliced})
     return fx.GraphModule(root, copy.deepcopy(made.source), class_name="Specialized")
 
 
-def _static_slice(conv: nn.Module, copy_weights: bool) -> nn.Module:
-    """A convolution's centre slice with a parameter of its own."""
-    assert isinstance(conv, nn.Conv3d)
-    flat = centre_slice(conv)
-    weight = flat.__dict__.pop("weight").detach()
-    weight = weight.clone() if copy_weights else weight
-    flat.weight = nn.Parameter(weight, requires_grad=conv.weight.requires_grad)
-    return flat
+def _rebuild(
+    root: nn.Module, clip_shape: tuple[int, int, int, int], grouping: Grouping
+) -> AdaptiveNetwork:
+    return AdaptiveNetwork(run_passes(channels_last(root), clip_shape, grouping))

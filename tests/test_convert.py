@@ -13,7 +13,7 @@ from torch import nn
 
 import ada3d_fx
 from ada3d_fx import Ada3DError, Policy, UnsupportedModel
-from ada3d_fx.learn.estimators import with_dropped
+from ada3d_fx.learn.losses import with_dropped
 
 EXACT = dict(rtol=1e-9, atol=1e-9)
 FAMILY = [*RESNETS, "slowonly"]

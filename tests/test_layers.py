@@ -19,9 +19,8 @@ ARROWS = {
     "distribution": {"errors", "policy"},
     "packed": {"errors", "policy"},
     "passes": {"errors", "plan", "packed"},
-    "network": {"errors", "plan", "policy", "packed", "passes"},
-    "convert": {"errors", "packed", "passes", "network"},
-    "cost": {"errors", "policy", "distribution", "passes", "network", "convert"},
+    "convert": {"errors", "plan", "policy", "packed", "passes"},
+    "cost": {"errors", "policy", "distribution", "passes", "convert"},
     "learn": {"errors", "plan", "policy", "distribution"},
     "report": {"errors", "plan", "policy"},
     "progress": set(),
@@ -38,7 +37,7 @@ ORDER = {
     "passes": "model shadow whole program trace rules analysis shapes axis_moves rowwise layouts "
     "group planning regions checkpoints rewrite fold pipeline",
     "cost": "shapes_only count price executed payoff selector",
-    "learn": "backbones heads selector reward estimators step clip_selector diagnose",
+    "learn": "backbones heads selector reward losses estimators step clip_selector diagnose",
     "report": "tables records statistics figures policy_pictures",
     "experiments": "provenance rendering generated_clips matching comparison_run comparison_rows "
     "comparison_report comparison tradeoff html_page clip_videos clip_selection price_report "

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..network import AdaptiveNetwork
+from ..convert import AdaptiveNetwork
 from ..passes.shadow import dtype_of
 from ..policy import Policy
 from .count import COPIES, count, elements

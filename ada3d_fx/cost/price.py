@@ -14,10 +14,9 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from ..convert import specialize
+from ..convert import AdaptiveNetwork, specialize
 from ..distribution import PolicyDistribution
 from ..errors import Ada3DError
-from ..network import AdaptiveNetwork
 from ..passes.shadow import dtype_of
 from ..policy import Policy
 from .count import Count, count, elements

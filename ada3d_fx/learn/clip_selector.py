@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import Ada3DError
-from .estimators import leave_one_out
+from .losses import leave_one_out
 from .reward import correctness
 
 # (videos [B], clips [B]) -> scores [B, num_classes] of these clips, all computed as one batch

@@ -192,3 +192,13 @@ def centre_slice(conv: nn.Conv3d) -> nn.Conv3d:
     if not isinstance(conv.padding, str):
         flat.padding = (0, *conv.padding[1:])
     return flat
+
+
+def static_slice(conv: nn.Module, copy_weight: bool) -> nn.Module:
+    """Return a convolution's centre slice with a parameter of its own, or a view of the original's."""
+    assert isinstance(conv, nn.Conv3d)
+    flat = centre_slice(conv)
+    weight = flat.__dict__.pop("weight").detach()
+    weight = weight.clone() if copy_weight else weight
+    flat.weight = nn.Parameter(weight, requires_grad=conv.weight.requires_grad)
+    return flat

@@ -9,13 +9,8 @@ import torch
 
 from ada3d_fx.distribution import PolicyDistribution
 from ada3d_fx.errors import Ada3DError
-from ada3d_fx.learn.estimators import (
-    Baseline,
-    Reinforce,
-    StraightThrough,
-    policy_loss,
-    straight_through_loss,
-)
+from ada3d_fx.learn.estimators import Reinforce, StraightThrough
+from ada3d_fx.learn.losses import Baseline, policy_loss, straight_through_loss
 from ada3d_fx.learn.reward import CostWeight, Objective, correctness, costs, reward
 from ada3d_fx.policy import Policy
 
