@@ -84,7 +84,7 @@ def add_recognizer_checkpoint(parser: argparse.ArgumentParser) -> None:
     """Add --recognizer-checkpoint, from which runs start."""
     parser.add_argument(
         "--recognizer-checkpoint", metavar="FILE",
-        help="the trained plain recognizer (stage 0) to start from; {seed} and {fold} stand for the "
+        help="the trained plain recognizer to start from; {seed} and {fold} stand for the "
         "run's (default: the config's recognizer_checkpoint)",
     )  # fmt: skip
 

@@ -1,5 +1,5 @@
 # Policies learned on Mini-Kinetics-200, frozen, with a recognizer for all of Kinetics-400 (table 3).
-# The recognizer starts from a checkpoint trained on Kinetics-400 (stage 0, or a model zoo's).
+# The recognizer starts from a checkpoint trained on Kinetics-400 (i3d_r50_stage0.py, or the model zoo).
 _base_ = ["ada3d_i3d_r50.py"]
 train_list = "{data_root}/kinetics400_train.txt"
 val_list = "{data_root}/kinetics400_val.txt"

@@ -38,7 +38,7 @@ setup_env
 
 echo "== 1 of 3: generating clips (${TIMES[0]})"
 "$PYTHON" tools/generate_clips.py "${CLIPS[@]}"
-echo "== 2 of 3: stage 0, the recognizer alone (${TIMES[1]} on two CPU cores)"
+echo "== 2 of 3: the recognizer alone (${TIMES[1]} on two CPU cores)"
 "$PYTHON" tools/train.py mmaction_configs/demo_stage0.py --work-dir "$OUT/stage0" --resume \
     --cfg-options "${STAGE0[@]}"
 echo "== 3 of 3: Ada3D, and what it is compared with (${TIMES[2]} on two CPU cores)"

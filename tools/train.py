@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Train a config: Ada3D with all its phases in one run, or a plain recognizer (stage 0).
+"""Train a config: Ada3D with all its phases in one run, or a plain recognizer.
 
     python tools/train.py CONFIG [--work-dir DIR] [--resume [CHECKPOINT]] [--amp] ...
 

@@ -88,7 +88,8 @@ class ComparisonRun:
         """
         if not self.start or not Path(self.start).is_file():
             raise Ada3DError(
-                f"--recognizer-checkpoint: no trained recognizer at {self.start}; train stage 0 first"
+                f"--recognizer-checkpoint: no trained recognizer at {self.start}; train the recognizer "
+                "alone first (its *_stage0.py config)"
             )
         check_config(self.config, ("train", "val", "test"))
 

@@ -106,7 +106,7 @@ def test_it_learns_to_find_the_clip_that_shows_the_class_and_to_stop():
     assert right > 0.9 and rollout.num_clips.float().mean() < 2
 
 
-def test_glances_are_means_and_changes():
+def test_previews_are_means_and_changes():
     features = torch.tensor([[[0.0, 1.0], [2.0, 1.0]]])
     assert previews(features).tolist() == [[1.0, 1.0, 2.0, 0.0]]
     assert previews(features[:, :1]).tolist() == [[0.0, 1.0, 0.0, 0.0]]
