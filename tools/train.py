@@ -16,7 +16,7 @@ import warnings
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what other packages warn of while they are imported
     from ada3d_fx import cli
-    from ada3d_fx.experiments.training import TrainingOptions, train
+    from ada3d_fx.experiments.training import RunOptions, train
     from ada3d_fx.progress import Console
 
 
@@ -52,7 +52,7 @@ def main() -> None:
     """Train."""
     args = parse_args()
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
-    options = TrainingOptions(
+    options = RunOptions(
         args.work_dir, args.resume, args.amp, not args.no_validate, args.auto_scale_lr, args.seed,
         args.diff_rank_seed, args.deterministic, args.check_data, args.launcher,
     )  # fmt: skip

@@ -16,7 +16,7 @@ from ..progress import Console
 
 
 @dataclass(frozen=True)
-class TrainingOptions:
+class RunOptions:
     """What a training run changes of its config."""
 
     work_dir: str | None = None  # None: the config's, or work_dirs/CONFIG
@@ -31,7 +31,7 @@ class TrainingOptions:
     launcher: str = "none"  # 'pytorch', 'slurm' or 'mpi' in distributed runs
 
 
-def train(path: str, cfg_options: Sequence[str], options: TrainingOptions, console: Console) -> str:
+def train(path: str, cfg_options: Sequence[str], options: RunOptions, console: Console) -> str:
     """Train a config, and say where its checkpoints are.
 
     Args:
@@ -52,7 +52,7 @@ def train(path: str, cfg_options: Sequence[str], options: TrainingOptions, conso
     return f"trained {runner.iter} iterations; checkpoints: {config.work_dir}"
 
 
-def training_config(path: str, cfg_options: Sequence[str], options: TrainingOptions) -> Config:
+def training_config(path: str, cfg_options: Sequence[str], options: RunOptions) -> Config:
     """Read a config and set the options in it.
 
     Raises:

@@ -1,14 +1,13 @@
 """Every shipped config loads, its names fill in, and its models are what the paper prices."""
 
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-import train
 
 import ada3d_fx.mm  # noqa: F401
 from ada3d_fx.cost.count import count
+from ada3d_fx.experiments.training import RunOptions, training_config
 from ada3d_fx.mm.build import build_recognizer, build_runner
 from ada3d_fx.mm.config import clip_shape_of, load_config, recognizer_config
 from ada3d_fx.mm.hooks import TrainingPhaseHook
@@ -39,12 +38,11 @@ def test_config_loads_and_names_are_filled(path):
         assert [p["clip_len"] for p in sampling] == [t]
 
 
-def test_a_zoo_config_makes_a_runner(monkeypatch, tmp_path):
+def test_a_zoo_config_makes_a_runner(tmp_path):
     """MMAction2's own runtime base has no random seed, and its test-only configs no optimizer."""
     path = str(CONFIGS[0].parent / "ada3d_x3d_m.py")
-    options = ["--cfg-options", "model.recognizer_checkpoint=None"]
-    monkeypatch.setattr(sys, "argv", ["train.py", path, "--work-dir", str(tmp_path), *options])
-    config = train.make_config(train.parse_args())
+    options = RunOptions(work_dir=str(tmp_path))
+    config = training_config(path, ["model.recognizer_checkpoint=None"], options)
     runner = build_runner(config)
     assert isinstance(runner.seed, int)
     optimizer = runner.build_optim_wrapper(runner.optim_wrapper)
