@@ -198,7 +198,8 @@ def add_verbose(parser: argparse.ArgumentParser) -> None:
 def user_errors(main: Callable[[], None]) -> Callable[[], int]:
     """Make a tool's ``main`` print the user's mistakes as one message and return 2.
 
-    Other errors are ours and are raised. What other packages warn of is not shown meanwhile.
+    An interrupted tool returns 130. Other errors are ours and are raised. What other packages warn
+    of is not shown meanwhile.
     """
 
     @functools.wraps(main)
@@ -212,6 +213,9 @@ def user_errors(main: Callable[[], None]) -> Callable[[], int]:
             message = str(error).rsplit("Ada3DError: ", 1)[-1]
             print(f"error: {message.strip()}", file=sys.stderr)
             return 2
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return 130
         return 0
 
     return wrapped

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import time
@@ -47,7 +48,9 @@ class Console:
             print(text, file=sys.stderr, flush=True)
 
     def bar(self, text: str, total: int, done: int = 0) -> Bar:
-        """Begin to show the progress of something that takes ``total`` steps; end it by `close`.
+        """Begin to show the progress of something that takes ``total`` steps.
+
+        It ends with the ``with`` block in which the bar is used, or by its ``close``.
 
         Args:
             text: what is being done, such as "training".
@@ -62,6 +65,7 @@ class Console:
             if self._bars is None:
                 self._bars = _rich_bars()
                 self._bars.start()
+                atexit.register(self.close)  # an interrupted tool must show the cursor again
             bar.task = self._bars.add_task(text, total=total, completed=done)
         return bar
 
@@ -78,13 +82,10 @@ class Console:
         if total is None:
             assert isinstance(items, Sized), "give the total of what has no len()"
             total = len(items)
-        bar = self.bar(text, total)
-        try:
+        with self.bar(text, total) as bar:
             for item in items:
                 yield item
                 bar.advance()
-        finally:
-            bar.close()
 
     def close(self) -> None:
         """End all bars, also after an error."""
@@ -109,6 +110,7 @@ class Console:
             if not self._open:
                 self._bars.stop()
                 self._bars = None
+                atexit.unregister(self.close)
 
 
 class Bar:
@@ -118,6 +120,12 @@ class Bar:
         self.console, self.text, self.total, self.done = console, text, total, done
         self.task: Any = None  # rich's name of this bar
         self.start, self._before = time.monotonic(), done
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def advance(self, steps: int = 1, text: str | None = None) -> None:
         """Say that so many more steps are done; ``text`` replaces what is being done."""

@@ -1,6 +1,7 @@
 """One vocabulary of options, and errors in one line."""
 
 import argparse
+import warnings
 
 import pytest
 
@@ -65,3 +66,25 @@ def test_bad_values_are_named(parse, text):
     with pytest.raises(argparse.ArgumentTypeError, match=r"expected|fractions") as error:
         parse(text)
     assert repr(text) in str(error.value)
+
+
+def test_an_interrupted_tool_says_so(capsys):
+    @cli.user_errors
+    def main():
+        raise KeyboardInterrupt
+
+    assert main() == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_warnings_of_other_packages_are_not_shown():
+    @cli.user_errors
+    def main():
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.warn_explicit("theirs", FutureWarning, "a.py", 1, module="torch.jit")
+            warnings.warn_explicit("ours", FutureWarning, "b.py", 1, module="ada3d_fx.convert")
+        assert [str(one.message) for one in seen] == ["ours"]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert main() == 0

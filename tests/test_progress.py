@@ -138,3 +138,13 @@ def test_a_terminal_is_one_only_if_it_can_draw(monkeypatch):
     monkeypatch.delenv("CI")
     monkeypatch.setenv("TERM", "dumb")
     assert not Console().terminal
+
+
+def test_an_interrupted_tool_shows_the_cursor_again():
+    code = BARS.replace('console.say(f"at {{i}}")', "raise KeyboardInterrupt")
+    found = subprocess.run(
+        [sys.executable, "-c", code.format(terminal="terminal=True"), progress.__file__],
+        capture_output=True, text=True, check=False, env={"PATH": "", "TERM": "xterm"},
+    )  # fmt: skip
+    assert found.returncode != 0
+    assert found.stderr.rfind("\x1b[?25h") > found.stderr.rfind("\x1b[?25l") >= 0

@@ -148,7 +148,7 @@ def interleaved(
     """Measure seconds of each run, all of them once in each round, after a round of warming up."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     bar = (console or Console()).bar("timing", (repeats + 1) * len(runs))
-    with torch.inference_mode():
+    with bar, torch.inference_mode():
         for round_ in range(repeats + 1):
             for name, run in runs.items():
                 synchronize(device)
@@ -158,7 +158,6 @@ def interleaved(
                 if round_:
                     seconds[name].append(time.perf_counter() - start)
                 bar.advance()
-    bar.close()
     return seconds
 
 

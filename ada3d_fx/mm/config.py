@@ -38,7 +38,8 @@ def load_config(path: str | Path, options: Mapping | Sequence[str] | None = None
         try:
             config.merge_from_dict(entries)
         except (KeyError, TypeError, AssertionError) as error:
-            raise Ada3DError(f"--cfg-options: {path} has no place for them: {error}") from error
+            why = str(error)[:200]  # MMEngine's message may hold the whole list
+            raise Ada3DError(f"--cfg-options: {path} has no place for them: {why}") from error
     values = {k: v for k, v in config.items() if isinstance(v, (str, int, float))}
     return Config(_fill(config.to_dict(), values), filename=str(path))
 

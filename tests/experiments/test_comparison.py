@@ -94,21 +94,21 @@ def test_variants_are_rows_with_other_entries(plain):
     """One shares the warm-up; one changes the selection network and trains its own."""
     variants = parse_variants([
         ["dearer", "model.objective.gamma=3", "model.objective.entropy=0.1"],
-        ["uniform", "model.selector.head.type=MeanHead"],
+        ["context", "model.selector.head.context=True"],
     ])  # fmt: skip
     report, _ = report_of(dataclasses.replace(plain, variants=variants), ["ada3d"])
-    assert [row["name"] for row in report["rows"]][-2:] == ["dearer", "uniform"]
+    assert [row["name"] for row in report["rows"]][-2:] == ["dearer", "context"]
     assert [gap["name"] for gap in report["differences"]][-2:] == [
         "ada3d - dearer",
-        "ada3d - uniform",
+        "ada3d - context",
     ]
     logs = {
         name: "".join(p.read_text() for p in path_of(plain, "seed0", name).rglob("*.log"))
-        for name in ("dearer", "uniform")
+        for name in ("dearer", "context")
     }
     assert "gamma=3" in logs["dearer"] and "entropy=0.1" in logs["dearer"]
     assert "warmup, 2 iterations" not in logs["dearer"]
-    assert "warmup, 2 iterations" in logs["uniform"] and "type='MeanHead'" in logs["uniform"]
+    assert "warmup, 2 iterations" in logs["context"] and "context=True" in logs["context"]
 
 
 @pytest.mark.parametrize("variant", [["ada3d", "model.testing.greedy=count"], ["nothing"]])

@@ -21,3 +21,14 @@ def test_bad_usages_are_named(monkeypatch, capsys, text):
 def test_a_missing_config_is_named(monkeypatch, capsys):
     assert command_lines.run(monkeypatch, "benchmark", "nowhere.py") == 2
     assert "nowhere.py" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "option, message",
+    [("custom_hooks.99.x=1", "no place"), ("type", "'type': expected KEY=VALUE")],
+)
+def test_bad_config_options_are_told(monkeypatch, capsys, option, message):
+    config = "mmaction_configs/ada3d_demo.py"
+    assert command_lines.run(monkeypatch, "benchmark", config, "--cfg-options", option) == 2
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error
