@@ -132,11 +132,20 @@ def add_gmacs(parser: argparse.ArgumentParser) -> None:
     add_calibrate_on(parser, "val")
 
 
-def add_calibrate_on(parser: argparse.ArgumentParser, default: str) -> None:
-    """Add --calibrate-on, the list on which the threshold is set."""
+def add_calibrate_on(
+    parser: argparse.ArgumentParser, default: str | None, told: str | None = None
+) -> None:
+    """Add --calibrate-on, the list on which the threshold is set.
+
+    Args:
+        parser: takes the option.
+        default: 'train' or 'val'; None: the tool chooses.
+        told: what the tool chooses, for the help.
+    """
     parser.add_argument(
         "--calibrate-on", choices=["train", "val"], default=default,
-        help="the list on whose clips a threshold is set: the training or the validation list",
+        help="the list on whose clips a threshold is set, the training or the validation list "
+        f"(default: {told or default})",
     )  # fmt: skip
 
 

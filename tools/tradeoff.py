@@ -43,7 +43,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--checkpoint", metavar="FILE", help="test this trained Ada3D checkpoint; train nothing"
     )
-    cli.add_calibrate_on(parser, "val")
+    cli.add_calibrate_on(parser, None, "val with --checkpoint, else train")
     cli.add_work_dir(parser, "the config's, followed by _tradeoff")
     cli.add_seeds(parser)
     cli.add_verbose(parser)
@@ -59,7 +59,7 @@ def main() -> None:
     args = parse_args()
     setup = Setup(
         args.config, args.cfg_options, args.recognizer_checkpoint, args.work_dir,
-        calibrate_on=args.calibrate_on if args.checkpoint else "train",
+        calibrate_on=args.calibrate_on or ("val" if args.checkpoint else "train"),
     )  # fmt: skip
     option = "gamma" if args.gammas else "budget"
     print(

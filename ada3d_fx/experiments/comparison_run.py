@@ -163,7 +163,7 @@ class ComparisonRun:
         return config
 
     def _title(self, name: str | Path) -> str:
-        return f"{self.name}, {Path(name).name}"
+        return self.name if isinstance(name, Path) else f"{self.name}, {name}"
 
     # --------------------------------------------------------------------------------- testing
 
