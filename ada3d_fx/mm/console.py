@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -90,7 +91,7 @@ class WarningHandler(logging.Handler):
     """Shows this package's warnings, and every error, on the console.
 
     What other packages warn of (deprecations, parts that a config does not use) is in the log. The
-    same message is shown once in a run.
+    same message, with whatever numbers, is shown once in a run.
     """
 
     def __init__(self):
@@ -106,8 +107,9 @@ class WarningHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Show the record above the bars."""
         message = record.getMessage()
-        if message not in self._shown:
-            self._shown.add(message)
+        kind = re.sub(r"[\d.]+", "0", message)  # each epoch has its own numbers
+        if kind not in self._shown:
+            self._shown.add(kind)
             prefix = f"{self.title}: " if self.title else ""
             self.console.say(f"  {prefix}{record.levelname.lower()}: {message}")
 

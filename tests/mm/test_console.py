@@ -105,11 +105,13 @@ def test_warnings_of_this_package_and_all_errors_are_shown_once():
     handler = WarningHandler()
     handler.console = console = Said()
     handler.title = "mine"
-    for _ in range(2):
+    for epoch in range(2):
         for where in (hooks.__file__, logging.__file__):
-            handler.handle(record(where, logging.WARNING, f"collapsed, {Path(where).stem}"))
+            handler.handle(
+                record(where, logging.WARNING, f"98.{epoch} % collapsed, {Path(where).stem}")
+            )
     handler.handle(record(logging.__file__, logging.ERROR, "broken"))
-    assert console.lines == ["  mine: warning: collapsed, hooks", "  mine: error: broken"]
+    assert console.lines == ["  mine: warning: 98.0 % collapsed, hooks", "  mine: error: broken"]
 
 
 def test_verbose_is_mmengines_own_console(trained):
