@@ -204,7 +204,8 @@ class PolicyLogHook(Hook):
         if not self._frames or not isinstance(model, Ada3DRecognizer):
             return
         runner.logger.info(f"policies: {self._summary()}")
-        if model.testing_options.policy == "learned":
+        untrained = model.training_phase in ("warmup", "pretrain")  # no policy is learned yet
+        if model.testing_options.policy == "learned" and not untrained:
             frames, stages = torch.cat(self._frames), torch.cat(self._stages)
             for message in collapse(frames, stages, model.plan.frame_unit):
                 runner.logger.warning(f"policies: {message}")
