@@ -51,9 +51,18 @@ def price_table(adaptive: AdaptiveNetwork, convention: str = "fvcore") -> PriceT
         Ada3DError: an unknown convention.
     """
     tables: dict[str, PriceTable] = adaptive.__dict__.setdefault("price_tables", {})
-    if convention not in tables:
-        tables[convention] = PriceTable(adaptive, convention)
-    return tables[convention]
+    table = tables.get(convention)
+    if table is None or table.structure != _structure(adaptive):
+        table = tables[convention] = PriceTable(adaptive, convention)
+    return table
+
+
+def _structure(adaptive: AdaptiveNetwork) -> tuple:
+    """What prices depend on: the modules, and the shapes of their parameters, not their values."""
+    return tuple(
+        (path, type(module), *(None if p is None else p.shape for p in module._parameters.values()))
+        for path, module in adaptive.named_modules()
+    )
 
 
 class PriceTable:
@@ -69,6 +78,7 @@ class PriceTable:
 
     def __init__(self, adaptive: AdaptiveNetwork, convention: str = "fvcore"):
         self.adaptive, self.convention, self.plan = adaptive, convention, adaptive.plan
+        self.structure = _structure(adaptive)  # for which the prices hold
         rows, columns = self.plan.num_frames + 1, self.plan.num_stages
         # int64 [T + 1]: the price of a clip of so many kept frames with all stages 2D
         self.base = torch.zeros(rows, dtype=torch.int64)

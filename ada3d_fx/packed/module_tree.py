@@ -92,7 +92,19 @@ def graph_over(
     source = with_modules(root, extra or {})
     module = fx.GraphModule(source, graph, class_name=class_name)
     module._modules = dict(source._modules)
+    # constants that tracing made are no buffers of the model's
+    constants = {k: v for k, v in module._buffers.items() if k not in source._buffers}
+    module._parameters, module._buffers = source._parameters, source._buffers
+    keep_unregistered(module, **constants)
     return module
+
+
+def adopt_children(module: nn.Module, root: nn.Module) -> None:
+    """Let a module made by `graph_over` or `with_modules` see the children of ``root`` of now.
+
+    Its own further children stay. What is replaced deeper in the tree is seen anyway.
+    """
+    module._modules.update(root._modules)
 
 
 def shallow_copy(module: nn.Module) -> nn.Module:

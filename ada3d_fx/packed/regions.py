@@ -13,7 +13,7 @@ from .module_tree import keep_unregistered, with_modules
 from .packing import StageGate
 from .segments import ClipRun, Segments
 from .twins import TWINS, centre_slice, plain
-from .windows import fit_window
+from .windows import fitting
 
 
 class Region(nn.Module):
@@ -58,7 +58,6 @@ class DenseRegion(Region):
         outputs: the kind of each output.
         twin_paths: the modules here that have twins, as `paths_with_twins` finds them.
         sites: path of a gated convolution among them -> the place of its gate in ``forward``.
-        windows: path of a pool -> its input's length for a clip of L frames.
     """
 
     def __init__(
@@ -69,11 +68,10 @@ class DenseRegion(Region):
         outputs: Sequence[str],
         twin_paths: Sequence[str],
         sites: Mapping[str, int],
-        windows: Mapping[str, Sequence[int | None]],
     ):
         super().__init__(root, graph)
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
-        self.twin_paths, self.sites, self.windows = tuple(twin_paths), dict(sites), dict(windows)
+        self.twin_paths, self.sites = tuple(twin_paths), dict(sites)
 
     def forward(
         self,
@@ -104,16 +102,14 @@ class DenseRegion(Region):
         return tuple(_joined(kind, made) for kind, made in zip(self.outputs, zip(*results)))
 
     def _variant(self, run: ClipRun) -> nn.Module:
-        """The modules as this run needs them: stages that are off sliced, windows fitted."""
+        """The modules as this run needs them: stages that are off sliced, pools that fit."""
         replaced = {}
         for path in self.twin_paths:
             module = self.root.get_submodule(path)
-            wanted = plain(module)
+            wanted = fitting(plain(module))
             if path in self.sites and not run.on[self.sites[path]]:
                 assert isinstance(module, nn.Conv3d)
                 wanted = centre_slice(module)
-            elif path in self.windows:
-                wanted = fit_window(wanted, self.windows[path][run.length] or 1)
             if wanted is not module:
                 replaced[path] = wanted
         return with_modules(self.root, replaced)

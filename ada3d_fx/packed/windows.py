@@ -5,10 +5,39 @@ from __future__ import annotations
 import copy
 from typing import TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
 POOLS = (nn.MaxPool3d, nn.AvgPool3d)
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
+
+
+class FittingMaxPool3d(nn.MaxPool3d):
+    """Max pooling whose temporal window is fitted to whatever clip comes, see `fit_window`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool [N, C, T, H, W]."""
+        return super(FittingMaxPool3d, fit_window(self, int(x.shape[2]))).forward(x)
+
+
+class FittingAvgPool3d(nn.AvgPool3d):
+    """Average pooling whose temporal window is fitted to whatever clip comes, see `fit_window`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool [N, C, T, H, W]."""
+        return super(FittingAvgPool3d, fit_window(self, int(x.shape[2]))).forward(x)
+
+
+def fitting(pool: AnyModule) -> AnyModule:
+    """Return a pool that fits its window at each call; any other module is returned as it is.
+
+    One module may be called at several places of a model, with clips of different lengths.
+    """
+    for plain, other in ((nn.MaxPool3d, FittingMaxPool3d), (nn.AvgPool3d, FittingAvgPool3d)):
+        if isinstance(pool, plain):
+            fitted = copy.copy(pool)
+            fitted.__class__ = other
+            return fitted
+    return pool
 
 
 def window_size(module: nn.Module, name: str) -> int:
@@ -36,9 +65,11 @@ def fit_window(module: AnyModule, length: int) -> AnyModule:
     Returns:
         The module itself where its window is no longer than the padded clip, else a copy.
     """
+    if not isinstance(module, POOLS):
+        return module
     kernel = window_size(module, "kernel_size")
     reach = length + 2 * window_size(module, "padding")
-    if not isinstance(module, POOLS) or kernel <= reach:
+    if kernel <= reach:
         return module
     fitted = copy.copy(module)
     size = module.kernel_size
@@ -55,6 +86,8 @@ def ungateable(conv: nn.Conv3d) -> str | None:
         return "its weight is computed (torch.nn.utils.parametrize); it stays on"
     if conv.kernel_size[0] == 1:
         return "its kernel has no temporal extent to turn off"
+    if conv.kernel_size[0] % 2 == 0:
+        return f"its temporal kernel of {conv.kernel_size[0]} taps has no centre; it stays on"
     if 2 * conv_padding(conv) != reach:
         return (
             f"its centre slice would change the clip's length (temporal kernel {conv.kernel_size[0]}, "

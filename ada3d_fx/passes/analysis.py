@@ -39,8 +39,8 @@ class TimeAnalysis:
     tensors: set[fx.Node] = field(default_factory=set)  # the nodes that have a shape
     convolutions: list[str] = field(default_factory=list)  # paths of those with temporal extent
     resolutions: dict[str, tuple[int, ...]] = field(default_factory=dict)  # the (H, W) they make
-    windows: dict[str, Lengths] = field(
+    windows: dict[fx.Node, Lengths] = field(
         default_factory=dict
-    )  # path of a pool -> its input's length
+    )  # call of a pool -> input's length
     invalid_lengths: dict[int, Reason] = field(default_factory=dict)  # why a clip cannot be so long
     reasons: list[Reason] = field(default_factory=list)  # why the graph cannot be converted at all

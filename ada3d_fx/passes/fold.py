@@ -1,7 +1,8 @@
 """The same program for inference: BatchNorm folded into convolutions, residual sums in place.
 
-Used without gradients and while BatchNorm is in evaluation mode; weights are folded anew whenever
-they have changed.
+Used without gradients and while BatchNorm is in evaluation mode. The weights are folded at every
+use: nothing tells reliably that a weight has changed (``p.data.copy_``, NumPy views and changed
+options such as ``eps`` leave no trace), so nothing is remembered but the memory they are folded into.
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import fx, nn
+import torch
+from torch import Tensor, fx, nn
 
 from ..packed.module_tree import graph_over
+from ..packed.twins import plain
+from .whole import is_known
 
 Convolution = nn.Conv3d | nn.Conv2d
 Norm = nn.BatchNorm3d | nn.BatchNorm2d | nn.SyncBatchNorm
@@ -41,7 +45,6 @@ class FoldedGraph:
     def __init__(self, graph_module: fx.GraphModule):
         self.source = graph_module
         self.folds: list[_Fold] = []
-        self.stamp: tuple[tuple[int, int], ...] | None = None  # of the weights that were folded
         graph = fx.Graph()
         graph.output(graph.graph_copy(graph_module.graph, {}))
         folded = nn.ModuleDict()
@@ -50,7 +53,8 @@ class FoldedGraph:
             if pair is None:
                 continue
             source, conv = pair
-            name = str(source.target).replace(".", "_")
+            # one for each call: a convolution may be called with a BatchNorm of its own each time
+            name = f"{len(folded)}_{str(source.target).replace('.', '_')}"
             folded[name] = _without_weights(conv)
             self.folds.append(_Fold(str(source.target), str(node.target), folded[name]))
             source.target = f"folded.{name}"
@@ -60,26 +64,22 @@ class FoldedGraph:
         self.graph_module = graph_over(graph_module, graph, "FoldedGraph", {"folded": folded})
 
     def refresh(self) -> bool:
-        """Fold anew what has changed since the last time.
+        """Fold the weights of now.
 
         Returns:
             Whether the folded program stands for the original one now. It does not while a
-            BatchNorm trains, or while a hook waits for a convolution or a BatchNorm.
+            BatchNorm trains, or while a hook waits for a convolution or a BatchNorm, or where one of
+            them was replaced by a module that computes something else.
         """
         # looked up each time: MMEngine puts other normalisation modules in their place (SyncBatchNorm)
         find: Callable[[str], Any] = self.source.get_submodule
         pairs = [(find(f.convolution), find(f.norm), f.folded) for f in self.folds]
+        if not all(_folds(conv, norm) for conv, norm, _ in pairs):
+            return False
         if any(_watched(conv) or _watched(norm) or norm.training for conv, norm, _ in pairs):
             return False
-        stamp = tuple(
-            (tensor.data_ptr(), tensor._version)
-            for conv, norm, _ in pairs
-            for tensor in (*conv.parameters(), *norm.parameters(), *norm.buffers())
-        )
-        if stamp != self.stamp:
-            for conv, norm, folded in pairs:
-                _fold(conv, norm, folded)
-            self.stamp = stamp
+        for conv, norm, folded in pairs:
+            _fold(conv, norm, folded)
         return True
 
 
@@ -98,9 +98,23 @@ def _convolution_and_norm(
         return None
     conv = graph_module.get_submodule(str(source.target))
     norm = graph_module.get_submodule(str(node.target))
-    if not isinstance(conv, Convolution) or not isinstance(norm, Norm):
+    if not _folds(conv, norm):
         return None
-    return (source, conv) if norm.running_mean is not None else None
+    assert isinstance(conv, Convolution)
+    return source, conv
+
+
+def _folds(conv: nn.Module, norm: nn.Module) -> bool:
+    """Whether these two compute what torch.nn's convolution and BatchNorm do, with statistics."""
+    return (
+        isinstance(conv, Convolution)
+        and isinstance(norm, Norm)
+        and norm.running_mean is not None
+        and all(
+            is_known(plain(module)) and not hasattr(module, "parametrizations")
+            for module in (conv, norm)
+        )
+    )
 
 
 def _without_weights(conv: nn.Module) -> nn.Module:
@@ -124,12 +138,32 @@ def _fold(conv: Convolution, norm: Norm, folded: nn.Module) -> None:
     if norm.bias is not None:
         shift = shift + norm.bias.detach().double()
     weight = conv.weight.detach()
-    folded.weight = weight * scale.to(weight.dtype).view(-1, *(1,) * (weight.ndim - 1))
-    folded.bias = shift.to(weight.dtype)
+    scale = scale.to(weight.dtype).view(-1, *(1,) * (weight.ndim - 1))
+    folded.__dict__["weight"] = torch.mul(weight, scale, out=_memory(folded, weight))
+    folded.__dict__["bias"] = shift.to(weight.dtype)
+
+
+def _memory(folded: nn.Module, weight: Tensor) -> Tensor:
+    """Where a folded weight goes: that of the last time, as fresh memory costs more than folding."""
+    last = folded.__dict__["weight"]
+    if (
+        last is not None
+        and (last.shape, last.dtype, last.device) == (weight.shape, weight.dtype, weight.device)
+        and last.stride() == weight.stride()
+    ):
+        return last
+    with torch.inference_mode(False):  # what inference mode makes could not be written elsewhere
+        return torch.empty_like(weight)
 
 
 def _watched(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def sum_into(left: Tensor, right: Any) -> Any:
+    """Add ``right`` into ``left`` where the sum has its shape and type, else into a new tensor."""
+    alike = isinstance(right, Tensor) and (left.shape, left.dtype) == (right.shape, right.dtype)
+    return left.add_(right) if alike else left + right
 
 
 def _sum_in_place(graph: fx.Graph) -> None:
@@ -140,4 +174,4 @@ def _sum_in_place(graph: fx.Graph) -> None:
         left = node.args[0]
         only_here = isinstance(left, fx.Node) and len(left.users) == 1
         if only_here and left.op == "call_module" and str(left.target).startswith("folded."):
-            node.target = operator.iadd
+            node.target = sum_into

@@ -60,8 +60,8 @@ def _note_module(
 ) -> None:
     path = str(node.target)
     module = root.get_submodule(path)
-    if isinstance(module, POOLS) and path in shapes.shapes_of_three_clips.inputs:
-        analysis.windows[path] = shapes.input_frames_of(path)
+    if isinstance(module, POOLS) and node in shapes.shapes_of_three_clips.inputs:
+        analysis.windows[node] = shapes.input_frames_of(node)
     if node in analysis.time_mixing_nodes or node in analysis.dense_nodes:
         analysis.convolutions += _temporal_convolutions(path, module)
 

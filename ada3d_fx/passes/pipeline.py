@@ -25,9 +25,12 @@ class Conversion:
 
     grouping: Grouping  # what one decision governs, as `convert` was asked
     root: nn.Module  # the model, with twins in place of the modules that mix time
+    twin_paths: tuple[str, ...]  # where the twins are
     plan: StagePlan  # what can be decided
     source: fx.Graph  # the model's own program in evaluation: clips -> scores
-    windows: dict[str, tuple[int | None, ...]]  # path of a pool -> its input's length by clip's
+    windows: dict[
+        fx.Node, tuple[int | None, ...]
+    ]  # call of a pool in it -> input's length by clip's
     graph_module: fx.GraphModule  # the rewritten program: (clips, policy) -> scores
     training_module: fx.GraphModule  # the one for training; the same object where they agree
     folded: FoldedGraph  # the one for inference, BatchNorm folded into convolutions
@@ -59,6 +62,7 @@ def run_passes(
     return Conversion(
         grouping=grouping,
         root=packed_root,
+        twin_paths=tuple(sorted(twin_paths)),
         plan=plan,
         source=programs[0].graph,
         windows=analyses[0].windows,

@@ -167,7 +167,6 @@ class _Writer:
             outputs=made,
             twin_paths=twin_paths,
             sites={path: stages.index(stage) for path, stage in stage_of.items()},
-            windows=self.analysis.windows,
         )
         gates = tuple(self.gates[k] for k in stages)
         args = (self.segments, tuple(values), tuple(tables), gates)

@@ -24,7 +24,9 @@ def _conv_rule(conv: nn.Conv3d) -> str:
     return ROWWISE if still else MIXES
 
 
-def _pool_rule(pool: nn.Module) -> str:
+def _pool_rule(pool: nn.Module) -> str | None:
+    if getattr(pool, "return_indices", False):
+        return None  # two values, and indices into the dense clip
     still = window_size(pool, "kernel_size") == 1 and window_size(pool, "stride") == 1
     return ROWWISE if still and window_size(pool, "padding") == 0 else MIXES
 

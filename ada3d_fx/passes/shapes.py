@@ -25,7 +25,7 @@ class Shapes:
     """The shapes that one run of a graph makes."""
 
     values: dict[fx.Node, Shape | None] = field(default_factory=dict)  # None: it is no tensor
-    inputs: dict[str, Shape] = field(default_factory=dict)  # of modules that take [N, C, T, H, W]
+    inputs: dict[fx.Node, Shape] = field(default_factory=dict)  # of calls that take [N, C, T, H, W]
 
     def of(self, node: fx.Node) -> Shape:
         """Return the shape of a node that has one."""
@@ -50,9 +50,9 @@ class ShapeTable:
         """Return the size of a value's axis 2 for a clip of each number of frames."""
         return self._by_length(lambda shapes: shapes.of(node)[2])
 
-    def input_frames_of(self, path: str) -> Lengths:
-        """Return the frames that a module takes for a clip of each number of frames."""
-        return self._by_length(lambda shapes: shapes.inputs[path][2])
+    def input_frames_of(self, call: fx.Node) -> Lengths:
+        """Return the frames that a call of a module takes for a clip of each number of frames."""
+        return self._by_length(lambda shapes: shapes.inputs[call][2])
 
     def _by_length(self, read: Callable[[Shapes], int]) -> Lengths:
         lengths = range(1, self.num_frames + 1)
@@ -62,17 +62,16 @@ class ShapeTable:
 class ShapeInterpreter(fx.Interpreter):
     """Runs a graph on clips of the meta device, and keeps every value's shape.
 
-    The windows of pools are fitted to short clips.
-
     Args:
         shadow: the graph's model on the meta device.
         graph: clips -> scores.
         shape_cache: what modules gave for inputs of the same shapes; it is filled.
+        fit: whether the windows of pools are fitted to short clips.
     """
 
-    def __init__(self, shadow: nn.Module, graph: fx.Graph, shape_cache: ShapeCache):
+    def __init__(self, shadow: nn.Module, graph: fx.Graph, shape_cache: ShapeCache, fit: bool):
         super().__init__(shadow, graph=graph)
-        self.shape_cache = shape_cache
+        self.shape_cache, self.fit = shape_cache, fit
         self.shapes = Shapes()
         self.at: fx.Node | None = None  # the node that runs, or the one that failed
 
@@ -87,9 +86,10 @@ class ShapeInterpreter(fx.Interpreter):
         """Run a module, or look its result up."""
         module = self.fetch_attr(target)
         if args and isinstance(args[0], Tensor) and args[0].ndim == 5:
-            self.shapes.inputs[target] = tuple(args[0].shape)
-            module = fit_window(module, args[0].shape[2])
-        key = (target, repr(_shapes_in((args, kwargs))))
+            if self.at is not None:
+                self.shapes.inputs[self.at] = tuple(args[0].shape)
+            module = fit_window(module, args[0].shape[2]) if self.fit else module
+        key = (target, repr((self.fit, _shapes_in((args, kwargs)))))
         if key not in self.shape_cache:
             self.shape_cache[key] = shadow_call(module, args, kwargs)
         return self.shape_cache[key]
@@ -115,6 +115,7 @@ def shapes_of(
     shadow: nn.Module,
     clips_shape: Sequence[int],
     shape_cache: ShapeCache,
+    fit: bool = True,
 ) -> Shapes | Reason:
     """Find the shape of every value for clips of one shape, or why the graph fails on them.
 
@@ -123,8 +124,9 @@ def shapes_of(
         shadow: the graph's model on the meta device.
         clips_shape: (N, C, T, H, W).
         shape_cache: see `ShapeInterpreter`.
+        fit: see `ShapeInterpreter`.
     """
-    interpreter = ShapeInterpreter(shadow, graph, shape_cache)
+    interpreter = ShapeInterpreter(shadow, graph, shape_cache, fit)
     with torch.device("meta"), torch.no_grad():
         try:
             interpreter.run(torch.empty(*clips_shape, dtype=dtype_of(shadow)))
@@ -150,7 +152,9 @@ def shape_table(
     channels, num_frames, *size = clip_shape
 
     def of(clips: int, length: int) -> Shapes | Reason:
-        return shapes_of(graph, shadow, (clips, channels, length, *size), shape_cache)
+        shape, whole = (clips, channels, length, *size), length == num_frames
+        # of T frames the model must run as it is: the full policy is the original
+        return shapes_of(graph, shadow, shape, shape_cache, fit=not whole)
 
     results = {length: of(2, length) for length in range(1, num_frames + 1)}
     full = results[num_frames]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -54,14 +55,47 @@ def _trace(
         tracer.traced_func_name = "forward_in_training"
     with left_as_it_was(root), _checkpointing_by(tracer.checkpoint):
         set_mode(root, training)
+        options = _optional_arguments(root, tracer.traced_func_name)
         try:
-            graph = tracer.trace(root)
+            graph = tracer.trace(root, concrete_args=options or None)
         except Exception as error:
             name = model_name(root)
             reason = Reason(name, f"cannot be traced by torch.fx: {error}")
             raise UnsupportedModel(name, [reason]) from error
+    _keep_first_input(graph)
     drop_unused(graph)
     return Program(graph, tracer.untraceable)
+
+
+def _optional_arguments(root: nn.Module, function: str) -> dict[str, Any]:
+    """What ``root`` takes beside the clips, with its defaults.
+
+    Raises:
+        UnsupportedModel: an argument without a default.
+    """
+    kinds = inspect.Parameter
+    _, *others = inspect.signature(getattr(root, function)).parameters.values()
+    named = [p for p in others if p.kind not in (kinds.VAR_POSITIONAL, kinds.VAR_KEYWORD)]
+    needed = [p.name for p in named if p.default is kinds.empty]
+    if needed:
+        name = model_name(root)
+        why = f"its forward needs {', '.join(needed)} beside the clips; wrap it in a module that does not"
+        raise UnsupportedModel(name, [Reason(name, why)])
+    return {p.name: p.default for p in named}
+
+
+def _keep_first_input(graph: fx.Graph) -> None:
+    """Take out the inputs of optional arguments, and fx's checks that they have their defaults."""
+    _, *others = (node for node in graph.nodes if node.op == "placeholder")
+
+    def erase(node: fx.Node) -> None:
+        for user in list(node.users):
+            erase(user)
+        graph.erase_node(node)
+
+    for node in others:
+        erase(node)
+    graph.set_codegen(fx.graph.CodeGen())
 
 
 @contextmanager

@@ -1,0 +1,230 @@
+"""The folded program of inference is the program, however weights and modules have changed."""
+
+import copy
+
+import pytest
+import torch
+from models import clips, resnet3d
+from torch import nn
+from torch.nn import functional as F
+
+import ada3d_fx
+
+EXACT = dict(rtol=1e-9, atol=1e-9)
+SHAPE = (3, 4, 16, 16)
+
+
+class Net(nn.Module):
+    """A convolution with BatchNorm over time, one without, a residual sum, and a classifier."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv3d(3, 4, (3, 3, 3), padding=1)
+        self.norm = nn.BatchNorm3d(4)
+        self.conv2 = nn.Conv3d(4, 4, (1, 3, 3), padding=(0, 1, 1), bias=False)
+        self.norm2 = nn.BatchNorm3d(4)
+        self.scale = nn.Parameter(torch.full((1, 4, 1, 1, 1), 1.5))
+        self.register_buffer("shift", torch.full((1, 4, 1, 1, 1), 0.5))
+        self.pool = nn.AdaptiveAvgPool3d(1)
+        self.fc = nn.Linear(4, 5)
+
+    def forward(self, x):
+        x = torch.relu(self.norm(self.conv(x)))
+        x = self.norm2(self.conv2(x)) + x
+        return self.fc(self.pool(x * self.scale + self.shift).flatten(1))
+
+
+def net(kind=Net):
+    torch.manual_seed(0)
+    model = kind().double().eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm3d):
+            module.running_mean.normal_(0, 0.3)
+            module.running_var.uniform_(0.5, 2)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, 0, 0.3)
+    return model
+
+
+def same(adaptive, x):
+    """Inference equals the model of now, and so does the program with gradients."""
+    wanted = copy.deepcopy(adaptive).plain()(x).detach()
+    with torch.no_grad():
+        torch.testing.assert_close(adaptive(x), wanted, **EXACT)
+    with torch.inference_mode():
+        torch.testing.assert_close(adaptive(x), wanted, **EXACT)
+    torch.testing.assert_close(adaptive(x), wanted, **EXACT)
+    return wanted
+
+
+def numpy_write(tensor):
+    tensor.detach().numpy()[:] *= 1.5
+
+
+EDITS = {
+    "in place": lambda n: n.conv.weight.mul_(1.5),
+    "through data": lambda n: n.conv.weight.data.mul_(1.5),
+    "copied through data": lambda n: n.conv.weight.data.copy_(n.conv.weight.data * 1.5),
+    "initialised through data": lambda n: nn.init.normal_(n.norm.weight.data),
+    "statistics through data": lambda n: n.norm.running_mean.data.add_(0.5),
+    "through numpy": lambda n: numpy_write(n.conv.weight),
+    "statistics through numpy": lambda n: numpy_write(n.norm2.running_var),
+    "eps": lambda n: setattr(n.norm, "eps", 0.3),
+    "another parameter": lambda n: setattr(
+        n.conv, "weight", nn.Parameter(n.conv.weight.detach() * 1.5)
+    ),
+    "another module": lambda n: setattr(n, "norm", copy.deepcopy(net().norm).requires_grad_(False)),
+    "swapped data": lambda n: setattr(n.conv.weight, "data", n.conv.weight.data * 1.5),
+    "a child at the top": lambda n: setattr(n, "fc", nn.Linear(4, 5).double()),
+    "a parameter at the top": lambda n: setattr(n, "scale", nn.Parameter(2 * n.scale.detach())),
+    "a buffer at the top": lambda n: setattr(n, "shift", 2 * n.shift),
+    "loaded": lambda n: n.load_state_dict(
+        {k: v * 1.25 if v.is_floating_point() else v for k, v in n.state_dict().items()}
+    ),
+    "loaded by assigning": lambda n: n.load_state_dict(
+        {k: v * 1.25 if v.is_floating_point() else v for k, v in n.state_dict().items()},
+        assign=True,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_every_way_to_change_a_weight_is_seen(edit):
+    adaptive, x = ada3d_fx.convert(net(), clip_shape=SHAPE), clips(2, SHAPE)
+    before = same(adaptive, x)
+    with torch.no_grad():
+        EDITS[edit](adaptive)
+    after = same(adaptive, x)
+    changed = (after - before).abs().max() > 1e-6
+    assert changed != (edit == "another module")  # which is a copy of what was there
+
+
+def test_mmengines_averaged_weights_are_those_that_run():
+    """EMAHook swaps the model's tensors with the averaged ones through ``data``."""
+    adaptive, x = ada3d_fx.convert(net(), clip_shape=SHAPE), clips(2, SHAPE)
+    averaged = copy.deepcopy(adaptive)
+    with torch.no_grad():
+        for p in averaged.parameters():
+            p.mul_(1.1)
+    plain, other = same(adaptive, x), same(averaged, x)
+    for _ in range(2):
+        for p, q in zip(adaptive.state_dict().values(), averaged.state_dict().values()):
+            tmp = p.data.clone()
+            p.data.copy_(q.data)
+            q.data.copy_(tmp)
+        plain, other = other, plain
+        torch.testing.assert_close(same(adaptive, x), plain, **EXACT)
+
+
+def test_inference_mode_and_no_grad_take_turns():
+    adaptive, x = ada3d_fx.convert(net(), clip_shape=SHAPE), clips(1, SHAPE)
+    with torch.inference_mode():
+        first = adaptive(x)
+    with torch.no_grad():
+        adaptive.norm.running_mean.add_(1.0)
+        second = adaptive(x)
+    with torch.inference_mode():
+        third = adaptive(x)
+    assert not torch.equal(first, second) and torch.equal(second, third)
+
+
+def test_a_model_made_in_inference_mode_runs():
+    x = clips(1, SHAPE)
+    with torch.inference_mode():
+        model = net()
+        adaptive = ada3d_fx.convert(model, clip_shape=SHAPE)
+        torch.testing.assert_close(adaptive(x), model(x), **EXACT)
+    with torch.no_grad():
+        torch.testing.assert_close(adaptive(x), model(x), **EXACT)
+
+
+class Twice(Net):
+    """One convolution, called twice with a BatchNorm of its own each time."""
+
+    def forward(self, x):
+        x = torch.relu(self.norm(self.conv(x)))
+        x = torch.relu(self.norm2(self.conv2(x)))
+        x = self.norm(self.conv2(x))
+        return self.fc(self.pool(x).flatten(1))
+
+
+class Clash(Net):
+    """Modules whose paths differ by a dot and an underscore only."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Sequential(nn.Conv3d(4, 4, (1, 3, 3), padding=(0, 1, 1)), nn.BatchNorm3d(4))
+        self.a_0 = nn.Conv3d(4, 4, (1, 3, 3), padding=(0, 1, 1))
+        self.a_1 = nn.BatchNorm3d(4)
+
+    def forward(self, x):
+        x = torch.relu(self.norm(self.conv(x)))
+        return self.fc(self.pool(self.a_1(self.a_0(self.a(x)))).flatten(1))
+
+
+class OddNorm(nn.BatchNorm3d):
+    """A BatchNorm with a forward of its own."""
+
+    def forward(self, x):
+        return super().forward(x) ** 2
+
+
+class WithOddNorm(Net):
+    def __init__(self):
+        super().__init__()
+        self.norm = OddNorm(4)
+
+
+class Broadcast(Net):
+    """The sum is larger than its left side, a convolution's output."""
+
+    def forward(self, x):
+        x = torch.relu(self.norm(self.conv(x)))
+        small = F.adaptive_avg_pool3d(x, (x.shape[2], 1, 1))
+        return self.fc(self.pool(self.norm2(self.conv2(small)) + x).flatten(1))
+
+
+class Normalised(Net):
+    """A convolution whose weight is computed."""
+
+    def __init__(self):
+        super().__init__()
+        nn.utils.parametrizations.weight_norm(self.conv2)
+
+
+@pytest.mark.parametrize("kind", [Net, Twice, Clash, WithOddNorm, Broadcast, Normalised])
+def test_what_is_folded_is_what_is_written(kind):
+    model = net(kind)
+    adaptive, x = ada3d_fx.convert(model, clip_shape=SHAPE), clips(3, SHAPE)
+    torch.testing.assert_close(same(adaptive, x), model(x).detach(), **EXACT)
+    policy = ada3d_fx.Policy.random(adaptive.plan, 3, 0.5, 0.5)
+    with torch.no_grad():
+        folded = adaptive(x, policy)
+    torch.testing.assert_close(folded, adaptive(x, policy).detach(), **EXACT)
+
+
+def test_top_level_buffers_move_with_the_model():
+    adaptive, x = ada3d_fx.convert(net(), clip_shape=SHAPE), clips(1, SHAPE)
+    exact = adaptive(x)
+    half = adaptive.float()
+    assert half(x.float()).dtype == torch.float32
+    torch.testing.assert_close(half(x.float()).double(), exact, rtol=1e-4, atol=1e-4)
+
+
+def test_a_part_that_is_not_converted_is_refused():
+    adaptive = ada3d_fx.convert(resnet3d("i3d_r18"), clip_shape=(3, 8, 32, 32))
+    adaptive.backbone = resnet3d("i3d_r18").backbone
+    with pytest.raises(
+        ada3d_fx.Ada3DError, match="'backbone' was replaced by a module that is not"
+    ):
+        adaptive(clips(1))
+
+
+def test_prices_follow_a_replaced_head():
+    adaptive = ada3d_fx.convert(net(), clip_shape=SHAPE)
+    before = ada3d_fx.price_table(adaptive).full
+    with torch.no_grad():
+        adaptive.conv.weight.mul_(2)
+    assert ada3d_fx.price_table(adaptive) is ada3d_fx.price_table(adaptive)
+    adaptive.fc = nn.Linear(4, 50).double()
+    assert ada3d_fx.price_table(adaptive).full - before == 4 * 45
