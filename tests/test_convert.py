@@ -527,3 +527,16 @@ def test_gates_have_the_gradients_of_blends(name):
             assert theirs.abs().max() > 0
             torch.testing.assert_close(ours, theirs, **EXACT)
         assert dropped == bool(twin[0][~policy.frames].any())
+
+
+def test_a_compiled_network_decides_as_the_eager_one():
+    """Decisions stay with each batch: what is compiled for one policy does not serve another."""
+    _, adaptive = converted("i3d_r18", shape=(3, 4, 16, 16))
+    x = clips(2, (3, 4, 16, 16))
+    torch._dynamo.reset()
+    compiled = torch.compile(adaptive, backend="eager")
+    policies = [Policy.random(adaptive.plan, 2, 0.5, 0.5) for _ in range(3)]
+    with torch.no_grad():
+        for policy in [*policies, Policy.full(adaptive.plan, 2), policies[0]]:
+            torch.testing.assert_close(compiled(x, policy), adaptive(x, policy), **EXACT)
+    torch._dynamo.reset()
