@@ -7,8 +7,10 @@ an operation only gives a tensor of the right shape, whose memory nobody touches
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
+import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import Ada3DError
+from ..passes.shadow import left_as_it_was, set_mode
 from .shapes_only import no_arithmetic
 
 with warnings.catch_warnings():  # importing fvcore compiles a loss, which torch 2.14 warns of
@@ -177,15 +180,19 @@ def _has_parameters(module: nn.Module, path: str) -> bool:
 
 @contextmanager
 def _tracing(module: nn.Module) -> Iterator[None]:
-    """In evaluation mode, without gradients, mixed precision, arithmetic, or fvcore's remarks."""
-    training = [m for m in module.modules() if m.training]
-    for m in training:
-        m.training = False  # eval() itself may be overridden by frozen stages and the like
+    """In evaluation mode, without gradients, mixed precision, arithmetic, or fvcore's remarks.
+
+    What the model's own code keeps of the run, in its modules or in caches of functions, is
+    forgotten: it was made without arithmetic.
+    """
     logger = logging.getLogger("fvcore.nn.jit_analysis")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
         with ExitStack() as without:
+            without.enter_context(left_as_it_was(module))
+            set_mode(module, training=False)
+            without.callback(_clear_function_caches, module)
             for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
                 without.enter_context(torch.autocast(device, enabled=False))
             without.enter_context(torch.no_grad())
@@ -193,5 +200,18 @@ def _tracing(module: nn.Module) -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-        for m in training:
-            m.training = True
+
+
+def _clear_function_caches(module: nn.Module) -> None:
+    """Clear ``functools.lru_cache`` of the functions and methods beside the model's classes.
+
+    MMAction2's Swin keeps its attention masks in one.
+    """
+    classes = {c for m in module.modules() for c in type(m).__mro__}
+    files = {
+        sys.modules.get(c.__module__) for c in classes if not c.__module__.startswith("torch.")
+    }
+    for owner in (*classes, *files):
+        for value in tuple(vars(owner).values()) if owner is not None else ():
+            if isinstance(value, functools._lru_cache_wrapper):
+                value.cache_clear()

@@ -5,7 +5,7 @@ import logging
 import pytest
 import torch
 from counting import fvcores
-from families import FAMILIES, family, shared_family
+from families import FAMILIES, dense, family, shared_family
 from models import CLIP, resnet3d
 from torch import nn
 from torch.nn import functional as F
@@ -83,6 +83,42 @@ def test_products_are_those_of_an_independent_counter(name):
     # fvcore reads einsum's cost from a text of four digits (numpy.einsum_path)
     rounded = counted.by_operator["einsum"] * 1e-3
     assert abs(2 * products - counter.get_total_flops()) <= rounded
+
+
+def test_what_a_model_caches_while_it_is_counted_is_forgotten():
+    """Swin keeps attention masks in a cache of a function; a count has none with values in it."""
+    from mmaction.models.backbones import swin
+
+    swin.compute_mask.cache_clear()
+    model, shape = family("swin"), FAMILIES["swin"][2]
+    clips = torch.randn(2, *shape, dtype=torch.float64)
+    with torch.no_grad():
+        wanted = dense(model, clips)
+    swin.compute_mask.cache_clear()
+    torch.full((10_000_000,), float("nan"))  # what uninitialised memory may hold
+    adaptive = ada3d_fx.convert(model, shape)
+    ada3d_fx.price_table(adaptive).complete()
+    count(model.backbone, (clips,))
+    with torch.no_grad():
+        assert torch.equal(dense(model, clips), wanted)
+        torch.testing.assert_close(adaptive(clips), wanted, rtol=1e-9, atol=1e-9)
+
+
+class _Remembering(nn.Module):
+    """It keeps what it made in the first run."""
+
+    kept = None
+
+    def forward(self, x):
+        if self.kept is None:
+            self.kept = torch.ones_like(x)
+        return x * self.kept
+
+
+def test_what_a_module_keeps_of_a_count_is_forgotten():
+    module, x = _Remembering(), torch.randn(2, 3)
+    count(module, (x,))
+    assert module.kept is None and torch.equal(module(x), x)
 
 
 def test_nothing_is_left_behind():
