@@ -125,7 +125,7 @@ def add_clip_shape(parser: argparse.ArgumentParser, default: str) -> None:
 def add_gmacs(parser: argparse.ArgumentParser) -> None:
     """Add --gmacs of a tool that tests one checkpoint, and --calibrate-on."""
     parser.add_argument(
-        "--gmacs", type=float, metavar="G",
+        "--gmacs", type=values.positive, metavar="G",
         help="GMACs per clip, selection network included: set the threshold of the greedy policies "
         "so that they cost this on average (default: the config's threshold)",
     )  # fmt: skip

@@ -2,12 +2,38 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Ada3DError(Exception):
     """A mistake of the user's: the message names what, where, and what to try."""
+
+
+def require_number(
+    option: str, value: Any, low: float = -math.inf, high: float = math.inf, above: bool = False
+) -> None:
+    """Check that an option is a finite number within bounds.
+
+    Args:
+        option: its name, for the message.
+        value: its value.
+        low: the least that it may be.
+        high: the most that it may be.
+        above: it must be more than ``low``.
+
+    Raises:
+        Ada3DError: no number, not finite, or outside.
+    """
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if number and math.isfinite(value) and low <= value <= high and not (above and value == low):
+        return
+    least = f"above {low:g}" if above else f"at least {low:g}"
+    bounds = [least] * (low > -math.inf) + [f"at most {high:g}"] * (high < math.inf)
+    raise Ada3DError(
+        f"{option}={value!r}; expected a finite number {' and '.join(bounds)}".rstrip()
+    )
 
 
 class Reason(NamedTuple):

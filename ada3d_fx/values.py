@@ -6,6 +6,7 @@ They are argparse types: what they do not take is an ArgumentTypeError.
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from fractions import Fraction
 
@@ -18,12 +19,31 @@ def words(text: str) -> list[str]:
     return parts
 
 
-def numbers(text: str) -> list[float]:
-    """Parse ``'0.2,3'`` as ``[0.2, 3.0]``."""
+def positive(text: str) -> float:
+    """Parse a finite number above 0."""
     try:
-        return [float(part) for part in text.split(",")]
+        value = float(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected numbers, a,b,...") from None
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a finite number above 0")
+    return value
+
+
+def numbers(text: str) -> list[float]:
+    """Parse ``'0.2,3'`` as ``[0.2, 3.0]``; finite numbers only."""
+    try:
+        parsed = [float(part) for part in text.split(",")]
+    except ValueError:
+        parsed = [math.nan]
+    if not all(map(math.isfinite, parsed)):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected finite numbers, a,b,...")
+    return parsed
+
+
+def positives(text: str) -> list[float]:
+    """Parse ``'0.2,3'`` as ``[0.2, 3.0]``; finite numbers above 0."""
+    return [positive(part) for part in text.split(",")]
 
 
 def whole_numbers(text: str) -> list[int]:

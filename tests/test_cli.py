@@ -58,6 +58,8 @@ def test_values():
         *((values.usage, text) for text in ("0.5", "a:b", "1/0:1", "0.5:0.5:0.5", "-1:0.5")),
         *((values.size, text) for text in ("64", "axb", "64x", "x")),
         (values.numbers, "a,1"),
+        (values.numbers, "1,nan"),
+        *((values.positive, text) for text in ("0", "-1", "nan", "inf", "much")),
         (values.whole_numbers, "1.5"),
         (values.words, ","),
     ],

@@ -31,7 +31,7 @@ def parse_args() -> argparse.Namespace:
     cli.add_config(parser)
     swept = parser.add_mutually_exclusive_group(required=True)
     swept.add_argument(
-        "--gmacs", type=values.numbers, metavar="A,B,...",
+        "--gmacs", type=values.positives, metavar="A,B,...",
         help="GMACs per clip, selection network included: the budgets at which to train, or the "
         "costs for which to set the threshold of --checkpoint",
     )  # fmt: skip

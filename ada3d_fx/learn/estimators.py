@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..distribution import PolicyDistribution
-from ..errors import Ada3DError
+from ..errors import Ada3DError, require_number
 from ..policy import Policy
 from .losses import Baseline, entropy_bonus, policy_loss, straight_through_loss, with_dropped
 from .reward import CostWeight, Objective
@@ -62,8 +62,10 @@ class Estimator(nn.Module):
             self.objective = Objective(**options)
         except TypeError as error:
             raise Ada3DError(f"objective: {type(self).__name__}: {error}") from error
-        if samples < 1:
-            raise Ada3DError(f"objective: samples={samples}; at least 1 for each clip")
+        if not isinstance(samples, int):
+            raise Ada3DError(f"objective: samples={samples!r}; expected a whole number")
+        require_number("objective: samples", samples, 1)
+        require_number("objective: entropy", entropy, 0.0)
         self.samples, self.entropy = samples, entropy
         self.cost_weight = CostWeight(self.objective)
 
@@ -138,6 +140,7 @@ class Reinforce(Estimator):
         if baseline not in BASELINES:
             raise Ada3DError(f"objective: baseline={baseline!r}; try one of {BASELINES}")
         super().__init__(samples, **options)
+        require_number("objective: momentum", momentum, 0.0, 1.0)
         if baseline == "leave_one_out" and samples < 2:
             raise Ada3DError(f"objective: baseline={baseline!r} needs samples >= 2, not {samples}")
         self.baseline = baseline

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..errors import Ada3DError
+from ..errors import Ada3DError, require_number
 from ..policy import Policy
 
 COSTS = ("usage", "flops")
@@ -22,7 +22,7 @@ class Objective:
     """The options of the reward R(x) that the selection network maximises (eq. 4-5).
 
     Raises:
-        Ada3DError: an unknown word, a negative temperature, or a budget that is not positive.
+        Ada3DError: an unknown word, or a number that is not finite or out of its bounds.
     """
 
     # Penalty of a wrong prediction: the trade-off between accuracy and computation.
@@ -46,12 +46,11 @@ class Objective:
         for name, allowed in (("cost", COSTS), ("multi_label", MULTI_LABEL)):
             if getattr(self, name) not in allowed:
                 raise Ada3DError(f"objective: {name}={getattr(self, name)!r}; try one of {allowed}")
-        if self.reward_temperature < 0:
-            raise Ada3DError(
-                f"objective: reward_temperature={self.reward_temperature!r}; it is at least 0"
-            )
-        if self.budget is not None and self.budget <= 0:
-            raise Ada3DError(f"objective: budget={self.budget!r} GMACs; it must be positive")
+        for name in ("gamma", "frame_exponent", "stage_exponent", "reward_temperature"):
+            require_number(f"objective: {name}", getattr(self, name), 0.0)
+        require_number("objective: budget_rate", self.budget_rate, 0.0, above=True)
+        if self.budget is not None:
+            require_number("objective: budget", self.budget, 0.0, above=True)
 
 
 def correctness(

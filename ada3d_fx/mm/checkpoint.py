@@ -131,7 +131,7 @@ def check_tensors(
     hint: str,
     unread: tuple[str, ...] = (),
 ) -> None:
-    """Check that the weights are a model's: the same names, and the same shapes.
+    """Check that the weights are a model's: the same names and shapes, and finite numbers.
 
     Args:
         source: where the weights are from, for the message.
@@ -151,6 +151,16 @@ def check_tensors(
     ]
     wrong += [f"{k} is missing" for k in own if k not in weights and not k.startswith(unread)]
     wrong += [f"{k} has no place" for k in weights if k not in own and not k.startswith(unread)]
+    broken = [
+        key
+        for key, value in weights.items()
+        if value.is_floating_point() and not value.isfinite().all() and not key.startswith(unread)
+    ]
+    if broken and not wrong:
+        raise Ada3DError(
+            f"{source} holds numbers that are not finite in {len(broken)} tensors: "
+            f"{', '.join(broken[:4])}; did its training diverge? Take an earlier checkpoint"
+        )
     if wrong:
         raise Ada3DError(
             f"{source} does not fit {target} in {len(wrong)} tensors: {'; '.join(wrong[:4])}. {hint}"

@@ -20,6 +20,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from ..progress import Bar, Console, duration
+from .hooks import InvalidLossHook
 from .metric import row_of
 from .optim import unwrap
 
@@ -27,7 +28,7 @@ PACKAGE = Path(__file__).parents[1]
 
 
 def build_runner(config: Config, console: Console | None = None, title: str = "") -> Runner:
-    """Build MMEngine's runner, with `ConsoleHook` and a console that shows warnings only.
+    """Build MMEngine's runner, with `ConsoleHook`, `InvalidLossHook`, and a quiet console.
 
     Args:
         config: the run's config.
@@ -37,6 +38,8 @@ def build_runner(config: Config, console: Console | None = None, title: str = ""
     console = console or Console()
     runner = ConsoleRunner.from_cfg(config) if not console.verbose else Runner.from_cfg(config)
     runner.register_hook(ConsoleHook(console, title), priority="VERY_LOW")
+    if not any(isinstance(hook, InvalidLossHook) for hook in runner.hooks):
+        runner.register_hook(InvalidLossHook(), priority="VERY_HIGH")
     return runner
 
 

@@ -130,6 +130,57 @@ def _rate_factor(phase: Mapping, done: float) -> float:
 
 
 @HOOKS.register_module()
+class InvalidLossHook(Hook):
+    """Stop a training whose loss is no longer a finite number, before a checkpoint is made of it.
+
+    The tools add it to each training; name it in a config's ``custom_hooks`` to change what it does.
+
+    Args:
+        stop: end the training with an error; False only warns, once.
+        interval: iterations between two looks, where looking means to wait for a GPU.
+    """
+
+    priority = "VERY_HIGH"
+
+    def __init__(self, stop: bool = True, interval: int = 10):
+        self.stop, self.interval = stop, interval
+        self._losses: list[Tensor] = []
+        self._warned = False
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Note the iteration's loss, and look at it where that costs nothing, or now and then."""
+        if not outputs or "loss" not in outputs:
+            return
+        self._losses.append(torch.as_tensor(outputs["loss"]).detach())
+        if not self._losses[-1].is_cuda or len(self._losses) >= self.interval:
+            self._look(runner)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Look at the losses before the epoch's checkpoint is saved."""
+        self._look(runner)
+
+    def _look(self, runner: Runner) -> None:
+        losses, self._losses = self._losses, []
+        if not losses or torch.stack(losses).isfinite().all():
+            return
+        message = (
+            f"the loss is not a finite number in iteration {runner.iter + 1} or just before; try a "
+            "lower learning rate, clip_grad, or training without --amp. Earlier checkpoints are in "
+            f"{runner.work_dir}"
+        )
+        if self.stop:
+            raise Ada3DError(
+                f"{message}. To go on all the same: dict(type='InvalidLossHook', stop=False) among "
+                "the config's custom_hooks"
+            )
+        if not self._warned:
+            self._warned = True
+            runner.logger.warning(message)
+
+
+@HOOKS.register_module()
 class PolicyLogHook(Hook):
     """Show what the policies do while a long evaluation runs, and warn when they collapse.
 

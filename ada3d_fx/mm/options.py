@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 from ..distribution import GREEDY
-from ..errors import Ada3DError
+from ..errors import Ada3DError, require_number
 
 POLICIES = ("learned", "full", "random", "recorded")
 PREDICTORS = ("recognizer", "both", "selector")
@@ -21,7 +21,7 @@ class TrainingOptions:
     """What a training step of Ada3DRecognizer does.
 
     Raises:
-        Ada3DError: a negative weight.
+        Ada3DError: a number that is not finite or out of its bounds.
     """
 
     # The first phase, see Ada3DRecognizer; TrainingPhaseHook sets later ones.
@@ -42,10 +42,9 @@ class TrainingOptions:
 
     def __post_init__(self) -> None:
         for name in ("distill", "classify"):
-            if getattr(self, name) < 0:
-                raise Ada3DError(
-                    f"training: {name}={getattr(self, name)}: a weight is not negative"
-                )
+            require_number(f"training: {name}", getattr(self, name), 0.0)
+        require_number("training: warmup_full", self.warmup_full, 0.0, 1.0)
+        require_number("training: distill_temperature", self.distill_temperature, 0.0, above=True)
 
 
 @dataclass
@@ -78,6 +77,7 @@ class TestingOptions:
         one_of("testing: policy", self.policy, POLICIES)
         one_of("testing: predict_with", self.predict_with, PREDICTORS)
         one_of("testing: greedy", self.greedy, GREEDY)
+        require_number("testing: threshold", self.threshold, 0.0, 1.0)
         if (self.policy == "recorded") != (self.policy_file is not None):
             raise Ada3DError(
                 f"testing: policy={self.policy!r} and policy_file={self.policy_file!r}: a file of "

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..convert import convert
-from ..errors import Ada3DError
+from ..errors import Ada3DError, require_number
 from .build import build_recognizer
 from .checkpoint import initial_weights
 
@@ -37,8 +37,7 @@ class Teacher:
         clip_shape: Sequence[int],
         temperature: float,
     ):
-        if temperature <= 0:
-            raise Ada3DError(f"training: distill_temperature={temperature}; it must be positive")
+        require_number("training: distill_temperature", temperature, 0.0, above=True)
         self.config, self.checkpoint = config, checkpoint
         self.clip_shape, self.temperature = tuple(clip_shape), temperature
         self._network: nn.Module | None = None

@@ -11,8 +11,9 @@ from mmengine.runner import Runner
 import ada3d_fx.mm  # noqa: F401
 from ada3d_fx import Ada3DError
 from ada3d_fx.learn.diagnose import collapse, stalled
+from ada3d_fx.mm import console
 from ada3d_fx.mm.checkpoint import load_checkpoint, load_weights
-from ada3d_fx.mm.hooks import TrainingPhaseHook
+from ada3d_fx.mm.hooks import InvalidLossHook, TrainingPhaseHook
 from ada3d_fx.mm.testing import examples, record_policies
 from ada3d_fx.report import records
 
@@ -191,3 +192,35 @@ def test_what_keeps_policies_from_learning_is_said():
     assert "rewards saturate: 99.0 %" in one
     (one,) = stalled({"distinct_policies": 3.0, "correct": 0.9, "advantage": 0.0})
     assert "earn the same reward" in one
+
+
+def test_a_checkpoint_of_a_diverged_training_is_refused(tmp_path):
+    model = MODELS.build(mm_parts.model())
+    weights = model.state_dict()
+    weights["recognizer.cls_head.fc_cls.bias"][1] = float("nan")
+    torch.save(weights, tmp_path / "nan.pth")
+    with pytest.raises(Ada3DError, match=r"not finite in 1 tensors: recognizer\.cls_head\.fc_cls"):
+        load_weights(model, tmp_path / "nan.pth")
+    with pytest.raises(Ada3DError, match=r"not finite in 1 tensors: cls_head\.fc_cls\.bias"):
+        MODELS.build(mm_parts.model(recognizer_checkpoint=str(tmp_path / "nan.pth"))).init_weights()
+
+
+@pytest.mark.parametrize("stop", [True, False])
+def test_a_loss_that_is_no_number_ends_the_training_unless_told_otherwise(stop, clips, tmp_path):
+    config = mm_parts.run_config(clips, tmp_path / "diverged")
+    config.optim_wrapper.optimizer.lr = float("nan")
+    rates = {"recognizer_lr": float("nan"), "selector_lr": float("nan")}
+    for phase in config.custom_hooks[0]["phases"]:
+        phase.update(rates)
+    if not stop:
+        config.custom_hooks.append({"type": "InvalidLossHook", "stop": False})
+    runner = console.build_runner(config)
+    assert sum(isinstance(hook, InvalidLossHook) for hook in runner.hooks) == 1
+    if stop:
+        with pytest.raises(Ada3DError, match="the loss is not a finite number in iteration 2"):
+            runner.train()
+        assert not list((tmp_path / "diverged").glob("*.pth"))  # nothing was made of it
+    else:
+        runner.train()
+        log = next((tmp_path / "diverged").rglob("*.log")).read_text()
+        assert log.count("the loss is not a finite number") == 1
