@@ -43,6 +43,6 @@ echo "== 2 of 3: the recognizer alone (${TIMES[1]} on two CPU cores)"
     --cfg-options "${STAGE0[@]}"
 echo "== 3 of 3: Ada3D, and what it is compared with (${TIMES[2]} on two CPU cores)"
 "$PYTHON" tools/compare.py mmaction_configs/ada3d_demo.py --work-dir "$OUT" \
-    --recognizer-checkpoint "$(cat "$OUT/stage0/last_checkpoint")" --pictures 8 \
+    --recognizer-checkpoint "$OUT/stage0/$(basename "$(cat "$OUT/stage0/last_checkpoint")")" --pictures 8 \
     --cfg-options "${ADA3D[@]}"
 echo "== done: $OUT/report.json, report.txt, policies.png"

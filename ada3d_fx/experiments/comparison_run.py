@@ -17,7 +17,7 @@ from ..cli import quiet
 from ..errors import Ada3DError
 from ..mm import console as mm_console
 from ..mm.build import build_runner
-from ..mm.checkpoint import load_recognizer, load_weights
+from ..mm.checkpoint import last_checkpoint, load_recognizer, load_weights
 from ..mm.checks import check_config
 from ..mm.config import calibration_list, load_config
 from ..mm.metric import row_of
@@ -219,9 +219,3 @@ class ComparisonRun:
         tested = runner.model.testing_options
         tested.threshold = result.get("threshold", tested.threshold)
         return runner
-
-
-def last_checkpoint(folder: str | Path) -> str | None:
-    """Read where MMEngine keeps the last checkpoint of a work dir; None where it has none."""
-    path = Path(folder) / "last_checkpoint"
-    return path.read_text().strip() if path.is_file() else None

@@ -10,6 +10,7 @@ from mmengine.config import Config
 
 from ..errors import Ada3DError
 from ..mm import console as mm_console
+from ..mm.checkpoint import last_checkpoint
 from ..mm.checks import check_config
 from ..mm.config import load_config
 from ..progress import Console
@@ -70,8 +71,9 @@ def training_config(path: str, cfg_options: Sequence[str], options: RunOptions) 
     if options.auto_scale_lr:
         config.auto_scale_lr = {**(config.get("auto_scale_lr") or {}), "enable": True}
     if options.resume is not None:
-        config.load_from = None if options.resume == "auto" else options.resume
-        config.resume = bool(config.load_from) or _has_checkpoint(config.work_dir)
+        auto = options.resume == "auto"
+        config.load_from = last_checkpoint(config.work_dir) if auto else options.resume
+        config.resume = config.load_from is not None
         if config.load_from and not Path(config.load_from).is_file():
             raise Ada3DError(f"--resume: no checkpoint at {config.load_from}")
     randomness = {"seed": None, **(config.get("randomness") or {})}
@@ -81,7 +83,3 @@ def training_config(path: str, cfg_options: Sequence[str], options: RunOptions) 
     randomness["deterministic"] = options.deterministic
     config.randomness = randomness
     return config
-
-
-def _has_checkpoint(work_dir: str) -> bool:
-    return (Path(work_dir) / "last_checkpoint").is_file()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -33,6 +35,32 @@ def load_checkpoint(path: str | Path) -> dict[str, Tensor]:
     if not isinstance(checkpoint, dict):
         raise Ada3DError(f"checkpoint: {path} holds a {type(checkpoint).__name__}, no state dict")
     return checkpoint.get("state_dict", checkpoint)
+
+
+def last_checkpoint(folder: str | Path) -> str | None:
+    """Find the checkpoint with which the training of a work dir goes on; None where there is none.
+
+    It is the last whole one in that very folder: MMEngine's note of the last checkpoint holds the
+    path at which it was written, which in a copied folder is another's, and may be missing; and a
+    file may have been cut off.
+    """
+    folder = Path(folder)
+    note = folder / "last_checkpoint"
+    candidates = [folder / Path(note.read_text().strip()).name] if note.is_file() else []
+    numbered = [
+        (int(match[1]), path)
+        for path in folder.glob("*.pth")
+        if (match := re.fullmatch(r"(?:epoch|iter)_(\d+)\.pth", path.name))
+    ]
+    candidates += [path for _, path in sorted(numbered, reverse=True) if path not in candidates]
+    for path in candidates:
+        try:
+            load_checkpoint(path)
+        except Ada3DError as error:
+            logging.getLogger(__name__).warning("%s; an earlier one is taken", error)
+        else:
+            return str(path)
+    return None
 
 
 def load_recognizer(model: nn.Module, path: str | Path) -> None:
