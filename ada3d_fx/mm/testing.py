@@ -8,7 +8,9 @@ import torch
 from mmaction.datasets.transforms import PackActionInputs
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
+from mmengine.dist import all_gather_object, get_world_size
 from mmengine.runner import Runner
+from torch import Tensor
 
 from ..cost.price import price_table
 from ..distribution import PolicyDistribution
@@ -48,6 +50,8 @@ def calibrate(
 ) -> float:
     """Set the threshold at which greedy policies cost ``gmacs`` on average, and return it.
 
+    In several processes all have the threshold that one would have.
+
     Args:
         runner: the threshold of its model's ``testing_options`` is set.
         loader: the clips on which the cost is measured.
@@ -60,13 +64,14 @@ def calibrate(
     model = unwrap(runner.model).eval()
     if getattr(model, "selector", None) is None or model.testing_options.policy != "learned":
         raise Ada3DError("--gmacs is for learned policies: the model has none")
-    frames, stages = [], []
+    videos: list[tuple[Tensor, Tensor]] = []  # logits of a video's clips: of frames, of stages
     with torch.no_grad():
         for batch in track(loader):
             inputs = model.data_preprocessor(batch, training=False)["inputs"]
             decided = model.selector(inputs.flatten(0, 1))
-            frames.append(decided.frame_logits.cpu())
-            stages.append(decided.stage_logits.cpu())
+            logits = (decided.frame_logits.cpu(), decided.stage_logits.cpu())
+            videos += zip(*(part.unflatten(0, inputs.shape[:2]) for part in logits))
+    frames, stages = zip(*_of_all_processes(videos, len(loader.dataset)))
     plan = model.plan
     distribution = PolicyDistribution(
         torch.cat(frames), torch.cat(stages), plan.frame_unit, plan.num_frames
@@ -76,6 +81,17 @@ def calibrate(
     options = model.testing_options
     options.threshold = table.threshold(distribution, target, options.greedy)
     return options.threshold
+
+
+def _of_all_processes(videos: list, size: int) -> list:
+    """Gather what each process has of its share of a list of ``size``, in the order of the list.
+
+    MMEngine's sampler deals videos out in turn, and some twice where they do not come out even.
+    """
+    if get_world_size() == 1:
+        return videos
+    shares = all_gather_object(videos)
+    return [video for turn in zip(*shares) for video in turn][:size]
 
 
 def examples(
