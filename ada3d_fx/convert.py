@@ -11,14 +11,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from .errors import Ada3DError
-from .packed.module_tree import (
-    adopt_children,
-    keep_unregistered,
-    share_children,
-    with_modules,
-)
-from .packed.regions import Region
-from .packed.twins import Twin, plain_tree, static_slice
+from .packed.module_tree import keep_unregistered, share_children, with_modules
+from .packed.twins import plain_tree, static_slice
 from .packed.windows import fit_window
 from .passes.group import Grouping
 from .passes.model import channels_last, scoring_model
@@ -119,7 +113,7 @@ class AdaptiveNetwork(nn.Module):
             training mode only.
         """
         self._check_clips(clips)
-        self._see_replaced_parts()
+        self.conversion.see_replaced_parts()
         policy = Policy.full(self.plan, len(clips)) if policy is None else policy
         self.check(policy, len(clips))
         program = self.graph_module
@@ -169,33 +163,6 @@ class AdaptiveNetwork(nn.Module):
                 f"AdaptiveNetwork: frames must be kept in whole units of {unit} frames ({why})"
             )
 
-    def _see_replaced_parts(self) -> None:
-        """Let the programs run the children of now, which may be assigned as in any module.
-
-        Raises:
-            Ada3DError: a child was replaced by one that is not converted.
-        """
-        made = self.conversion
-        seen = made.graph_module._modules
-        replaced = [
-            name for name, child in made.root._modules.items() if seen.get(name) is not child
-        ]
-        if not replaced:
-            return
-        for path in made.twin_paths:
-            part = path.partition(".")[0]
-            if part in replaced and not _is_twin(made.root, path):
-                raise Ada3DError(
-                    f"AdaptiveNetwork: its part {part!r} was replaced by a module that is not converted "
-                    f"({path} is no twin); replace it in the plain model and convert that again"
-                )
-        programs = (made.graph_module, made.training_module, made.folded.graph_module)
-        for program in programs:
-            adopt_children(program, made.root)
-            for region in program.children():
-                if isinstance(region, Region) and region.root is not made.root:
-                    adopt_children(region.root, made.root)
-
     def _check_clips(self, clips: Tensor) -> None:
         channels, frames, height, width = self.plan.clip_shape
         wanted = f"[N, {channels}, {frames}, H, W] (such as [1, {channels}, {frames}, {height}, {width}])"
@@ -222,13 +189,6 @@ class AdaptiveNetwork(nn.Module):
         """
         made = self.conversion
         return _rebuild, (plain_tree(made.root), self.plan.clip_shape, made.grouping)
-
-
-def _is_twin(root: nn.Module, path: str) -> bool:
-    try:
-        return isinstance(root.get_submodule(path), Twin)
-    except AttributeError:
-        return False
 
 
 def specialize(

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from torch import fx, nn
 
-from ..packed.module_tree import with_modules
-from ..packed.twins import twin_of
+from ..errors import Ada3DError
+from ..packed.module_tree import adopt_children, with_modules
+from ..packed.regions import Region
+from ..packed.twins import Twin, twin_of
 from ..plan import StagePlan
 from .fold import FoldedGraph
 from .group import Grouping
@@ -34,6 +36,36 @@ class Conversion:
     graph_module: fx.GraphModule  # the rewritten program: (clips, policy) -> scores
     training_module: fx.GraphModule  # the one for training; the same object where they agree
     folded: FoldedGraph  # the one for inference, BatchNorm folded into convolutions
+
+    def see_replaced_parts(self) -> None:
+        """Let the programs run the children of the model of now, which users may have replaced.
+
+        Raises:
+            Ada3DError: a child was replaced by one that is not converted.
+        """
+        seen, root = self.graph_module._modules, self.root
+        replaced = [name for name, child in root._modules.items() if seen.get(name) is not child]
+        if not replaced:
+            return
+        for path in self.twin_paths:
+            part = path.partition(".")[0]
+            if part in replaced and not _is_twin(root, path):
+                raise Ada3DError(
+                    f"AdaptiveNetwork: its part {part!r} was replaced by a module that is not converted "
+                    f"({path} is no twin); replace it in the plain model and convert that again"
+                )
+        for program in (self.graph_module, self.training_module, self.folded.graph_module):
+            adopt_children(program, root)
+            for region in program.children():
+                if isinstance(region, Region) and region.root is not root:
+                    adopt_children(region.root, root)
+
+
+def _is_twin(root: nn.Module, path: str) -> bool:
+    try:
+        return isinstance(root.get_submodule(path), Twin)
+    except AttributeError:
+        return False
 
 
 def run_passes(
