@@ -8,6 +8,6 @@ def test_the_command_line_is_parsed(monkeypatch, capsys):
     args = command_lines.parse(monkeypatch, "select_clips", *files, "--costs", "0.1,5")
     assert (args.costs, args.steps, args.seed) == ([0.1, 5.0], 1500, 0)
     assert command_lines.run(monkeypatch, "select_clips", *files, "--costs", "a") == 2
-    assert "expected numbers" in capsys.readouterr().err
+    assert "expected finite numbers" in capsys.readouterr().err
     assert command_lines.run(monkeypatch, "select_clips", *files) == 2
     assert "no file at config.py" in capsys.readouterr().err
