@@ -26,6 +26,7 @@ FRAMEWORK = [
     "decord>=0.6",
     "av>=11",  # writes the generated clips; its wheels bring their own H.264 encoder
     "tensorboard>=2.12",
+    "rich>=12",  # progress bars; MMEngine brings it too
     "importlib_metadata",  # mmaction2 imports it without declaring it
     # mmengine looks packages up through pkg_resources (`_base_ = 'mmaction::...'`), which later
     # releases of setuptools no longer have.
