@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..convert import convert
-from ..errors import Ada3DError, require_number
+from ..errors import Ada3DError
 from .build import build_recognizer
 from .checkpoint import initial_weights
 
@@ -24,10 +24,7 @@ class Teacher:
         config: the plain recognizer's `model`.
         checkpoint: its weights.
         clip_shape: (C, T, H, W).
-        temperature: by which scores are divided first.
-
-    Raises:
-        Ada3DError: a temperature that is not positive.
+        temperature: by which scores are divided first; `TrainingOptions` checks it.
     """
 
     def __init__(
@@ -37,7 +34,6 @@ class Teacher:
         clip_shape: Sequence[int],
         temperature: float,
     ):
-        require_number("training: distill_temperature", temperature, 0.0, above=True)
         self.config, self.checkpoint = config, checkpoint
         self.clip_shape, self.temperature = tuple(clip_shape), temperature
         self._network: nn.Module | None = None
