@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .. import files
 from ..errors import Ada3DError
 from ..plan import StagePlan
 from ..policy import Policy
@@ -21,14 +22,13 @@ RANDOM_OPTIONS: dict[str, float | int] = {"frames": 0.7, "stages": 0.4, "seed": 
 
 
 def write_json(path: str | Path, report: Mapping[str, Any] | Sequence[Any]) -> None:
-    """Write a report as JSON.
+    """Write a report as JSON, the whole of it or nothing.
 
     Raises:
+        OSError: the file or its folder cannot be written.
         ValueError: numbers that JSON lacks (NaN, infinities).
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
+    files.write_text(path, json.dumps(report, indent=2, allow_nan=False) + "\n")
 
 
 POLICY_FIELDS = (
@@ -73,8 +73,10 @@ def write_policies(path: str | Path, clips: Sequence[Mapping[str, Any]]) -> None
     if kind == "json":
         write_json(path, {"clips": list(clips)})
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
+    with (
+        files.whole(path) as unfinished,
+        unfinished.open("w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.DictWriter(file, POLICY_FIELDS)
         writer.writeheader()
         writer.writerows(clips)
@@ -91,9 +93,9 @@ def read_clips(path: str | Path) -> list[dict[str, Any]]:
         raise Ada3DError(f"policies: no file at {path}")
     try:
         if kind == "json":
-            rows = json.loads(path.read_text())["clips"]
+            rows = json.loads(path.read_text(encoding="utf-8"))["clips"]
         else:
-            with path.open(newline="") as file:
+            with path.open(newline="", encoding="utf-8") as file:
                 rows = list(csv.DictReader(file))
         words = ("video", "frames", "stages")
         return [
