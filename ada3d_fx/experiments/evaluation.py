@@ -16,7 +16,7 @@ from ..mm.checks import check_config
 from ..mm.config import calibration_list, load_config, set_policy
 from ..mm.metric import row_of
 from ..mm.testing import calibrate, record_policies
-from ..progress import Console
+from ..progress import Console, is_main_process
 from ..report import records, tables
 from .provenance import provenance
 
@@ -43,7 +43,9 @@ def evaluate(
     options: EvaluationOptions,
     console: Console,
 ) -> str | None:
-    """Test a checkpoint and return the summary, or None where nothing measures policies.
+    """Test a checkpoint and return the summary.
+
+    It is None where nothing measures policies, and in all processes but the first.
 
     Args:
         path: an Ada3D config or a plain recognizer's.
@@ -78,6 +80,8 @@ def evaluate(
         )
         console.say(f"threshold for {options.gmacs:.4g} GMACs per clip: {threshold:.4f}")
     metrics = runner.test()
+    if not is_main_process():  # it has written the policies, where other machines may not see them
+        return None
     if options.json:
         row = row_of("tested", metrics)
         records.write_json(options.json, {"row": row, **provenance(path, begin)})

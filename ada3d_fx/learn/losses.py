@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..distribution import PolicyDistribution
 from ..errors import Ada3DError
 from ..policy import Policy
-from .reward import Objective, correctness, usage_costs
+from .reward import Objective, correctness, mean_of_processes, usage_costs
 
 
 class Baseline(nn.Module):
@@ -32,6 +32,8 @@ class Baseline(nn.Module):
     def advantage(self, rewards: Tensor, greedy: Tensor) -> Tensor:
         """Return R - b.
 
+        The moving average is that of all processes.
+
         Args:
             rewards: [N, S].
             greedy: [N], the rewards of the most probable policies; read by 'greedy' only.
@@ -46,7 +48,8 @@ class Baseline(nn.Module):
         before = self.average.clone()  # this batch's own samples must not be in it
         if self.training:
             weight = self.momentum if self.batches else 0.0
-            self.average.mul_(weight).add_((1 - weight) * rewards.mean().to(self.average))
+            mean = mean_of_processes(rewards.mean().to(self.average))
+            self.average.mul_(weight).add_((1 - weight) * mean)
             self.batches += 1
         return rewards - before
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from ..errors import Ada3DError, require_number
 from ..policy import Policy
@@ -126,6 +126,19 @@ def reward(correct: Tensor, cost: Tensor, gamma: float, weight: float | Tensor =
     return correct * (1 - weight * cost) - (1 - correct) * gamma
 
 
+def mean_of_processes(value: Tensor) -> Tensor:
+    """Return the mean of what the processes of a distributed run have; all of them call it.
+
+    Args:
+        value: without gradients, of the same shape in all of them.
+    """
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return value
+    total = value.detach().clone()
+    distributed.all_reduce(total)
+    return total / distributed.get_world_size()
+
+
 class CostWeight(nn.Module):
     """The weight of O(x) in eq. 4: 1, or with a budget whatever makes sampled policies cost it.
 
@@ -142,7 +155,11 @@ class CostWeight(nn.Module):
         self.register_buffer("value", torch.ones(()), persistent=self.budget is not None)
 
     def update(self, gmacs: Tensor) -> None:
-        """Follow the mean cost of a batch's policies, in GMACs with the selection network."""
+        """Follow the mean cost of a batch's policies, in GMACs with the selection network.
+
+        In several processes it is the mean over all of them.
+        """
         if self.budget is not None and self.training:
+            gmacs = mean_of_processes(gmacs)
             excess = (gmacs / self.budget - 1).clamp(-1, 1).to(self.value)
             self.value.mul_((self.rate * excess).exp()).clamp_(1e-2, self.most)

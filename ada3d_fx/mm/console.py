@@ -20,6 +20,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from ..progress import Bar, Console, duration
+from . import processes
 from .hooks import InvalidLossHook
 from .metric import row_of
 from .optim import unwrap
@@ -34,9 +35,14 @@ def build_runner(config: Config, console: Console | None = None, title: str = ""
         config: the run's config.
         console: where progress is shown; None: a new one.
         title: what the run is called there.
+
+    Raises:
+        Ada3DError: the processes of a distributed run cannot start, or start differently.
     """
     console = console or Console()
+    processes.prepare(config)
     runner = ConsoleRunner.from_cfg(config) if not console.verbose else Runner.from_cfg(config)
+    processes.check_agreement(config)
     runner.register_hook(ConsoleHook(console, title), priority="VERY_LOW")
     if not any(isinstance(hook, InvalidLossHook) for hook in runner.hooks):
         runner.register_hook(InvalidLossHook(), priority="VERY_HIGH")

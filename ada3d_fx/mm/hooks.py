@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import get_rank
+from mmengine.dist import all_reduce, get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
@@ -19,6 +19,7 @@ from ..errors import Ada3DError
 from ..learn.diagnose import collapse, stalled
 from ..policy import Policy
 from .optim import unwrap
+from .processes import of_all_processes
 from .recognizer import Ada3DRecognizer
 from .steps import FROZEN, STEPS
 
@@ -74,12 +75,22 @@ class TrainingPhaseHook(Hook):
                 f"({per_epoch} an epoch) but train_cfg makes {runner.max_iters}; make "
                 "train_cfg.max_epochs (or max_iters) their sum"
             )
+        self.rate_factor = _batch_factor(runner)
+        _check_wrapper(runner)
+        if not self.reseed and get_world_size() > 1:
+            self._seed(runner, 0)  # else all processes would draw the same
         self._enter(runner)
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Start from random states of the epoch's own."""
-        if self.reseed and runner.seed is not None:
-            seed = runner.seed + 1000 * (runner.epoch + 1) + get_rank()
+        if self.reseed:
+            self._seed(runner, 1000 * (runner.epoch + 1))
+
+    @staticmethod
+    def _seed(runner: Runner, offset: int) -> None:
+        """Set random states from the runner's seed, for each process its own."""
+        if runner.seed is not None:
+            seed = runner.seed + offset + get_rank()
             random.seed(seed)
             np.random.seed(seed % 2**32)
             torch.manual_seed(seed)
@@ -101,7 +112,7 @@ class TrainingPhaseHook(Hook):
                 f"training phase {index + 1} of {len(self.phases)}: {phase['name']}, "
                 f"{self.lengths[index]} iterations"
             )
-        factor = _rate_factor(phase, (runner.iter - start) / self.lengths[index])
+        factor = self.rate_factor * _rate_factor(phase, (runner.iter - start) / self.lengths[index])
         for group in runner.optim_wrapper.optimizer.param_groups:
             frozen = FROZEN.get(phase["name"]) == group["name"]  # no weight decay either
             group["lr"] = 0.0 if frozen else factor * phase.get(f"{group['name']}_lr", 0.0)
@@ -115,6 +126,25 @@ class TrainingPhaseHook(Hook):
                 return index, start
             start += length
         raise AssertionError("there is always a last phase")
+
+
+def _batch_factor(runner: Runner) -> float:
+    """Return by what MMEngine's ``auto_scale_lr`` multiplies learning rates: clips over clips."""
+    options = runner.auto_scale_lr or {}
+    if not options.get("enable"):
+        return 1.0
+    batch = runner.train_dataloader.batch_sampler.batch_size * get_world_size()
+    return batch / options["base_batch_size"]
+
+
+def _check_wrapper(runner: Runner) -> None:
+    """Refuse a distributed wrapper that waits for gradients of what a phase does not train."""
+    waits = not getattr(runner.model, "find_unused_parameters", True)
+    if waits and isinstance(unwrap(runner.model), Ada3DRecognizer):
+        raise Ada3DError(
+            "TrainingPhaseHook: which parameters learn depends on the phase; set "
+            "find_unused_parameters=True in the config (or in its model_wrapper_cfg)"
+        )
 
 
 def _rate_factor(phase: Mapping, done: float) -> float:
@@ -134,6 +164,7 @@ class InvalidLossHook(Hook):
     """Stop a training whose loss is no longer a finite number, before a checkpoint is made of it.
 
     The tools add it to each training; name it in a config's ``custom_hooks`` to change what it does.
+    In several processes all stop where one's loss is wrong.
 
     Args:
         stop: end the training with an error; False only warns, once.
@@ -163,7 +194,11 @@ class InvalidLossHook(Hook):
 
     def _look(self, runner: Runner) -> None:
         losses, self._losses = self._losses, []
-        if not losses or torch.stack(losses).isfinite().all():
+        if not losses:
+            return
+        wrong = (~torch.stack(losses).isfinite()).any().float()
+        all_reduce(wrong, "max")
+        if not wrong:
             return
         message = (
             f"the loss is not a finite number in iteration {runner.iter + 1} or just before; try a "
@@ -214,11 +249,11 @@ class PolicyLogHook(Hook):
 
     def after_val_epoch(self, runner: Runner, metrics: Any = None) -> None:
         """Log the policies of the whole list."""
-        self._report(runner)
+        self._report(runner, len(runner.val_dataloader.dataset))
 
     def after_test_epoch(self, runner: Runner, metrics: Any = None) -> None:
         """Log the policies of the whole list."""
-        self._report(runner)
+        self._report(runner, len(runner.test_dataloader.dataset))
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Warn where the epoch's log values say that nothing is learned."""
@@ -250,9 +285,13 @@ class PolicyLogHook(Hook):
             f"{patterns} distinct policies of {len(frames)} clips"
         )
 
-    def _report(self, runner: Runner) -> None:
+    def _report(self, runner: Runner, size: int) -> None:
         model = unwrap(runner.model)
-        if not self._frames or not isinstance(model, Ada3DRecognizer):
+        if not isinstance(model, Ada3DRecognizer):
+            return
+        self._frames = of_all_processes(self._frames, size)
+        self._stages = of_all_processes(self._stages, size)
+        if not self._frames:
             return
         runner.logger.info(f"policies: {self._summary()}")
         untrained = model.training_phase in ("warmup", "pretrain")  # no policy is learned yet

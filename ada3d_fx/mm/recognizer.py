@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from mmaction.registry import MODELS
-from mmengine.dist import get_world_size
+from mmengine.dist import get_dist_info, get_world_size
 from mmengine.model import BaseModel
 from torch import Tensor
 
@@ -16,7 +16,7 @@ from ..convert import convert
 from ..cost.price import price
 from ..cost.selector import selector_price
 from ..errors import Ada3DError
-from ..learn.reward import correctness, costs, reward
+from ..learn.reward import correctness, costs, mean_of_processes, reward
 from ..learn.step import Prices
 from ..plan import StagePlan
 from ..policy import Policy
@@ -246,7 +246,7 @@ class Ada3DRecognizer(BaseModel):
         if kind == "full":
             return Policy.full(self.plan, len(clips), clips.device)
         if kind == "random":
-            return Policy.random(self.plan, len(clips), **self.random_policy).to(clips.device)
+            return self._random_policy(len(clips)).to(clips.device)
         if kind == "recorded":
             return self._next_recorded(len(clips)).to(clips.device)
         if self.selector is None:
@@ -279,10 +279,15 @@ class Ada3DRecognizer(BaseModel):
         """Return ``policy`` with ``random_part`` drawn at random instead."""
         if self.random_part == "none":
             return policy
-        other = Policy.random(self.plan, len(policy), **self.random_policy).to(policy.frames.device)
+        other = self._random_policy(len(policy)).to(policy.frames.device)
         if self.random_part == "frames":
             return Policy(other.frames, policy.stages)
         return Policy(policy.frames, other.stages)
+
+    def _random_policy(self, n: int) -> Policy:
+        """Draw this process's share of random policies, so that processes of one seed differ."""
+        rank, size = get_dist_info()
+        return Policy.random(self.plan, n * size, **self.random_policy)[rank::size]
 
     def score(self, clips: Tensor, features: Tensor | None = None) -> tuple[Policy, Tensor]:
         """Return the policies and the scores of test time.
@@ -327,12 +332,18 @@ class Ada3DRecognizer(BaseModel):
 
     def loss(self, clips: Tensor, data_samples: list) -> dict[str, Tensor]:
         """Return the losses and log values of one training step, by the training phase."""
-        losses = STEPS[self.training_phase](self, clips, data_samples)
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            # DistributedDataParallel waits for a gradient of every parameter, in every phase
-            unused = sum(p.flatten()[:1].sum() for p in self.parameters() if p.requires_grad)
-            losses["loss_unused"] = 0.0 * unused
-        return losses
+        return STEPS[self.training_phase](self, clips, data_samples)
+
+    def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the sum of the losses, and the values to log: the means over all processes."""
+        loss, values = super().parse_losses(losses)
+        if get_world_size() > 1:
+            own = torch.stack(
+                [value.detach().to(loss.device).double() for value in values.values()]
+            )
+            for (name, value), mean in zip(list(values.items()), mean_of_processes(own)):
+                values[name] = mean.to(value.dtype)
+        return loss, values
 
     # ------------------------------------------------------------------------------------ prices
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from mmengine.dist import get_rank
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -23,13 +24,22 @@ Losses = dict[str, Tensor]
 def warmup_step(model: BaseModel, clips: Tensor, data_samples: list) -> Losses:
     """Train the recognizer under random policies of any size, and the selector's classifier."""
     n = len(clips)
-    full = round(n * model.training_options.warmup_full)
+    full = _share_of_process(n, model.training_options.warmup_full)
     others = Policy.random(model.plan, n - full, torch.rand(n - full), torch.rand(n - full))
     policy = Policy.cat([Policy.full(model.plan, full), others]).to(clips.device)
     losses = _recognizer_step(model, policy, clips, data_samples)
     if model.selector is not None:
         losses.update(pretrain_step(model, clips, data_samples))
     return {**losses, **model.prices.usage(policy, with_selector=False)}
+
+
+def _share_of_process(n: int, share: float) -> int:
+    """Return how many of this process's n clips make ``share`` of those of all processes.
+
+    Rounded for all together: of batches of one clip each, a third would be none.
+    """
+    before = get_rank() * n * share
+    return round(before + n * share) - round(before)
 
 
 def random_step(model: BaseModel, clips: Tensor, data_samples: list) -> Losses:

@@ -8,7 +8,6 @@ import torch
 from mmaction.datasets.transforms import PackActionInputs
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.dist import all_gather_object, get_world_size
 from mmengine.runner import Runner
 from torch import Tensor
 
@@ -18,6 +17,7 @@ from ..errors import Ada3DError
 from ..report import policy_pictures
 from .config import inner_datasets
 from .optim import unwrap
+from .processes import of_all_processes
 
 
 def record_policies(config: Config, path: str) -> bool:
@@ -71,7 +71,7 @@ def calibrate(
             decided = model.selector(inputs.flatten(0, 1))
             logits = (decided.frame_logits.cpu(), decided.stage_logits.cpu())
             videos += zip(*(part.unflatten(0, inputs.shape[:2]) for part in logits))
-    frames, stages = zip(*_of_all_processes(videos, len(loader.dataset)))
+    frames, stages = zip(*of_all_processes(videos, len(loader.dataset)))
     plan = model.plan
     distribution = PolicyDistribution(
         torch.cat(frames), torch.cat(stages), plan.frame_unit, plan.num_frames
@@ -81,17 +81,6 @@ def calibrate(
     options = model.testing_options
     options.threshold = table.threshold(distribution, target, options.greedy)
     return options.threshold
-
-
-def _of_all_processes(videos: list, size: int) -> list:
-    """Gather what each process has of its share of a list of ``size``, in the order of the list.
-
-    MMEngine's sampler deals videos out in turn, and some twice where they do not come out even.
-    """
-    if get_world_size() == 1:
-        return videos
-    shares = all_gather_object(videos)
-    return [video for turn in zip(*shares) for video in turn][:size]
 
 
 def examples(
