@@ -24,7 +24,7 @@ Losses = dict[str, Tensor]
 def warmup_step(model: BaseModel, clips: Tensor, data_samples: list) -> Losses:
     """Train the recognizer under random policies of any size, and the selector's classifier."""
     n = len(clips)
-    full = _share_of_process(n, model.training_options.warmup_full)
+    full = share_of_process(n, model.training_options.warmup_full)
     others = Policy.random(model.plan, n - full, torch.rand(n - full), torch.rand(n - full))
     policy = Policy.cat([Policy.full(model.plan, full), others]).to(clips.device)
     losses = _recognizer_step(model, policy, clips, data_samples)
@@ -33,7 +33,7 @@ def warmup_step(model: BaseModel, clips: Tensor, data_samples: list) -> Losses:
     return {**losses, **model.prices.usage(policy, with_selector=False)}
 
 
-def _share_of_process(n: int, share: float) -> int:
+def share_of_process(n: int, share: float) -> int:
     """Return how many of this process's n clips make ``share`` of those of all processes.
 
     Rounded for all together: of batches of one clip each, a third would be none.
