@@ -141,7 +141,10 @@ def configuration(folder: Path, work: Path, size: int, launcher: str, train_list
         steps[1]["test_mode"] = True  # nothing is drawn
         steps[1]["num_clips"] = VIEWS if split == "test" else 1
         loader.dataset.pipeline = steps
+        loader.dataset.serialize_data = False  # which takes long
     config.train_dataloader.dataset.ann_file = str(train_list)
+    config.visualizer.vis_backends = [{"type": "LocalVisBackend"}]
+    config.default_hooks.checkpoint = {"type": "CheckpointHook", "interval": 2}
     rates = {"recognizer_lr": 1e-2, "selector_lr": 1e-2}
     config.train_cfg.max_epochs = len(PHASES)
     config.train_cfg.val_interval = len(PHASES)
