@@ -35,6 +35,11 @@ CODE = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 # Programs that commands may start beside the tools; nothing else goes unchecked.
 PROGRAMS = {"pip", "pre-commit", "git"}
+# Scripts that start a tool in several processes: the tool, and which of their words are their own.
+STARTS = {
+    "dist_train.sh": ("train.py", {1}), "dist_test.sh": ("test.py", {2}),
+    "slurm_train.sh": ("train.py", {0, 1}), "slurm_test.sh": ("test.py", {0, 1}),
+}  # fmt: skip
 # Kinds of fenced blocks: what runs, what is parsed, what a Python block prints, what is only read.
 KINDS = {"python", "bash", "text output", "text"}
 
@@ -143,6 +148,10 @@ def mistake(words):
     path = ROOT / "tools" / script[1]
     if not path.is_file() or words[0] != {".py": "python", ".sh": "bash"}[path.suffix]:
         return f"{' '.join(words)}: no such tool"
+    if path.name in STARTS:
+        tool, own = STARTS[path.name]
+        arguments = [word for place, word in enumerate(words[2:]) if place not in own]
+        return refusal(path.with_name(tool), arguments)
     if path.suffix == ".sh":
         unknown = [w for w in words[2:] if w.startswith("-") and w not in path.read_text()]
         return f"{path.name}: unknown {unknown}" if unknown else None
@@ -299,6 +308,7 @@ def test_a_wrong_output_is_seen(tmp_path):
         ("python tools/reports.py DIR", "no such tool"),
         ("python tools/train.py mmaction_configs/ada3d_dem.py", "no such config"),
         ("bash tools/demo.sh --smaller", "--smaller"),
+        ("bash tools/dist_train.sh CONFIG 2 --auto-scale", "--auto-scale"),
         ("conda install ada3d_fx", "unknown program"),
         ("for n in 1 2; do python tools/report.py \\\n  run$n --title $m --colours; done  # slow", "run1 --title '$m'"),
         ("X='--colour red' \npython tools/report.py DIR $X", "--colour red"),

@@ -22,6 +22,25 @@ whole_number() {
     fi
 }
 
+# torchrun, but for the traceback of its own in which the processes' messages would be lost.
+TORCHRUN='
+import sys
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.run import main
+try:
+    main()
+except ChildFailedError as error:
+    rank, failure = error.get_first_failure()
+    how = f"with status {failure.exitcode}"
+    if failure.exitcode < 0:
+        how = f"by signal {-failure.exitcode}"
+    print(f"error: process {rank} ended {how}, and all others with it", file=sys.stderr)
+    sys.exit(max(failure.exitcode, 1))
+except SignalException as error:
+    sys.exit(128 + error.sigval)
+'
+
 # start_processes GPUS TOOL ARGUMENTS...: by torchrun, which ends all of them when one dies.
 start_processes() {
     local gpus="$1" tool="$2" meeting=(--standalone)
@@ -37,7 +56,7 @@ start_processes() {
         meeting=(--nnodes "${NNODES:-1}" --node-rank "${NODE_RANK:-0}"
             --master-addr "${MASTER_ADDR:-127.0.0.1}" --master-port "${PORT:-29500}")
     fi
-    exec "$PYTHON" -m torch.distributed.run "${meeting[@]}" --nproc-per-node "$gpus" \
+    exec "$PYTHON" -W ignore -c "$TORCHRUN" "${meeting[@]}" --nproc-per-node "$gpus" \
         "$TOOLS/$tool" "$@" --launcher pytorch
 }
 

@@ -197,6 +197,9 @@ def run(folder: Path, size: int, launcher: str, train_list: Path) -> dict:
     config = configuration(folder, folder / f"work_{size}", size, launcher, train_list)
     normal = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
+    # to lay the config out for the log takes longer than the run
+    laid_out = mock.patch.object(Config, "pretty_text", "text = 'left out'")
+    laid_out.start()
     try:
         seen, runner = _train(config)
         if size > 1:
@@ -209,6 +212,7 @@ def run(folder: Path, size: int, launcher: str, train_list: Path) -> dict:
         seen |= _test(config, folder, size)
         seen |= _details(runner)
     finally:
+        laid_out.stop()
         torch.set_default_dtype(normal)
     return seen
 
@@ -232,7 +236,7 @@ def _test(config: Config, folder: Path, size: int) -> dict:
     config.work_dir = str(folder / f"test_{size}")
     config.experiment_name = f"test_{size}"
     path = folder / f"config_{size}_{rank}.py"
-    config.dump(path)
+    path.write_text("".join(f"{key} = {value!r}\n" for key, value in config.to_dict().items()))
     options = EvaluationOptions(
         gmacs=float((folder / "gmacs.txt").read_text()), policies=str(folder / f"{size}.json"),
         json=str(folder / f"metrics_{size}_{rank}.json"), launcher=config.launcher,
@@ -252,25 +256,26 @@ def _details(runner) -> dict:
     model.testing_options.policy = "random"
     torch.manual_seed(11)
     random = model.choose_policy(torch.zeros(12 // size, *mm_parts.CLIP_SHAPE))
-    hook = InvalidLossHook()
-    try:
-        hook.after_train_iter(
-            runner, 0, outputs={"loss": math.nan if rank == size - 1 else 1.0}
-        )  # fmt: skip
-        stopped = ""
-    except Ada3DError as error:
-        stopped = str(error)
-    try:
-        check_agreement({"load_from": f"work/epoch_{rank}.pth", "resume": True})
-        refused = ""
-    except Ada3DError as error:
-        refused = str(error)
+    loss = math.nan if rank == size - 1 else 1.0
+    checkpoint = {"load_from": f"work/epoch_{rank}.pth", "resume": True}
     phases = [{"name": name, "epochs": 1} for name in PHASES]
-    TrainingPhaseHook(phases, reseed=False).before_train(runner)
+    hook = TrainingPhaseHook(phases, reseed=False)
+    hook.before_train(runner)
+    seed = torch.initial_seed()
+    runner.model.find_unused_parameters = False
     return {
         "random": torch.cat([random.frames, random.stages], 1),
-        "stopped": stopped,
-        "refused": refused,
+        "stopped": _error(InvalidLossHook().after_train_iter, runner, 0, None, {"loss": loss}),
+        "refused": _error(check_agreement, checkpoint),
+        "waiting": _error(hook.before_train, runner),
         "full clips": [share_of_process(n, 1 / 3) for n in range(12)],
-        "seed": torch.initial_seed(),
+        "seed": seed,
     }
+
+
+def _error(function, *arguments) -> str:
+    try:
+        function(*arguments)
+    except Ada3DError as error:
+        return str(error)
+    return ""

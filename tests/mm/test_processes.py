@@ -2,10 +2,16 @@
 
 import json
 
+import mm_parts
 import process_parts
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
 from process_parts import BATCH, CLIPS, PHASES, VIEWS
+
+from ada3d_fx import Ada3DError
+from ada3d_fx.mm import processes
 
 # Sums over clips are taken in another order, in float64; the loss of a policy, the classes' losses
 # and rewards are in float32, of which one unit in the last place is 1.2e-7.
@@ -129,3 +135,89 @@ def test_processes_that_start_from_different_checkpoints_are_refused(runs):
     for seen in runs[1]:
         assert "process 1: epoch_1.pth" in seen["refused"]
         assert "all machines share" in seen["refused"]
+
+
+def test_a_wrapper_that_waits_for_every_gradient_is_refused(runs):
+    """Its processes would wait for ever, in the phases in which a network does not learn."""
+    assert all("find_unused_parameters=True" in seen["waiting"] for seen in runs[1])
+
+
+# ------------------------------------------------------------------------------- one process only
+
+LAUNCHED = {
+    "pytorch": {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0",
+                "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"},
+    "slurm": {"SLURM_PROCID": "0", "SLURM_NTASKS": "2", "SLURM_LOCALID": "0",
+              "SLURM_NODELIST": "node[1-2]"},
+    "mpi": {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "2",
+            "OMPI_COMM_WORLD_LOCAL_RANK": "0"},
+}  # fmt: skip
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """Sets what a launcher sets, and takes away what others might have."""
+
+    def setter(launcher, **changed):
+        for name in {name for names in LAUNCHED.values() for name in names}:
+            monkeypatch.delenv(name, raising=False)
+        for name, value in {**LAUNCHED.get(launcher, {}), **changed}.items():
+            monkeypatch.setenv(name, value)
+
+    return setter
+
+
+def prepare(launcher, **entries):
+    processes.prepare(Config({"launcher": launcher, "model": {}, **entries}))
+
+
+@pytest.mark.parametrize("launcher", LAUNCHED)
+def test_a_launcher_that_did_not_start_the_process_is_named(launcher, launched):
+    launched("none")
+    with pytest.raises(Ada3DError) as error:
+        prepare(launcher)
+    for words in (f"--launcher {launcher}", next(iter(LAUNCHED[launcher])), "start it with"):
+        assert words in str(error.value)
+
+
+def test_what_a_launcher_says_must_be_numbers(launched):
+    launched("pytorch", LOCAL_RANK="one")
+    with pytest.raises(Ada3DError, match=r"must be whole numbers.*'one'"):
+        prepare("pytorch")
+
+
+def test_torchrun_without_the_option_is_refused(launched):
+    launched("pytorch", TORCHELASTIC_RUN_ID="run")
+    with pytest.raises(Ada3DError, match="add --launcher pytorch"):
+        prepare("none")
+    launched("pytorch", TORCHELASTIC_RUN_ID="run", WORLD_SIZE="1")
+    prepare("none")
+
+
+@pytest.mark.parametrize("launcher", ["slurm", "mpi"])
+def test_the_first_machine_must_be_known(launcher, launched, monkeypatch, tmp_path):
+    """There is no Slurm here to ask."""
+    launched(launcher)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(Ada3DError, match=r"set MASTER_ADDR|MASTER_ADDR; set"):
+        prepare(launcher)
+
+
+def test_synchronised_batchnorm_needs_gpus(launched):
+    launched("pytorch")
+    with pytest.raises(Ada3DError, match="sync_bn"):
+        prepare("pytorch", sync_bn="torch")
+
+
+def test_learning_rates_scale_with_the_batch(tmp_path):
+    """Of the phases too, which set those of MMEngine's optimizer anew in each iteration."""
+    mm_parts.write_clips(tmp_path)
+    config = mm_parts.run_config(tmp_path, tmp_path / "work", epochs=1)
+    config.auto_scale_lr = {"enable": True, "base_batch_size": 16}  # batches are of 4
+    config.visualizer.vis_backends = []
+    config.train_cfg.val_interval = config.default_hooks.checkpoint.interval = 9
+    runner = Runner.from_cfg(config)
+    runner.train()
+    rates = {group["name"]: group["lr"] for group in runner.optim_wrapper.optimizer.param_groups}
+    assert rates == {"recognizer": 1e-2 / 4, "selector": 1e-2 / 4}
+    assert runner.message_hub.get_scalar("train/recognizer_lr").current() == 1e-2 / 4

@@ -19,3 +19,4 @@ custom_hooks = [
     ),
     dict(type="PolicyLogHook"),
 ]
+auto_scale_lr = dict(enable=False, base_batch_size=64)  # clips in a step, for --auto-scale-lr
