@@ -189,7 +189,7 @@ def test_a_killed_process_ends_the_training(work):
 
 @pytest.mark.slow
 def test_a_mistake_is_told_without_a_traceback(work):
-    with started(work, "dist_test.sh", "config.py", "model.pth", 2, "--gmacs", "1e9") as job:
+    with started(work, "dist_test.sh", "config.py", "model.pth", 2, "--gmacs", "1e-9") as job:
         assert job.wait(300) == 2
     console = (work / "console.txt").read_text()
     assert "error: " in console and "Traceback" not in console
