@@ -9,7 +9,6 @@ from mmaction.models.recognizers import Recognizer2D
 from mmaction.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import DefaultScope, init_default_scope
-from mmengine.runner import Runner
 from torch import nn
 
 from ..convert import AdaptiveNetwork
@@ -20,6 +19,7 @@ from ..learn.heads import FrameHead, MeanHead
 from ..learn.selector import SelectionNetwork
 from ..packed.twins import PackedConv3d
 from ..plan import StagePlan
+from .broken import VideoRunner
 
 for _part in (SelectionNetwork, SmallConvNet, FrameHead, MeanHead, Reinforce, StraightThrough):
     MODELS.register_module(module=_part)
@@ -172,6 +172,6 @@ def build_backbone(config: Mapping) -> nn.Module:
     return net
 
 
-def build_runner(config: Config) -> Runner:
-    """Build MMEngine's Runner of a config."""
-    return Runner.from_cfg(config)
+def build_runner(config: Config) -> VideoRunner:
+    """Build the runner of a config."""
+    return VideoRunner.from_cfg(config)

@@ -21,6 +21,7 @@ from mmengine.runner import Runner
 
 from ..progress import Bar, Console, duration
 from . import processes
+from .broken import VideoRunner
 from .hooks import InvalidLossHook
 from .metric import row_of
 from .optim import unwrap
@@ -41,7 +42,7 @@ def build_runner(config: Config, console: Console | None = None, title: str = ""
     """
     console = console or Console()
     processes.prepare(config)
-    runner = ConsoleRunner.from_cfg(config) if not console.verbose else Runner.from_cfg(config)
+    runner = (VideoRunner if console.verbose else ConsoleRunner).from_cfg(config)
     processes.check_agreement(config)
     runner.register_hook(ConsoleHook(console, title), priority="VERY_LOW")
     if not any(isinstance(hook, InvalidLossHook) for hook in runner.hooks):
@@ -49,8 +50,8 @@ def build_runner(config: Config, console: Console | None = None, title: str = ""
     return runner
 
 
-class ConsoleRunner(Runner):
-    """MMEngine's Runner, whose logger writes to its file and shows warnings on the console."""
+class ConsoleRunner(VideoRunner):
+    """A runner whose logger writes to its file and shows warnings on the console."""
 
     def build_logger(self, *args, **kwargs) -> MMLogger:
         """Build the logger, and replace the handler that writes everything to the console."""
@@ -100,7 +101,7 @@ class WarningHandler(logging.Handler):
     """Shows this package's warnings, and every error, on the console.
 
     What other packages warn of (deprecations, parts that a config does not use) is in the log. The
-    same message, with whatever numbers, is shown once in a run.
+    same message, with whatever numbers, is shown once in a run, unless it is marked with ``each``.
     """
 
     def __init__(self):
@@ -117,7 +118,7 @@ class WarningHandler(logging.Handler):
         """Show the record above the bars."""
         message = record.getMessage()
         kind = re.sub(r"[\d.]+", "0", message)  # each epoch has its own numbers
-        if kind not in self._shown:
+        if kind not in self._shown or getattr(record, "each", False):
             self._shown.add(kind)
             prefix = f"{self.title}: " if self.title else ""
             self.console.say(f"  {prefix}{record.levelname.lower()}: {message}")
@@ -229,5 +230,8 @@ class ConsoleHook(Hook):
         for key, form in (("gmacs", "{:.4g} GMACs per clip"), ("frames", "{:.2f} frames"),
                           ("stages", "{:.2f} 3D stages")):  # fmt: skip
             words += [form.format(row[key])] if key in row else []
+        if row.get("left_out"):
+            listed = row["tested"] + row["left_out"]
+            words.append(f"of {row['tested']} of {listed} videos: {row['left_out']} do not decode")
         if words:
             self.console.say(f"  {self._prefix}{what}: {', '.join(words)}")

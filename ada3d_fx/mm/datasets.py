@@ -9,6 +9,8 @@ from mmaction.registry import TRANSFORMS
 from mmcv.transforms import BaseTransform
 
 from ..errors import Ada3DError
+from .decoding import in_turns
+from .video_probe import decoding_errors, first_line
 
 
 class _FramesInMemory:
@@ -32,6 +34,36 @@ class _FramesInMemory:
     def get_batch(self, indices: np.ndarray) -> _Batch:
         """Return the frames of these indices."""
         return _Batch(self.frames[np.asarray(indices)])  # a copy: later transforms write into it
+
+
+class _ResizedOnDemand:
+    """What `SampleFrames` and `DecordDecode` use of decord's reader, with each frame resized.
+
+    Args:
+        reader: decord's.
+        scale: width and height of the frames; None: as they are.
+    """
+
+    def __init__(self, reader, scale: tuple[int, int] | None):
+        self.reader, self.scale = reader, scale
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def get_avg_fps(self) -> float:
+        """Frames per second."""
+        return self.reader.get_avg_fps()
+
+    def get_batch(self, indices: np.ndarray) -> _Batch:
+        """Return the frames of these indices."""
+        return _Batch(np.stack(in_turns(list(indices), self._decode)))
+
+    def _decode(self, indices: list[int]) -> tuple[list[np.ndarray], int]:
+        frames = self.reader.get_batch(indices).asnumpy()
+        size = frames[0].nbytes
+        if self.scale:
+            return [mmcv.imresize(frame, self.scale) for frame in frames], size
+        return list(frames), size
 
 
 class _Batch:
@@ -60,7 +92,8 @@ class InMemoryDecordInit(DecordInit):
 
     Args:
         scale: width and height to keep frames at; None: as they are.
-        max_gib: videos beyond this many GiB in the store are decoded each time.
+        max_gib: where a video would make the store larger than this many GiB, the frames that are
+            asked for are decoded each time.
         num_threads: threads of decord.
 
     Raises:
@@ -74,30 +107,29 @@ class InMemoryDecordInit(DecordInit):
         self.scale = tuple(scale) if scale else None
         self.max_bytes = max_gib * 2**30
 
-    def _get_video_reader(self, filename: str) -> _FramesInMemory:
+    def _get_video_reader(self, filename: str) -> _FramesInMemory | _ResizedOnDemand:
         key = (str(filename), self.scale)
         if key not in _STORE:
             video = self._decode(filename)
-            if sum(other.frames.nbytes for other in _STORE.values()) > self.max_bytes:
+            if isinstance(video, _ResizedOnDemand):
                 return video
             _STORE[key] = video
         return _STORE[key]
 
-    def _decode(self, filename: str) -> _FramesInMemory:
-        import decord
-
+    def _decode(self, filename: str) -> _FramesInMemory | _ResizedOnDemand:
         try:
-            reader = super()._get_video_reader(filename)
+            reader = _ResizedOnDemand(super()._get_video_reader(filename), self.scale)
+            frame = reader.get_batch([0]).asnumpy()
+            held = sum(other.frames.nbytes for other in _STORE.values())
+            if held + len(reader) * frame.nbytes > self.max_bytes:
+                return reader
             frames = reader.get_batch(range(len(reader))).asnumpy()
-            fps = reader.get_avg_fps()
-        except (OSError, RuntimeError, decord.DECORDError) as error:
+            return _FramesInMemory(frames, reader.get_avg_fps())
+        except decoding_errors() as error:
             raise Ada3DError(
-                f"cannot decode the video {filename}: {error}. Check that the file exists and is a "
-                "whole video, or take its line out of the annotation file."
+                f"cannot decode the video {filename}: {first_line(error)}. Check that the file "
+                "exists and is a whole video, or take its line out of the annotation file."
             ) from error
-        if self.scale:
-            frames = np.stack([mmcv.imresize(frame, self.scale) for frame in frames])
-        return _FramesInMemory(frames, fps)
 
 
 @TRANSFORMS.register_module()

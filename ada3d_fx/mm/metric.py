@@ -125,7 +125,8 @@ def clip_records(results: Sequence[Mapping]) -> list[dict]:
 def row_of(name: str, metrics: Mapping[str, float]) -> dict:
     """Return a row of a table out of an evaluation's metrics.
 
-    Accuracy is in percent, and None if nothing measured it.
+    Accuracy is in percent, and None if nothing measured it. ``tested`` and ``left_out`` count videos,
+    where some do not decode.
     """
     row: dict = {"name": name, "accuracy": None}
     for key in ("acc/top1", "acc/mean_average_precision"):
@@ -133,6 +134,9 @@ def row_of(name: str, metrics: Mapping[str, float]) -> dict:
             row["accuracy"] = 100 * float(metrics[key])
     if "acc/mean1" in metrics:
         row["mean_class_accuracy"] = 100 * float(metrics["acc/mean1"])
+    for key in ("tested", "left_out"):
+        if f"videos/{key}" in metrics:
+            row[key] = int(metrics[f"videos/{key}"])
     for key, value in metrics.items():
         if key.startswith("policy/"):
             key, value = key.removeprefix("policy/"), float(value)

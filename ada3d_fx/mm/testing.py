@@ -15,9 +15,9 @@ from ..cost.price import price_table
 from ..distribution import PolicyDistribution
 from ..errors import Ada3DError
 from ..report import policy_pictures
+from .broken import in_list_order
 from .config import inner_datasets
 from .optim import unwrap
-from .processes import of_all_processes
 
 
 def record_policies(config: Config, path: str) -> bool:
@@ -71,7 +71,7 @@ def calibrate(
             decided = model.selector(inputs.flatten(0, 1))
             logits = (decided.frame_logits.cpu(), decided.stage_logits.cpu())
             videos += zip(*(part.unflatten(0, inputs.shape[:2]) for part in logits))
-    frames, stages = zip(*of_all_processes(videos, len(loader.dataset)))
+    frames, stages = zip(*in_list_order(videos, loader))
     plan = model.plan
     distribution = PolicyDistribution(
         torch.cat(frames), torch.cat(stages), plan.frame_unit, plan.num_frames
