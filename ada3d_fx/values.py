@@ -46,6 +46,13 @@ def positives(text: str) -> list[float]:
     return [positive(part) for part in text.split(",")]
 
 
+def whole_number(text: str) -> int:
+    """Parse a whole number above 0."""
+    if not re.fullmatch(r"0*[1-9][0-9]*", text):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number above 0")
+    return int(text)
+
+
 def whole_numbers(text: str) -> list[int]:
     """Parse ``'0,1'`` as ``[0, 1]``."""
     try:

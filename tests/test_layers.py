@@ -42,7 +42,7 @@ ORDER = {
     "report": "tables records statistics figures policy_pictures",
     "experiments": "provenance rendering generated_clips matching comparison_run comparison_rows "
     "comparison_report comparison tradeoff html_page clip_videos clip_selection price_report "
-    "price_timing pricing listed paper support timing decisions evaluation training",
+    "price_timing pricing listed paper support timing decisions evaluation data_check training",
 }
 THIRD_PARTY = {"torch", "torchvision", "fvcore", "numpy", "matplotlib", "PIL"}
 THIRD_PARTY_OF = {"progress": {"rich"}}  # which comes with MMEngine

@@ -13,7 +13,8 @@ from ..mm import console as mm_console
 from ..mm.checkpoint import last_checkpoint
 from ..mm.checks import check_config
 from ..mm.config import load_config
-from ..progress import Console
+from ..progress import Console, is_main_process
+from .data_check import check_before_training
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,9 @@ def train(path: str, cfg_options: Sequence[str], options: RunOptions, console: C
     """
     config = training_config(path, cfg_options, options)
     splits = ("train", "val") if options.validate else ("train",)
-    check_config(config, splits, videos=None if options.check_data else 4)
+    check_config(config, splits)
+    if options.check_data and is_main_process():
+        check_before_training(config, splits, console)
     runner = mm_console.build_runner(config, console)
     console.say(f"log: {runner.logger.log_file}")
     runner.train()

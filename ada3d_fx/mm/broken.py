@@ -60,7 +60,9 @@ def limit_of(config: Mapping, videos: int | None = None) -> float:
     limit = options.get("limit", 0)
     require_number("broken_videos.limit", limit, low=0)
     if limit >= 1 and limit != int(limit):
-        raise Ada3DError(f"broken_videos.limit={limit}; expected a whole number, or a share below 1")
+        raise Ada3DError(
+            f"broken_videos.limit={limit}; expected a whole number, or a share below 1"
+        )
     return math.floor(limit * videos) if videos is not None and limit < 1 else limit
 
 
@@ -82,7 +84,9 @@ class NamedTransform:
         """Apply the transform; until there are frames, its errors are the video's."""
         decoded = "imgs" in results
         video = str(results.get("filename") or results.get("frame_dir") or "without a name")
-        where = f"{self.source}, entry {results['sample_idx'] + 1}" if "sample_idx" in results else ""
+        where = (
+            f"{self.source}, entry {results['sample_idx'] + 1}" if "sample_idx" in results else ""
+        )
         name = type(self.transform).__name__
         try:
             done = self.transform(results)

@@ -13,14 +13,14 @@ from .lists import VideoList, ann_file, require_list
 from .video_probe import probe
 
 
-def check_config(config: Mapping, splits: tuple[str, ...], videos: int = 4) -> None:
+def check_config(config: Mapping, splits: tuple[str, ...], videos: int | None = 4) -> None:
     """Check what a run will read.
 
     Args:
         config: the run's config.
         splits: those that it reads, of 'train', 'val' and 'test'.
-        videos: how many videos of each list are looked at. None are if the config allows for broken
-            ones (``broken_videos``).
+        videos: how many videos of each list are looked at; None: all. None of them
+            is if the config allows for broken ones (``broken_videos``).
 
     Raises:
         Ada3DError: a file is missing, a list empty or malformed, a label not one of the model's
@@ -49,7 +49,7 @@ def listed_datasets(
                 yield dataset, (head or {}).get("num_classes")
 
 
-def check_dataset(dataset: Mapping, num_classes: int | None, videos: int = 4) -> None:
+def check_dataset(dataset: Mapping, num_classes: int | None, videos: int | None = 4) -> None:
     """Check one list of videos or of folders of frames, and some of what it lists.
 
     Of other kinds of lists only the file is looked for.
@@ -57,7 +57,7 @@ def check_dataset(dataset: Mapping, num_classes: int | None, videos: int = 4) ->
     Args:
         dataset: the config of the dataset.
         num_classes: classes of the model; None: unknown.
-        videos: how many of its videos are looked at.
+        videos: how many of its videos are looked at; None: all of them.
 
     Raises:
         Ada3DError: see `check_config`.

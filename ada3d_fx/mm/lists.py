@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -67,27 +67,41 @@ class VideoList:
             min(counts, default=None),
         )  # fmt: skip
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self, bad: Callable[[int, str], None] | None = None) -> Iterator[Entry]:
         """Read the lines one after the other.
 
+        Args:
+            bad: is told number and fault of lines that MMAction2 would misread, which are left out
+                then; None: the first such line is an error.
+
         Raises:
-            Ada3DError: no such file, another encoding, or a line that MMAction2 would misread. The
-                message names file and line, and says what to try.
+            Ada3DError: no such file, another encoding, or a bad line. The message names file and
+                line, and says what to try.
         """
-        count = empty = 0
+        count, empty = 0, []
         for number, line in read_lines(self.path):
-            if line.strip():
-                count += 1
-                yield self._entry(number, line.strip())
+            if not line.strip():
+                empty.append(number)
+                continue
+            count += 1
+            try:
+                entry = self._entry(number, line.strip())
+            except Ada3DError as error:
+                if bad is None:
+                    raise
+                bad(number, str(error))
             else:
-                empty = empty or number
+                yield entry
         if not count:
             raise Ada3DError(f"annotation file: {self.path} lists no video")
         if empty:
-            raise Ada3DError(
-                f"{self.path}, line {empty}: it is empty, which MMAction2 takes for a video without "
-                "a name; remove empty lines, such as by: sed -i '/^\\s*$/d' FILE"
+            fault = (
+                f"{self.path}, line {empty[0]}: it is empty, which MMAction2 takes for a video "
+                f"without a name; remove empty lines ({len(empty)}): sed -i '/^\\s*$/d' FILE"
             )
+            if bad is None:
+                raise Ada3DError(fault)
+            bad(empty[0], fault)
 
     def _entry(self, number: int, line: str) -> Entry:
         fields = line.split(self.delimiter)

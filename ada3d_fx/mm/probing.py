@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -123,34 +124,29 @@ def probe_all(
                 return
 
     def work() -> None:
-        prober, failure = _Prober(timeout), None
+        prober = _Prober(timeout)
         try:
             while not stop.is_set():
                 with lock:
-                    key, request = next(waiting)
+                    key, request = next(waiting, (None, None))
+                if request is None:
+                    return
                 put((key, prober.probe(request)))
-        except StopIteration:
-            pass
-        except BaseException as error:  # raised again where the answers are read
-            failure = error
         finally:
             prober.close()
-            put(failure)
+            put(None)
 
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(processes)]
-    for thread in threads:
-        thread.start()
-    try:
-        ended = 0
-        while ended < processes:
-            answer = answers.get()
-            if isinstance(answer, BaseException):
-                raise answer
-            if answer is None:
-                ended += 1
-            else:
-                yield answer
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
+    with ThreadPoolExecutor(processes) as threads:
+        working = [threads.submit(work) for _ in range(processes)]
+        try:
+            ended = 0
+            while ended < processes:
+                answer = answers.get()
+                if answer is None:
+                    ended += 1
+                else:
+                    yield answer
+        finally:
+            stop.set()
+        for done in working:
+            done.result()  # what the requests raised
