@@ -12,6 +12,7 @@ from mmengine.dataset import Compose
 
 from ..errors import Ada3DError
 from ..mm import console as mm_console
+from ..mm.broken import BrokenVideo, NamedPipeline
 from ..mm.checkpoint import load_weights
 from ..mm.config import calibration_list, class_names, inner_datasets, load_config
 from ..mm.testing import calibrate, examples
@@ -61,10 +62,13 @@ def show_decisions(
     console = console or Console()
     with TemporaryDirectory() as config.work_dir:  # the runner's own log and config
         model = _loaded(config, checkpoint, gmacs, calibrate_on, console)
-    pipeline = Compose(steps)  # after the runner, which says whose transforms these are
+    transforms = Compose(steps).transforms  # after the runner, which says whose these are
+    pipeline = NamedPipeline(transforms)
     shown = []
     for video in console.track(videos, "deciding"):
         data = pipeline({"filename": video, "label": -1, "start_index": 0, "modality": "RGB"})
+        if isinstance(data, BrokenVideo):
+            raise Ada3DError(str(data))
         shown += examples(model, data, Path(video).name, names, views=views)
     policy_pictures.draw_policies(shown, out)
     if gif:

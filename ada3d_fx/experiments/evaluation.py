@@ -84,7 +84,11 @@ def evaluate(
         return None
     if options.json:
         row = row_of("tested", metrics)
-        records.write_json(options.json, {"row": row, **provenance(path, begin)})
+        left_out = [
+            {"video": one.video, "why": one.why} for one in runner.test_loop.evaluator.left_out
+        ]
+        content = {"row": row, "left_out": left_out, **provenance(path, begin)}
+        records.write_json(options.json, content)
     if not recorded:
         return None
     clips = records.read_clips(policies)
@@ -119,11 +123,14 @@ def testing_config(path: str, cfg_options: Sequence[str], options: EvaluationOpt
 def summary(metrics: Mapping[str, float], clips: Sequence[Mapping]) -> str:
     """Tell the paper's columns, and how the cost is distributed over the clips."""
     row = row_of("tested", metrics)
+    whole = row.get("tested", 0) + row.get("left_out", 0)
+    partial = f"of {row.get('tested')} of {whole} videos: {row.get('left_out')} do not decode"
     cost = [(clip["macs"] + clip["selector_macs"]) / 1e9 for clip in clips]
     percentiles = ", ".join(f"{p} % {row[f'gmacs_p{p}']:.4g}" for p in (10, 50, 90))
     return "\n".join(
         [
             tables.table([row]),
+            *([partial] if whole else []),
             "",
             f"GMACs per clip: {percentiles}, most {row['gmacs_max']:.4g}",
             tables.histogram(cost),

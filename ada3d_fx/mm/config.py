@@ -12,6 +12,7 @@ from mmengine.config import Config, DictAction
 
 from ..errors import Ada3DError
 from ..report import records
+from .lists import read_lines
 
 TEST_POLICIES = ("learned", "full", "random", "file")  # the kinds of --policy at test time
 
@@ -115,11 +116,14 @@ def class_names(config: Config) -> dict[int, str]:
     """Return the classes' names: the first word of each line of the config's ``class_file``.
 
     Nothing where there is no such file.
+
+    Raises:
+        Ada3DError: the file is not in UTF-8.
     """
     path = config.get("class_file")
     if not path or not Path(path).is_file():
         return {}
-    lines = [line.split()[0] for line in Path(path).read_text().splitlines() if line.strip()]
+    lines = [line.split()[0] for _, line in read_lines(path) if line.strip()]
     return dict(enumerate(lines))
 
 

@@ -1,5 +1,6 @@
 """Broken videos in training and testing: named, counted, never replaced, left out up to a limit."""
 
+import json
 import os
 from pathlib import Path
 
@@ -7,13 +8,16 @@ import mm_parts
 import numpy as np
 import odd_videos
 import pytest
+import torch
+from mmaction.evaluation import AccMetric
 from mmaction.registry import TRANSFORMS
 from mmcv.transforms import BaseTransform
+from mmengine.evaluator import Evaluator
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from ada3d_fx import Ada3DError
-from ada3d_fx.mm.broken import VideoLoader, limit_of
+from ada3d_fx.mm.broken import VideoEvaluator, VideoLoader, in_list_order, limit_of
 from ada3d_fx.mm.console import build_runner
 from ada3d_fx.mm.testing import record_policies
 from ada3d_fx.progress import Console
@@ -236,3 +240,52 @@ def test_a_limit_is_a_number_or_a_share():
     assert limit_of({}) == 0
     assert limit_of({"broken_videos": {"limit": 3}}, 100) == 3
     assert limit_of({"broken_videos": {"limit": 0.05}}, 70) == 3
+
+
+# ------------------------------------------------------------------------------- several processes
+
+
+def evaluated(config):
+    """Metrics and names of a list whose predictions are the number of the video, without a model."""
+    batches = loader(config, "val")
+    evaluator = VideoEvaluator(Evaluator([AccMetric(metric_list=("top_k_accuracy",))]), batches)
+    evaluator.dataset_meta = batches.dataset.metainfo
+    names = []
+    for batch in batches:
+        samples = batch["data_samples"]
+        for sample in samples:
+            names.append(Path(sample.filename).name)
+            sample.set_pred_score(torch.eye(mm_parts.CLASSES)[int(names[-1][0]) % 3])
+        evaluator.process(data_samples=samples, data_batch=batch)
+    metrics = evaluator.evaluate(len(batches.dataset))
+    left_out = sorted(Path(one.video).name for one in evaluator.left_out)
+    return metrics, in_list_order(names, batches), left_out
+
+
+def one_of_several(rank, size, folder, config):
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/group", rank=rank, world_size=size
+    )
+    (Path(folder) / f"{rank}.json").write_text(json.dumps(evaluated(config)))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("size, broken", [(2, (0, 5)), (2, (7, 4, 3)), (3, (6,)), (3, (1, 3, 5))])
+def test_several_processes_leave_out_what_one_does(config, tmp_path, size, broken):
+    """Eight videos, which three processes do not share evenly."""
+    config.val_dataloader.dataset.pipeline = [
+        *config.val_dataloader.dataset.pipeline[:3], *config.val_dataloader.dataset.pipeline[4:-1],
+        {"type": "PackActionInputs", "meta_keys": ("filename",)},
+    ]  # fmt: skip
+    config.val_dataloader.batch_size = 2
+    spoil(config, *broken)
+    alone = evaluated(allow(config, len(broken)))
+    torch.multiprocessing.start_processes(
+        one_of_several, (size, str(tmp_path), config), size, start_method="fork"
+    )
+    for rank in range(size):
+        assert json.loads((tmp_path / f"{rank}.json").read_text()) == json.loads(json.dumps(alone))
+    metrics, names, left_out = alone
+    assert metrics["videos/left_out"] == len(broken) == len(left_out)
+    assert names == [f"{number}.mp4" for number in range(8) if number not in broken]
