@@ -213,6 +213,8 @@ def user_errors(main: Callable[[], None]) -> Callable[[], int]:
 
     @functools.wraps(main)
     def wrapped() -> int:
+        for stream in (sys.stdout, sys.stderr):  # names that the locale has no bytes for
+            stream.reconfigure(errors="backslashreplace")
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", module=r"(?!ada3d_fx\b)")

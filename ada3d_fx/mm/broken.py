@@ -6,6 +6,7 @@ Nothing is put in its place: a batch is smaller by it, and a test says of how ma
 
 from __future__ import annotations
 
+import logging
 import math
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -200,7 +201,11 @@ class LeftOut:
             logger.info(f"{video}\n{video.trace}")
             self.require(self.videos.values())
             shown = len(self.videos) <= SHOWN
-            logger.log(30 if shown else 20, f"left out: {video}", extra={"each": True})
+            logger.log(
+                logging.WARNING if shown else logging.INFO,
+                f"left out: {video}",
+                extra={"each": True},
+            )
 
     def require(self, videos: Iterable[BrokenVideo]) -> None:
         """Check that there are not too many.
@@ -440,6 +445,14 @@ class VideoRunner(Runner):
 
     The config's ``broken_videos=dict(limit=...)`` says how many, see `limit_of`.
     """
+
+    def build_logger(self, *args, **kwargs) -> MMLogger:
+        """Build the logger, whose files take names that the locale has no bytes for."""
+        logger = super().build_logger(*args, **kwargs)
+        for handler in logger.handlers:
+            if isinstance(handler, logging.FileHandler) and handler.stream is not None:
+                handler.stream.reconfigure(errors="backslashreplace")
+        return logger
 
     def build_dataloader(  # a static method of MMEngine's
         self, dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False

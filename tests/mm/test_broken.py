@@ -1,6 +1,7 @@
 """Broken videos in training and testing: named, counted, never replaced, left out up to a limit."""
 
 import json
+import logging
 import os
 from pathlib import Path
 
@@ -240,6 +241,12 @@ def test_a_limit_is_a_number_or_a_share():
     assert limit_of({}) == 0
     assert limit_of({"broken_videos": {"limit": 3}}, 100) == 3
     assert limit_of({"broken_videos": {"limit": 0.05}}, 70) == 3
+
+
+def test_log_files_take_names_that_the_locale_has_no_bytes_for(config, tmp_path):
+    runner = build_runner(config, Console(terminal=False))
+    files = [h for h in runner.logger.handlers if isinstance(h, logging.FileHandler)]
+    assert files and all(handler.stream.errors == "backslashreplace" for handler in files)
 
 
 # ------------------------------------------------------------------------------- several processes
