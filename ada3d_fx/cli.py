@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import io
 import logging
 import sys
 import warnings
@@ -214,7 +215,8 @@ def user_errors(main: Callable[[], None]) -> Callable[[], int]:
     @functools.wraps(main)
     def wrapped() -> int:
         for stream in (sys.stdout, sys.stderr):  # names that the locale has no bytes for
-            stream.reconfigure(errors="backslashreplace")
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", module=r"(?!ada3d_fx\b)")

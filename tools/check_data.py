@@ -37,7 +37,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--config", metavar="CONFIG", help="check the lists of this config instead")
     parser.add_argument(
         "--cfg-options", nargs="+", default=[], metavar="KEY=VALUE",
-        help="config entries to set, such as data_root=data/mine",
+        help="config entries to set, such as model.objective.gamma=4",
     )  # fmt: skip
     parser.add_argument(
         "--videos", metavar="DIR",

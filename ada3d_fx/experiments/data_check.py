@@ -256,7 +256,7 @@ def plain_lists(
     return [
         DataList(
             VideoList(
-                path, str(Path(path).parent) if folder is None else folder, delimiter,
+                path, os.path.dirname(path) if folder is None else folder, delimiter,
                 multi_class=True, num_classes=num_classes,
             ),
             clip_frames=clip_frames,
