@@ -11,7 +11,6 @@ import math
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import zip_longest
 from typing import Any
 
 from mmaction.datasets import RepeatAugDataset
@@ -26,6 +25,7 @@ from torch.utils.data import DataLoader
 from ..errors import Ada3DError, require_number
 from .decoding import bounded
 from .optim import unwrap
+from .processes import of_all_processes
 from .video_probe import decoding_errors, first_line
 
 SHOWN = 10  # broken videos that are named on the console; the log names all
@@ -390,9 +390,7 @@ def in_list_order(items: Sequence, loader: DataLoader) -> list:
         return items
     for place in loader.left_out.places if isinstance(loader, VideoLoader) else ():
         items.insert(place, None)
-    shares = all_gather_object(items)
-    ordered = [item for turn in zip_longest(*shares) for item in turn]
-    return [item for item in ordered[: len(loader.dataset)] if item is not None]
+    return [item for item in of_all_processes(items, len(loader.dataset)) if item is not None]
 
 
 class LeftOutHook(Hook):
