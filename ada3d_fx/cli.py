@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from . import values
-from .errors import Ada3DError
+from . import progress, values
+from .errors import Ada3DError, said_to_users
 
 POLICIES = {
     "learned": "learned: the selection network's greedy policies",
@@ -100,13 +100,13 @@ def add_work_dir(parser: argparse.ArgumentParser, default: str = "the config's w
 def add_seed(parser: argparse.ArgumentParser, default: int | None = None) -> None:
     """Add --seed of a tool that makes one run."""
     told = "" if default is not None else " (default: the config's)"
-    parser.add_argument("--seed", type=int, default=default, help=f"random seed{told}")
+    parser.add_argument("--seed", type=values.seed, default=default, help=f"random seed{told}")
 
 
 def add_seeds(parser: argparse.ArgumentParser) -> None:
     """Add --seeds and --folds of a tool that makes a run for each."""
     parser.add_argument(
-        "--seeds", type=values.whole_numbers, default=[0], metavar="A,B,...",
+        "--seeds", type=values.seeds, default=[0], metavar="A,B,...",
         help="random seeds, a run each (default: 0)",
     )  # fmt: skip
     parser.add_argument(
@@ -179,8 +179,9 @@ def add_families(parser: argparse.ArgumentParser, about: str) -> None:
 def add_json(parser: argparse.ArgumentParser, what: str) -> None:
     """Add --json, a file for machines."""
     parser.add_argument(
-        "--json", metavar="FILE", help=f"write {what} to this file, for machines (default: no file)"
-    )
+        "--json", type=values.output_file, metavar="FILE",
+        help=f"write {what} to this file, for machines (default: no file)",
+    )  # fmt: skip
 
 
 def add_launcher(parser: argparse.ArgumentParser) -> None:
@@ -208,27 +209,31 @@ def add_verbose(parser: argparse.ArgumentParser) -> None:
 def user_errors(main: Callable[[], None]) -> Callable[[], int]:
     """Make a tool's ``main`` print the user's mistakes as one message and return 2.
 
-    An interrupted tool returns 130. Other errors are ours and are raised. What other packages warn
-    of is not shown meanwhile.
+    A file that cannot be written is such a mistake too. An interrupted tool returns 130, one whose
+    output nobody reads any more 141, as shells say it. Other errors are ours and are raised. What
+    other packages warn of is not shown meanwhile.
     """
 
     @functools.wraps(main)
     def wrapped() -> int:
-        for stream in (sys.stdout, sys.stderr):  # names that the locale has no bytes for
-            if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="backslashreplace")
+        progress.print_every_name()
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", module=r"(?!ada3d_fx\b)")
                 main()
-        except Ada3DError as error:
-            # one from a data loader's worker process comes with its traceback in the message
-            message = str(error).rsplit("Ada3DError: ", 1)[-1]
-            print(f"error: {message.strip()}", file=sys.stderr)
-            return 2
+            sys.stdout.flush()
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return 130
+        except BrokenPipeError:
+            progress.print_no_more()
+            return 141
+        except (Ada3DError, OSError, UnicodeEncodeError) as error:
+            message = said_to_users(error)
+            if message is None:
+                raise
+            print(f"error: {message}", file=sys.stderr)
+            return 2
         return 0
 
     return wrapped

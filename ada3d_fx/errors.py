@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
+import errno
 import math
+import sys
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -34,6 +37,27 @@ def require_number(
     raise Ada3DError(
         f"{option}={value!r}; expected a finite number {' and '.join(bounds)}".rstrip()
     )
+
+
+def said_to_users(error: Ada3DError | OSError | UnicodeEncodeError) -> str | None:
+    """Say what is wrong with what a user gave, a file's place or the disk; None: it is our mistake.
+
+    A missing file is: those that a user gives are looked for beforehand.
+    """
+    if isinstance(error, Ada3DError):
+        # one from a data loader's worker process comes with its traceback in the message
+        return str(error).rsplit("Ada3DError: ", 1)[-1].strip()
+    if isinstance(error, UnicodeEncodeError):
+        if codecs.lookup(error.encoding) != codecs.lookup(sys.getfilesystemencoding()):
+            return None
+        return (
+            f"{error.object!a} cannot be a file's name in this locale, whose encoding is "
+            f"{error.encoding}; try LC_ALL=C.UTF-8 or PYTHONUTF8=1"
+        )
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if isinstance(error, FileNotFoundError) or not (error.filename or full):
+        return None
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
 
 
 class Reason(NamedTuple):

@@ -2,61 +2,167 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import re
 import secrets
+import shutil
+import stat
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 LEFT_BEHIND = 3600.0  # seconds after which an unfinished file counts as a killed process's
+STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}  # and /dev/fd/N
 
 
 @contextmanager
-def whole(path: str | Path) -> Iterator[Path]:
+def whole(path: str | Path, durable: bool = True) -> Iterator[Path]:
     """Give a path to write to, whose file takes the place of ``path`` when the block ends.
 
     A process that is killed leaves the old file, or none; unfinished files of such processes, which
-    are hidden, are removed by the next one that writes ``path`` an hour later or more.
+    are hidden, are removed by the next one that writes ``path`` an hour later or more. A link stays
+    and its target is replaced, a file keeps its permissions, and a pipe or a device is given all
+    bytes at the end.
 
     Args:
         path: the file to write; its folder is made if need be.
+        durable: wait until it is on the disk, so that it outlives a power failure too; 5 ms for a
+            small file.
 
     Yields:
-        A path in the same folder, with the same ending.
+        A path to an empty file with the same ending.
 
     Raises:
-        OSError: the file or its folder cannot be written.
+        OSError: the file cannot be written; ``filename`` names it.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _forget_unfinished(path)
-    unfinished = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
-    try:
-        yield unfinished
-        with unfinished.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    check(path)
+    if _is_stream(path):
+        with TemporaryDirectory() as folder:
+            unfinished = Path(folder, "part").with_suffix(Path(path).suffix)
+            unfinished.touch()
+            yield unfinished
+            _pour(unfinished, path)
+        return
+    with _named(path):
+        target = Path(os.path.realpath(path))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _forget_unfinished(target)
+        unfinished = target.with_name(_begin_of(target) + secrets.token_hex(4) + _end_of(target))
+        unfinished.open("xb").close()
+        try:
+            if target.exists():
+                unfinished.chmod(stat.S_IMODE(target.stat().st_mode))
+            yield unfinished
+            if durable:
+                with unfinished.open("rb+") as file:
+                    os.fsync(file.fileno())
+            os.replace(unfinished, target)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | Path, data: bytes, durable: bool = True) -> None:
+    """Write a file, the whole of it or nothing.
+
+    Raises:
+        OSError: the file cannot be written; ``filename`` names it.
+    """
+    with whole(path, durable) as unfinished:
+        unfinished.write_bytes(data)
 
 
 def write_text(path: str | Path, text: str) -> None:
     """Write a text in UTF-8, the whole of it or nothing.
 
+    File names that are not UTF-8 are written as the bytes that they are.
+
     Raises:
-        OSError: the file or its folder cannot be written.
+        OSError: the file cannot be written; ``filename`` names it.
     """
-    with whole(path) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")
+    write_bytes(path, text.encode("utf-8", "surrogateescape"))
+
+
+def append(path: str | Path, line: str) -> None:
+    """Append a line to a journal, whose last line may be cut off when the process is killed.
+
+    Raises:
+        OSError: the file cannot be written; ``filename`` names it.
+    """
+    with _named(path), open(path, "ab") as file:
+        file.write(line.encode("utf-8", "surrogateescape"))
+
+
+def check(path: str | Path) -> None:
+    """Check that a file could be written, before the work whose result it shall hold.
+
+    Raises:
+        OSError: it is a folder, is write-protected, or its folder is no place to write.
+    """
+    if "\0" in str(path):
+        raise OSError(errno.EINVAL, "the name holds a NUL character", repr(str(path)))
+    if _is_stream(path):
+        return
+    with _named(path):
+        target = Path(os.path.realpath(path))
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "a folder is there", str(path))
+        if target.exists() and not os.access(target, os.W_OK):
+            raise PermissionError(errno.EACCES, "the file is write-protected", str(path))
+        folder = next(parent for parent in target.parents if os.path.lexists(parent))
+        if not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, f"{folder} is no folder", str(path))
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, f"the folder {folder} is not writable", str(path))
+
+
+@contextmanager
+def _named(path: str | Path) -> Iterator[None]:
+    """Name the file in errors of its writing, which name the unfinished one or none."""
+    try:
+        yield
+    except OSError as error:
+        unfinished = re.search(r"\.[0-9a-f]{8}\.part", str(error.filename))
+        if error.errno is None or (error.filename is not None and not unfinished):
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+
+
+def _is_stream(path: str | Path) -> bool:
+    """Tell whether a path is that of a pipe, a device or an open file."""
+    name = str(path)
+    opened = name in STREAMS or re.fullmatch(r"(/dev|/proc/self)/fd/[0-9]+", name)
+    return bool(opened) or (os.path.exists(path) and not os.path.isfile(path)
+                            and not os.path.isdir(path))  # fmt: skip
+
+
+def _pour(source: Path, path: str | Path) -> None:
+    """Write a file's bytes to a pipe, a device or an open file."""
+    name = str(path)
+    opened: str | Path | int = path
+    if name in STREAMS or os.path.dirname(name) in ("/dev/fd", "/proc/self/fd"):
+        sys.stdout.flush()  # what was printed before comes before
+        opened = os.dup(STREAMS.get(name) or int(Path(name).name))
+    with _named(path), source.open("rb") as file, open(opened, "wb") as stream:
+        shutil.copyfileobj(file, stream)
+
+
+def _begin_of(path: Path) -> str:
+    return f".{path.stem[:40]}."  # a name of the greatest length has room for what is added
+
+
+def _end_of(path: Path) -> str:
+    return f".part{path.suffix}"
 
 
 def _forget_unfinished(path: Path) -> None:
-    begin, end = f".{path.stem}.", f".part{path.suffix}"
-    for found in path.parent.iterdir():
-        if found.name.startswith(begin) and found.name.endswith(end):
-            try:
-                if time.time() - found.stat().st_mtime > LEFT_BEHIND:
-                    found.unlink()
-            except FileNotFoundError:  # another process was faster
-                continue
+    begin, end = _begin_of(path), _end_of(path)
+    with contextlib.suppress(OSError):  # another process was faster, or the folder is not listed
+        for found in path.parent.iterdir():
+            old = found.name.startswith(begin) and found.name.endswith(end)
+            if old and time.time() - found.lstat().st_mtime > LEFT_BEHIND:
+                found.unlink()

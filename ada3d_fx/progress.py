@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import codecs
+import contextlib
+import io
 import os
 import sys
 import time
@@ -166,6 +169,27 @@ def is_main_process() -> bool:
     """Return whether this is the first process of a distributed run, or the only one."""
     names = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")  # torchrun, Slurm, Open MPI
     return next((os.environ[name] for name in names if name in os.environ), "0") == "0"
+
+
+def print_every_name() -> None:
+    """Print names that the console's encoding lacks as the bytes that they are, or else escaped."""
+
+    def as_it_can(error: UnicodeError) -> tuple[str | bytes, int]:
+        try:
+            return codecs.lookup_error("surrogateescape")(error)
+        except UnicodeError:
+            return codecs.backslashreplace_errors(error)
+
+    codecs.register_error("ada3d_fx.names", as_it_can)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="ada3d_fx.names")
+
+
+def print_no_more() -> None:
+    """Forget what is still to be printed: whoever read it, such as `head`, has left."""
+    with contextlib.suppress(io.UnsupportedOperation):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _is_terminal() -> bool:

@@ -10,6 +10,14 @@ import math
 import re
 from fractions import Fraction
 
+from . import files
+
+# \d and int() take the digits of all scripts, str.isdigit() exponents too, and int() fails on very
+# many; these are plain ones.
+DIGITS = r"[0-9]{1,18}"
+NUMBER = r"[1-9][0-9]{0,17}"
+SEEDS = 2**32  # so many are NumPy's
+
 
 def words(text: str) -> list[str]:
     """Parse ``'a,b'`` as ``['a', 'b']``."""
@@ -47,23 +55,56 @@ def positives(text: str) -> list[float]:
 
 
 def whole_number(text: str) -> int:
-    """Parse a whole number above 0."""
-    if not re.fullmatch(r"0*[1-9][0-9]*", text):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number above 0")
+    """Parse a whole number of decimal digits."""
+    if not re.fullmatch(rf"[+-]?{DIGITS}", text.strip(" ")):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number")
     return int(text)
+
+
+def count(text: str) -> int:
+    """Parse a whole number, at least 1."""
+    if not (re.fullmatch(DIGITS, text) and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, at least 1")
+    return int(text)
+
+
+def natural(text: str) -> int:
+    """Parse a whole number, at least 0."""
+    if not re.fullmatch(DIGITS, text):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, at least 0")
+    return int(text)
+
+
+def seed(text: str) -> int:
+    """Parse a random seed, as NumPy takes them."""
+    if not (re.fullmatch(DIGITS, text.strip(" ")) and int(text) < SEEDS):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected a seed, a whole number from 0 to {SEEDS - 1}"
+        )
+    return int(text)
+
+
+def seeds(text: str) -> list[int]:
+    """Parse ``'0,1'`` as the seeds ``[0, 1]``."""
+    try:
+        return [seed(part) for part in text.split(",")]
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected whole numbers from 0 to {SEEDS - 1}, a,b,..."
+        ) from None
 
 
 def whole_numbers(text: str) -> list[int]:
     """Parse ``'0,1'`` as ``[0, 1]``."""
     try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
+        return [whole_number(part) for part in text.split(",")]
+    except argparse.ArgumentTypeError:
         raise argparse.ArgumentTypeError(f"{text!r}: expected whole numbers, a,b,...") from None
 
 
 def clip_shape(text: str) -> tuple[int, int, int, int]:
     """Parse ``'3,8,224,224'`` as ``(3, 8, 224, 224)``: C, T, H, W."""
-    match = re.fullmatch(r"([1-9]\d*),([1-9]\d*),([1-9]\d*),([1-9]\d*)", text)
+    match = re.fullmatch(rf"({NUMBER}),({NUMBER}),({NUMBER}),({NUMBER})", text)
     if not match:
         raise argparse.ArgumentTypeError(f"{text!r}: expected C,T,H,W, such as 3,8,224,224")
     channels, frames, height, width = map(int, match.groups())
@@ -72,17 +113,26 @@ def clip_shape(text: str) -> tuple[int, int, int, int]:
 
 def size(text: str) -> tuple[int, int]:
     """Parse ``'64x48'`` as the width and height ``(64, 48)``."""
-    width, _, height = text.partition("x")
-    if not (width.isdigit() and height.isdigit()):
+    match = re.fullmatch(rf"({NUMBER})x({NUMBER})", text)
+    if not match:
         raise argparse.ArgumentTypeError(f"{text!r}: expected WIDTHxHEIGHT, such as 64x48")
-    return int(width), int(height)
+    return int(match[1]), int(match[2])
+
+
+def output_file(text: str) -> str:
+    """Take the name of a file that will be written, if it can be written as things are now."""
+    try:
+        files.check(text)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error.strerror}") from None
+    return text
 
 
 def usage(text: str) -> tuple[float, float]:
     """Parse ``'23/32:0.45'`` as the fractions of frames and stages ``(0.71875, 0.45)``."""
     try:
         frames, stages = (float(Fraction(part)) for part in text.split(":"))
-    except (ValueError, ZeroDivisionError):
+    except (ValueError, ZeroDivisionError, OverflowError):
         raise argparse.ArgumentTypeError(
             f"{text!r}: expected FRAMES:STAGES, such as 0.7:0.4 or 23/32:9/20"
         ) from None

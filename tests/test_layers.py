@@ -25,8 +25,8 @@ ARROWS = {
     "learn": {"errors", "plan", "policy", "distribution"},
     "report": {"errors", "files", "plan", "policy"},
     "progress": set(),
-    "values": set(),
-    "cli": {"errors", "values"},
+    "values": {"files"},
+    "cli": {"errors", "progress", "values"},
 }
 CORE = set(ARROWS)
 ARROWS["mm"] = CORE | {"__init__"}
@@ -39,8 +39,8 @@ ORDER = {
     "group planning regions checkpoints rewrite fold pipeline",
     "cost": "shapes_only count price executed payoff selector",
     "learn": "backbones heads selector reward losses estimators step clip_selector diagnose",
-    "report": "tables records statistics figures policy_pictures",
-    "experiments": "provenance rendering generated_clips matching comparison_run comparison_rows "
+    "report": "tables reading records statistics figures policy_pictures",
+    "experiments": "provenance rendering clip_record generated_clips matching comparison_run comparison_rows "
     "comparison_report comparison tradeoff html_page clip_videos clip_selection price_report "
     "price_timing pricing listed paper support timing decisions evaluation data_check training",
 }

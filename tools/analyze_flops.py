@@ -18,7 +18,7 @@ import warnings
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what other packages warn of while they are imported
-    from ada3d_fx import cli
+    from ada3d_fx import cli, values
     from ada3d_fx.cost.count import CONVENTIONS
     from ada3d_fx.experiments.listed import compare_listed
     from ada3d_fx.experiments.pricing import POLICY_KINDS, Output, analyze
@@ -35,7 +35,9 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--all", action="store_true", help="price every policy there is")
     cli.add_clip_shape(parser, "as the config's test pipeline says")
-    parser.add_argument("--views", type=int, default=1, metavar="N", help="clips per video")
+    parser.add_argument(
+        "--views", type=values.count, default=1, metavar="N", help="clips per video"
+    )
     parser.add_argument(
         "--selector", choices=["on", "off"], default="on", help="price the selection network too"
     )
@@ -44,7 +46,7 @@ def parse_args() -> argparse.Namespace:
         help="count as fvcore does, or as the paper does, without normalisation",
     )  # fmt: skip
     parser.add_argument(
-        "--executed", type=int, default=0, metavar="N",
+        "--executed", type=values.natural, default=0, metavar="N",
         help="count too what the packed program runs for the first N clips of each --policy",
     )  # fmt: skip
     parser.add_argument(
@@ -52,11 +54,11 @@ def parse_args() -> argparse.Namespace:
     )
     cli.add_json(parser, "everything")
     parser.add_argument(
-        "--csv", metavar="FILE",
+        "--csv", type=values.output_file, metavar="FILE",
         help="write the priced policies, else the price list, to this file (default: no file)",
     )  # fmt: skip
     parser.add_argument(
-        "--out", metavar="FILE",
+        "--out", type=values.output_file, metavar="FILE",
         help="draw price over frames, and the cost by stage, as .png (default: no picture)",
     )  # fmt: skip
     cli.add_verbose(parser)

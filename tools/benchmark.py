@@ -26,16 +26,24 @@ def parse_args() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     cli.add_config(parser, "an Ada3D config or a plain recognizer's")
     cli.add_clip_shape(parser, "the config's channels and frames, at 224 x 224")
-    parser.add_argument("--clips", type=int, default=4, metavar="N", help="clips in a batch")
+    parser.add_argument(
+        "--clips", type=values.count, default=4, metavar="N", help="clips in a batch"
+    )
     parser.add_argument(
         "--usage", type=values.usage, action="append", metavar="FRAMES:STAGES",
         help="time random policies that keep these fractions, such as 0.7:0.4 or 23/32:9/20; may "
         "be repeated (default: 0.7:0.4 and 0.5:0.2)",
     )  # fmt: skip
     parser.add_argument(
-        "--repeats", type=int, default=7, metavar="N", help="rounds; each times every row once"
+        "--repeats",
+        type=values.count,
+        default=7,
+        metavar="N",
+        help="rounds; each times every row once",
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's)")
+    parser.add_argument(
+        "--threads", type=values.count, metavar="N", help="CPU threads (default: torch's)"
+    )
     parser.add_argument("--device", help="a torch device (default: a GPU if there is one)")
     cli.add_seed(parser, 0)
     cli.add_json(parser, "the figures")

@@ -15,7 +15,7 @@ import warnings
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what other packages warn of while they are imported
-    from ada3d_fx import cli
+    from ada3d_fx import cli, values
     from ada3d_fx.experiments.html_page import write_page
 
 
@@ -26,7 +26,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--tradeoff", metavar="DIR", help="what tools/tradeoff.py left (default: no trade-off)"
     )
-    parser.add_argument("--out", metavar="FILE", help="the page (default: DIR/report.html)")
+    parser.add_argument(
+        "--out", type=values.output_file, metavar="FILE",
+        help="the page (default: DIR/report.html)",
+    )  # fmt: skip
     parser.add_argument("--title", metavar="TEXT", help="its heading (default: the config's name)")
     return parser.parse_args()
 

@@ -18,7 +18,7 @@ import warnings
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what other packages warn of while they are imported
-    from ada3d_fx import cli
+    from ada3d_fx import cli, values
     from ada3d_fx.experiments.support import show_support
     from ada3d_fx.progress import Console
 
@@ -39,7 +39,9 @@ def parse_args() -> argparse.Namespace:
         "--format", choices=["text", "markdown"], default="text", help="how the table is written"
     )
     cli.add_json(parser, "the rows")
-    parser.add_argument("--out", metavar="FILE", help="write the table to this file too")
+    parser.add_argument(
+        "--out", type=values.output_file, metavar="FILE", help="write the table to this file too"
+    )
     cli.add_verbose(parser)
     args = parser.parse_args()
     if args.config and args.families:

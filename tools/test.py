@@ -17,7 +17,7 @@ import warnings
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what other packages warn of while they are imported
-    from ada3d_fx import cli
+    from ada3d_fx import cli, values
     from ada3d_fx.experiments.evaluation import EvaluationOptions, evaluate
     from ada3d_fx.mm.config import TEST_POLICIES
     from ada3d_fx.progress import Console, is_main_process
@@ -32,14 +32,15 @@ def parse_args() -> argparse.Namespace:
     cli.add_gmacs(parser)
     cli.add_work_dir(parser, "the config's work_dir, or work_dirs/CONFIG")
     parser.add_argument(
-        "--policies", metavar="FILE",
+        "--policies", type=values.output_file, metavar="FILE",
         help="write each clip's policy and price, in multiply-adds, to this .json or .csv file "
         "(default: policies.json in the work dir)",
     )  # fmt: skip
     cli.add_json(parser, "the metrics")
     parser.add_argument(
-        "--dump", metavar="FILE", help="write the predictions to this .pkl file (default: no file)"
-    )
+        "--dump", type=values.output_file, metavar="FILE",
+        help="write the predictions to this .pkl file (default: no file)",
+    )  # fmt: skip
     cli.add_seed(parser)
     cli.add_launcher(parser)
     cli.add_verbose(parser)

@@ -17,7 +17,7 @@ import warnings
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what other packages warn of while they are imported
-    from ada3d_fx import cli
+    from ada3d_fx import cli, values
     from ada3d_fx.experiments.decisions import show_decisions
     from ada3d_fx.progress import Console
 
@@ -29,13 +29,15 @@ def parse_args() -> argparse.Namespace:
     cli.add_checkpoint(parser)
     parser.add_argument("videos", nargs="+", metavar="VIDEO", help="a video file")
     parser.add_argument(
-        "--out", default="policies.png", metavar="FILE", help="the picture, as .png"
-    )
+        "--out", type=values.output_file, default="policies.png", metavar="FILE",
+        help="the picture, as .png",
+    )  # fmt: skip
     parser.add_argument(
-        "--gif", metavar="FILE", help="an animated preview, as .gif (default: no file)"
-    )
+        "--gif", type=values.output_file, metavar="FILE",
+        help="an animated preview, as .gif (default: no file)",
+    )  # fmt: skip
     parser.add_argument(
-        "--views", type=int, default=1, metavar="N", help="clips shown of each video"
+        "--views", type=values.count, default=1, metavar="N", help="clips shown of each video"
     )
     cli.add_gmacs(parser)
     cli.add_json(parser, "decisions and predictions")
