@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import html
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from .. import files
 from ..errors import Ada3DError
-from ..report import tables
+from ..report import reading, tables
 from ..report.statistics import DIFFERENCE_COLUMNS
 from . import comparison_report, tradeoff
 
@@ -30,6 +30,15 @@ CAPTIONS = {
     "green run in 3D, in grey in 2D.",
     "tradeoff.png": "Accuracy over cost.",
 }
+PNG_BEGIN, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
+# What the page shows of results beside their rows, see `reading.check`.
+ABOUT = {"command": str, "config": str, "seconds": reading.NUMBER, "versions": {}}
+PARTS = {
+    "gmacs_share?": reading.NUMBER,
+    "differences?": [reading.row_kind(DIFFERENCE_COLUMNS)],
+    "kinds?": [reading.row_kind(tables.KIND_COLUMNS)],
+    "classes?": [reading.row_kind(tables.CLASS_COLUMNS)],
+}
 
 
 def write_page(
@@ -45,27 +54,34 @@ def write_page(
         title: its heading; None: the config's name.
 
     Raises:
-        Ada3DError: a folder without the tool's files.
+        Ada3DError: a folder without the tool's files, or with files that are cut off or foreign.
+        OSError: the page cannot be written.
     """
     text = page(Path(folder), Path(sweep) if sweep else None, title)
     path = Path(out) if out else Path(folder) / "report.html"
-    path.write_text(text, encoding="utf-8")
+    files.write_text(path, text)
     return path
 
 
-def load(path: Path, tool: str) -> dict:
+def load(path: Path, tool: str, columns: Sequence[tuple[str, str, str]]) -> dict:
     """Read a tool's JSON file.
 
+    Args:
+        path: the file.
+        tool: the tool that writes such files.
+        columns: those of its rows.
+
     Raises:
-        Ada3DError: no such file, or none of the tool's.
+        Ada3DError: no such file, or one that is cut off or not the tool's.
     """
-    if not path.is_file():
-        raise Ada3DError(f"no file at {path}; run tools/{tool}.py first")
+    hint = f"run tools/{tool}.py first" if not path.is_file() else f"run tools/{tool}.py again"
+    result = reading.read_json(path, hint)
     try:
-        result = json.loads(path.read_text())
-        result["rows"], result["versions"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise Ada3DError(f"{path} was not written by tools/{tool}.py: {error!r}") from error
+        reading.check(result, {**ABOUT, "rows": [reading.row_kind(columns)], **PARTS})
+        if not result["rows"]:
+            raise ValueError("it has no rows")
+    except ValueError as error:
+        raise Ada3DError(f"{path} was not written by tools/{tool}.py: {error}; {hint}") from error
     return result
 
 
@@ -84,10 +100,17 @@ def table(rows: Sequence[Mapping], columns: Sequence[tuple[str, str, str]]) -> s
 
 
 def picture(path: Path) -> str:
-    """Embed a picture with its caption; nothing where there is no file."""
+    """Embed a picture with its caption; nothing where there is no file.
+
+    Raises:
+        Ada3DError: a file that is cut off, or no PNG.
+    """
     if not path.is_file():
         return ""
-    data, caption = base64.b64encode(path.read_bytes()).decode(), CAPTIONS[path.name]
+    content, caption = path.read_bytes(), CAPTIONS[path.name]
+    if not content.startswith(PNG_BEGIN) or PNG_END not in content[-12:]:
+        raise Ada3DError(f"{path} is cut off, or no PNG; delete it, or make it again")
+    data = base64.b64encode(content).decode()
     return (
         f'<figure><img alt="{caption}" src="data:image/png;base64,{data}">'
         f"<figcaption>{caption}</figcaption></figure>"
@@ -105,11 +128,11 @@ def made_with(result: Mapping) -> str:
 
 def page(folder: Path, sweep: Path | None, title: str | None) -> str:
     """Write the page as text; see `write_page`."""
-    result = load(folder / "report.json", "compare")
+    result = load(folder / "report.json", "compare", comparison_report.COLUMNS)
     parts = [f"<h1>{html.escape(title or Path(result['config']).stem)}</h1>"]
     share = result.get("gmacs_share")
-    if share:
-        ours = next(row for row in result["rows"] if row["name"] == "ada3d")
+    ours = next((row for row in result["rows"] if row.get("name") == "ada3d"), {})
+    if share and ours.get("accuracy") is not None:
         parts.append(
             f"<p>Ada3D is right on {ours['accuracy']:.1f} % of the videos at "
             f"<b>{100 * share:.0f} %</b> of the recognizer's multiply-adds, selection network "
@@ -133,7 +156,8 @@ def page(folder: Path, sweep: Path | None, title: str | None) -> str:
     if (folder / "policies.png").is_file():
         parts += ["<h2>Examples</h2>", picture(folder / "policies.png")]
     if sweep is not None:
-        swept = load(sweep / "tradeoff.json", "tradeoff")
+        both = (*tradeoff.COLUMNS, *tradeoff.THRESHOLD_COLUMNS)
+        swept = load(sweep / "tradeoff.json", "tradeoff", both)
         by_threshold = "target" in swept["rows"][0]
         columns = tradeoff.THRESHOLD_COLUMNS if by_threshold else tradeoff.COLUMNS
         parts += ["<h2>Trade-off</h2>", picture(sweep / "tradeoff.png")]

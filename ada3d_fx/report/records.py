@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -13,12 +14,14 @@ import torch
 from torch import Tensor
 
 from .. import files
-from ..errors import Ada3DError
+from ..errors import Ada3DError, require_number
 from ..plan import StagePlan
 from ..policy import Policy
+from . import reading
 
 # The options of random:..., with what they are without being given.
 RANDOM_OPTIONS: dict[str, float | int] = {"frames": 0.7, "stages": 0.4, "seed": 0, "n": 1000}
+BOUNDS = {"frames": (0, 1), "stages": (0, 1), "seed": (0, 2**63 - 1), "n": (1, 10**7)}
 
 
 def write_json(path: str | Path, report: Mapping[str, Any] | Sequence[Any]) -> None:
@@ -35,6 +38,13 @@ POLICY_FIELDS = (
     *("video", "view", "label", "predicted", "frames", "stages"),
     *("num_frames", "num_stages", "macs", "selector_macs"),
 )
+
+BITS, WHOLE = re.compile("[01]+"), re.compile("-?[0-9]{1,18}")
+CLIP = {  # what `reading.check` finds in a row
+    "video": reading.VALUE, "view": int, "label?": int, "predicted?": int, "frames": BITS,
+    "stages": re.compile("[01]*"), "num_frames": int, "num_stages": int, "macs": int,
+    "selector_macs": int,
+}  # fmt: skip
 
 
 def policy_words(frames: Tensor, stages: Tensor) -> dict[str, Any]:
@@ -73,44 +83,55 @@ def write_policies(path: str | Path, clips: Sequence[Mapping[str, Any]]) -> None
     if kind == "json":
         write_json(path, {"clips": list(clips)})
         return
-    with (
-        files.whole(path) as unfinished,
-        unfinished.open("w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.DictWriter(file, POLICY_FIELDS)
-        writer.writeheader()
-        writer.writerows(clips)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, POLICY_FIELDS)
+    writer.writeheader()
+    writer.writerows(clips)
+    files.write_text(path, text.getvalue())
 
 
 def read_clips(path: str | Path) -> list[dict[str, Any]]:
     """Read the rows that `write_policies` wrote, with numbers as numbers.
 
     Raises:
-        Ada3DError: no such file, or none of its format.
+        Ada3DError: no such file, or one that is cut off or of another format.
     """
     path, kind = Path(path), policy_file_kind(path)
-    if not path.is_file():
-        raise Ada3DError(f"policies: no file at {path}")
+    hint = "give a file that tools/test.py --policies wrote"
     try:
         if kind == "json":
-            rows = json.loads(path.read_text(encoding="utf-8"))["clips"]
+            read = reading.read_json(path, hint)
         else:
-            with path.open(newline="", encoding="utf-8") as file:
-                rows = list(csv.DictReader(file))
-        words = ("video", "frames", "stages")
-        return [
-            {
-                name: row[name] if name in words else _whole_number(row[name])
-                for name in POLICY_FIELDS
-            }
-            for row in rows
-        ]
-    except (KeyError, TypeError, ValueError) as error:
-        raise Ada3DError(f"policies: {path} was not written by tools/test.py: {error!r}") from error
+            read = {"clips": _csv_rows(reading.read_text(path, hint, "surrogateescape"))}
+        reading.check(read, {"clips": [CLIP]})
+        rows = [{name: row.get(name) for name in POLICY_FIELDS} for row in read["clips"]]
+        _check_lengths(rows)
+    except (ValueError, csv.Error) as error:
+        raise Ada3DError(f"{path} was not written by tools/test.py: {error}; {hint}") from error
+    return rows
 
 
-def _whole_number(value: Any) -> int | None:
-    return None if value in (None, "") else int(value)
+def _csv_rows(text: str) -> list[dict[str, Any]]:
+    """Read the rows of a CSV file: what is not there is left out, what is no whole number a text."""
+    words = ("video", "frames", "stages")
+    return [
+        {
+            name: value if name in words or not WHOLE.fullmatch(value) else int(value)
+            for name, value in row.items()
+            if isinstance(value, str) and (value or name in words)
+        }
+        for row in csv.DictReader(io.StringIO(text, newline=""))
+    ]
+
+
+def _check_lengths(rows: Sequence[Mapping[str, Any]]) -> None:
+    if not rows:
+        raise ValueError("it holds no clips")
+    for index, row in enumerate(rows):
+        for name in ("frames", "stages"):
+            length, first = len(row[name]), len(rows[0][name])
+            if length != first:
+                raise ValueError(f"clips[{index}] has {length} {name}, the first has {first}")
 
 
 def policies_of(clips: Sequence[Mapping[str, Any]]) -> Policy:
@@ -157,7 +178,7 @@ def parse_policy(
         Ada3DError: none of these.
     """
     word, _, rest = text.partition(":")
-    literal = re.fullmatch(r"(\d+)/([01]*)", text)
+    literal = re.fullmatch(r"([0-9]+)/([01]*)", text)
     if word in ("learned", "full") and word in kinds and word == text:
         return PolicyChoice(text, word, {})
     if word == "random" and "random" in kinds:
@@ -181,7 +202,8 @@ def _random_options(text: str, given: str, allowed: Sequence[str]) -> dict[str, 
             if name not in allowed:
                 raise KeyError(name)
             options[name] = type(RANDOM_OPTIONS[name])(value)
-        except (KeyError, ValueError) as error:
+            require_number(name, options[name], *BOUNDS[name])
+        except (KeyError, ValueError, Ada3DError) as error:
             example = ",".join(f"{one}={RANDOM_OPTIONS[one]}" for one in allowed)
             raise Ada3DError(f"--policy {text}: {item!r}; try random:{example}") from error
     return options
@@ -205,7 +227,7 @@ def policy_of(choice: PolicyChoice, plan: StagePlan) -> Policy:
     if choice.kind != "literal":
         raise ValueError(f"{choice.kind} policies are made from clips, not from a plan")
     frames = choice.frames
-    if len(frames) != plan.num_frames and int(frames) <= plan.num_frames:
+    if len(frames) != plan.num_frames and len(frames) < 10 and int(frames) <= plan.num_frames:
         frames = "1" * int(frames) + "0" * (plan.num_frames - int(frames))
     if (len(frames), len(choice.stages)) != (plan.num_frames, plan.num_stages) or set(frames) - {
         "0",
