@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import json
+import io
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import av
 import decord
 import numpy as np
 
+from .. import files
 from ..errors import Ada3DError
 from ..progress import Console
+from .clip_record import ClipRecord, alone
 from .rendering import CLASSES, render_video
 
 SPLITS = ("train", "val")
@@ -37,8 +40,9 @@ def generate(
 ) -> Path:
     """Write both splits; classes take turns, so they are balanced.
 
-    The same arguments give the same frames, whatever the number of ``workers``. A folder that holds
-    the result of the same arguments already is left as it is.
+    The same arguments give the same files, whatever the number of ``workers``. In a folder that holds
+    the result of the same arguments already, clips that are missing or not as they were written are
+    made again, and a run that was stopped goes on. Clips of other arguments are replaced.
 
     Args:
         out: the folder to write.
@@ -55,11 +59,13 @@ def generate(
         ``out`` as a path.
 
     Raises:
-        Ada3DError: too few videos or frames, or a size that cannot be encoded or decoded.
+        Ada3DError: too few videos or frames, a size that cannot be encoded or decoded, or a list
+            that was edited, which would be lost.
+        OSError: a file cannot be written.
     """
-    check(num_train, num_val, num_frames, segments, size)
-    out = Path(out)
-    wanted = {
+    check(num_train, num_val, num_frames, segments, size, seed)
+    out, console = Path(out), console or Console()
+    options = {
         "version": FORMAT_VERSION,
         "num_train": num_train,
         "num_val": num_val,
@@ -67,35 +73,74 @@ def generate(
         "size": list(size),
         "num_frames": num_frames,
     } | ({} if segments == 1 else {"segments": segments})
-    done = out / "generated.json"
-    if done.exists() and json.loads(done.read_text()) == wanted:
-        return out
-    done.unlink(missing_ok=True)
     items = [("train", i) for i in range(num_train)] + [("val", i) for i in range(num_val)]
-    write = partial(
-        _write_clip, out=out, seed=seed, size=size, num_frames=num_frames, segments=segments
-    )
-    check_decodes(out / "videos" / write(items[0]).split()[0])
-    if workers is None:  # starting processes takes longer than writing so few videos
-        workers = 1 if len(items) < 400 else os.cpu_count() or 1
-    written = map(write, items) if workers == 1 else _in_processes(write, items, workers)
-    lines = list((console or Console()).track(written, "generating clips", len(items)))
-    for split in SPLITS:
-        own = [line for line in lines if line.startswith(f"{split}/")]
-        (out / f"{split}.txt").write_text("".join(f"{line}\n" for line in own))
-    (out / "classes.txt").write_text("".join(f"{c.name} {c.kind}\n" for c in CLASSES))
-    done.write_text(json.dumps(wanted))
+    encoded = partial(_encoded, seed=seed, size=size, num_frames=num_frames, segments=segments)
+    if out.exists() and not out.is_dir():
+        raise Ada3DError(f"--out {out}: a file is there, no folder")
+    out.mkdir(parents=True, exist_ok=True)
+    with alone(out, console):
+        record = ClipRecord.read(out, options, console)
+        record.check_texts(texts)
+        missing = [item for item in items if not record.is_whole(_path(item))]
+        if missing:
+            check_decodes(encoded(items[0])[1])
+        if record.done and record.digests and missing:
+            named = ", ".join(_path(item) for item in missing[:4])
+            more = f" and {len(missing) - 4} more" if len(missing) > 4 else ""
+            console.say(f"{out}: {named}{more} made again: missing or damaged")
+        if missing or not record.done:
+            _make(record, items, missing, encoded, workers, console)
+        for name, text in texts(options).items():
+            if not (out / name).exists():
+                if record.done:
+                    console.say(f"{out}: {name} was missing and is written again")
+                files.write_text(out / name, text)
+        if missing or not record.done:
+            record.finish()
     return out
 
 
+def _make(
+    record: ClipRecord, items: Sequence[Item], missing: Sequence[Item],
+    encoded: Callable[[Item], tuple[str, bytes]], workers: int | None, console: Console,
+) -> None:  # fmt: skip
+    """Make the missing clips of a folder."""
+    gone = set(missing)
+    record.begin([_path(item) for item in items if item not in gone])
+    if record.replaced is not None:
+        for name in texts(record.replaced):
+            (record.folder / name).unlink(missing_ok=True)
+    if workers is None:  # starting processes takes longer than writing so few videos
+        workers = 1 if len(missing) < 400 else os.cpu_count() or 1
+    made = map(encoded, missing) if workers == 1 else _in_processes(encoded, missing, workers)
+    for path, data in console.track(made, "generating clips", len(missing)):
+        record.add(path, data)
+
+
+def texts(options: Mapping[str, Any]) -> dict[str, str]:
+    """Return the lists and the classes of a folder with these options, by the files' names."""
+    lists = {
+        f"{split}.txt": "".join(
+            f"{_path((split, i)).removeprefix('videos/')} {i % len(CLASSES)}\n"
+            for i in range(options[f"num_{split}"])
+        )
+        for split in SPLITS
+    }
+    return lists | {"classes.txt": "".join(f"{c.name} {c.kind}\n" for c in CLASSES)}
+
+
 def check(
-    num_train: int, num_val: int, num_frames: int, segments: int, size: tuple[int, int]
-) -> None:
+    num_train: int, num_val: int, num_frames: int, segments: int, size: tuple[int, int],
+    seed: int = 0,
+) -> None:  # fmt: skip
     """Check the arguments of `generate`.
 
     Raises:
-        Ada3DError: too few videos, frames or clips, or sides that H.264 does not take.
+        Ada3DError: too few videos, frames or clips, sides that H.264 does not take, or a negative
+            seed.
     """
+    if seed < 0:
+        raise Ada3DError(f"--seed {seed}: at least 0")
     if min(num_train, num_val) < len(CLASSES):
         raise Ada3DError(f"--num-train, --num-val: at least {len(CLASSES)}, one for each class")
     if num_frames < LEAST_FRAMES:
@@ -108,28 +153,39 @@ def check(
         )
 
 
-def check_decodes(video: Path) -> None:
+def check_decodes(video: bytes) -> None:
     """Read a video, as decord cannot read some widths (48 and 72 of those tried).
 
     Raises:
         Ada3DError: it cannot be read.
     """
     try:
-        decord.VideoReader(str(video), num_threads=1).get_batch([0])
+        decord.VideoReader(io.BytesIO(video), num_threads=1).get_batch([0])
     except decord.DECORDError as error:
         raise Ada3DError("--size: decord cannot read videos of this width; try another") from error
 
 
 def write_video(path: Path, frames: np.ndarray, fps: int = 8) -> None:
+    """Write frames as a video, the whole of it or nothing; see `encode`.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    files.write_bytes(path, encode(frames, fps))
+
+
+def encode(frames: np.ndarray, fps: int = 8) -> bytes:
     """Encode frames as H.264, every one a key frame, so that compression carries no motion.
 
     Args:
-        path: the .mp4 file; its folder is made.
         frames: uint8 [T, H, W, 3], RGB.
         fps: frames per second.
+
+    Returns:
+        The bytes of an .mp4 file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w", format="mp4") as container:
+    video = io.BytesIO()
+    with av.open(video, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=fps)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
@@ -144,31 +200,29 @@ def write_video(path: Path, frames: np.ndarray, fps: int = 8) -> None:
             frame = av.VideoFrame.from_ndarray(array, format="rgb24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+    return video.getvalue()
 
 
-def _write_clip(
-    item: Item,
-    *,
-    out: Path,
-    seed: int,
-    size: tuple[int, int],
-    num_frames: int,
-    segments: int,
-) -> str:
-    """Write one video and return its line in the list."""
+def _path(item: Item) -> str:
+    """Return the path of a video in the folder."""
     split, index = item
-    label = index % len(CLASSES)
+    return f"videos/{split}/{CLASSES[index % len(CLASSES)].name}/{index:06d}.mp4"
+
+
+def _encoded(
+    item: Item, *, seed: int, size: tuple[int, int], num_frames: int, segments: int
+) -> tuple[str, bytes]:
+    """Render one video; return its path in the folder, and its bytes."""
+    split, index = item
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
-    relative = f"{split}/{CLASSES[label].name}/{index:06d}.mp4"
-    frames = render_video(CLASSES[label], rng, size, num_frames, segments)
-    write_video(out / "videos" / relative, frames)
-    return f"{relative} {label}"
+    frames = render_video(CLASSES[index % len(CLASSES)], rng, size, num_frames, segments)
+    return _path(item), encode(frames)
 
 
 def _in_processes(
-    write: Callable[[Item], str], items: Sequence[Item], workers: int
-) -> Iterator[str]:
-    """Call ``write`` on each item in several processes; return what it gives in their order."""
+    encoded: Callable[[Item], tuple[str, bytes]], items: Sequence[Item], workers: int
+) -> Iterator[tuple[str, bytes]]:
+    """Encode each item in several processes; return them in their order."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        yield from pool.map(write, items, chunksize=20)
+        yield from pool.map(encoded, items, chunksize=20)
