@@ -33,17 +33,17 @@ def parse_args() -> argparse.Namespace:
         "--out", default="data/generated_clips", metavar="DIR", help="folder to write"
     )
     parser.add_argument(
-        "--num-train", type=values.whole_number, default=2400, help="training videos"
+        "--num-train", type=values.count, default=2400, help="training videos"
     )
     parser.add_argument(
-        "--num-val", type=values.whole_number, default=800, help="validation videos"
+        "--num-val", type=values.count, default=800, help="validation videos"
     )
     cli.add_seed(parser, 0)
     parser.add_argument(
         "--size", type=values.size, default="56x48", metavar="WIDTHxHEIGHT", help="in pixels, even"
     )
     parser.add_argument(
-        "--num-frames", type=values.whole_number, default=16, help="frames per clip"
+        "--num-frames", type=values.count, default=16, help="frames per clip"
     )
     parser.add_argument(
         "--segments",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from mmengine.config import Config
 from torch import Tensor
 
+from .. import files
 from ..errors import Ada3DError
 from ..learn.clip_selector import ClipSelector, clip_loss
 from ..mm import console as mm_console
@@ -77,10 +79,12 @@ def select_clips(
     rows = evenly_spread(tested, macs)
     for cost in costs:
         selector = train(learned_from, cost, steps, seed, console)
-        torch.save(selector.state_dict(), out / f"clip_selector_{cost:g}.pth")
+        weights = io.BytesIO()  # torch.save itself names no file where the disk is full
+        torch.save(selector.state_dict(), weights)
+        files.write_bytes(out / f"clip_selector_{cost:g}.pth", weights.getvalue())
         rows.append(chosen(selector, tested, cost, macs))
     records.write_json(out / "clips.json", {"rows": rows, "seed": seed, **provenance(path, begin)})
-    (out / "clips.md").write_text(tables.table(rows, COLUMNS, markdown=True) + "\n")
+    files.write_text(out / "clips.md", tables.table(rows, COLUMNS, markdown=True) + "\n")
     figures.draw_curves(curves(rows), out / "clips.png", "clips of long videos", per="video")
     return f"{tables.table(rows, COLUMNS)}\n\npicture: {out / 'clips.png'}"
 

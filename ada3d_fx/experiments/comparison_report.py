@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from .. import files
 from ..errors import Ada3DError
 from ..mm.config import class_names
 from ..mm.testing import examples
@@ -52,7 +53,7 @@ def write_report(
              (usage, tables.CLASS_COLUMNS)]  # fmt: skip
     for markdown, name in ((False, "report.txt"), (True, "report.md")):
         text = [tables.table(part, columns, markdown) for part, columns in parts if part]
-        (folder / name).write_text("\n\n".join(text) + "\n")
+        files.write_text(folder / name, "\n\n".join(text) + "\n")
     if usage:
         figures.draw_usage(usage, folder / "usage.png")
     return "\n\n".join(tables.table(part, columns) for part, columns in parts[:3] if part)

@@ -96,7 +96,7 @@ class ComparisonRun:
     def result(self, name: str) -> dict | None:
         """Read a row's result, or give None where it is not made yet."""
         path = self.folder / name / "result.json"
-        return json.loads(path.read_text()) if path.is_file() else None
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
     @property
     def phases(self) -> list[dict]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -79,9 +78,9 @@ def show_decisions(
         for e in shown
     ]  # fmt: skip
     if json_file:
-        Path(json_file).write_text(json.dumps(rows, indent=2) + "\n")
-    files = "\n".join(file for file in (out, gif, json_file) if file)
-    return f"{tables.table(rows, tables.DECISION_COLUMNS)}\n\n{files}"
+        records.write_json(json_file, rows)
+    written = "\n".join(file for file in (out, gif, json_file) if file)
+    return f"{tables.table(rows, tables.DECISION_COLUMNS)}\n\n{written}"
 
 
 def _loaded(

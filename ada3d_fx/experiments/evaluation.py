@@ -115,7 +115,7 @@ def testing_config(path: str, cfg_options: Sequence[str], options: EvaluationOpt
     if options.dump:
         if not options.dump.endswith((".pkl", ".pickle")):
             raise Ada3DError(f"--dump {options.dump}: the file's name must end with .pkl")
-        dump = {"type": "DumpResults", "out_file_path": options.dump}
+        dump = {"type": "DumpPredictions", "out_file_path": options.dump}
         config.test_evaluator = [*config.test_evaluator, dump]
     return config
 

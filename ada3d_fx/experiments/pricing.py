@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from .. import files
 from ..mm.config import load_config
 from ..policy import Policy
 from ..progress import Console
@@ -124,10 +126,11 @@ def as_json(report: PriceReport) -> dict:
 
 def write_csv(path: str | Path, rows: Sequence[Mapping]) -> None:
     """Write rows that have the keys of the first one."""
-    with Path(path).open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    files.write_text(path, text.getvalue())
 
 
 def draw(report: PriceReport, path: str | Path, name: str) -> None:

@@ -49,8 +49,9 @@ def provenance(config: str | Path, begin: float) -> dict:
 def _commit() -> str | None:
     try:
         done = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True
-        )
+            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True,
+            encoding="utf-8",
+        )  # fmt: skip
     except FileNotFoundError:
         return None
     return done.stdout.strip() or None

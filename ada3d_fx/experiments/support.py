@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from .. import files
 from ..cli import quiet
 from ..convert import convert
 from ..cost.price import price_table
@@ -71,7 +72,7 @@ def show_support(
         records.write_json(json, rows)
     text = text_of(rows, summary, markdown, own=path is not None)
     if out:
-        Path(out).write_text(text + "\n")
+        files.write_text(out, text + "\n")
     return text
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from .. import files
 from ..errors import Ada3DError
 from ..mm import console as mm_console
 from ..mm.checkpoint import load_weights
@@ -64,7 +65,7 @@ def tradeoff(
     if any(row["accuracy"] is None for row in rows):
         raise Ada3DError("the config's test_evaluator measures no accuracy: nothing to draw")
     records.write_json(folder / "tradeoff.json", {"rows": rows, **provenance(setup.config, begin)})
-    (folder / "tradeoff.md").write_text(tables.table(rows, columns, markdown=True) + "\n")
+    files.write_text(folder / "tradeoff.md", tables.table(rows, columns, markdown=True) + "\n")
     figures.draw_curves(curves(rows), folder / "tradeoff.png", Path(setup.config).stem)
     return f"{tables.table(rows, columns)}\n\npicture: {folder / 'tradeoff.png'}"
 

@@ -46,7 +46,11 @@ def last_checkpoint(folder: str | Path) -> str | None:
     """
     folder = Path(folder)
     note = folder / "last_checkpoint"
-    candidates = [folder / Path(note.read_text().strip()).name] if note.is_file() else []
+    candidates = (
+        [folder / Path(note.read_bytes().decode("utf-8", "replace").strip()).name]
+        if note.is_file()
+        else []
+    )
     numbered = [
         (int(match[1]), path)
         for path in folder.glob("*.pth")

@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 from mmaction.registry import METRICS
-from mmengine.evaluator import BaseMetric
+from mmengine.evaluator import BaseMetric, DumpResults
+from mmengine.fileio import dump
 
+from .. import files
 from ..errors import Ada3DError
 from ..report import records
 
@@ -101,6 +103,21 @@ class PolicyCostMetric(BaseMetric):
                     used = torch.cat([r[name] for r in mine]).sum(1)
                     metrics[f"{name}_{kind}"] = used.double().mean().item()
         return metrics
+
+
+@METRICS.register_module()
+class DumpPredictions(DumpResults):
+    """MMEngine's DumpResults, whose file is whole or not there.
+
+    Args:
+        out_file_path: the .pkl file.
+    """
+
+    def compute_metrics(self, results: list[dict]) -> dict[str, float]:
+        """Write the predictions."""
+        with files.whole(self.out_file_path) as unfinished:
+            dump(results, str(unfinished))
+        return {}
 
 
 def clip_records(results: Sequence[Mapping]) -> list[dict]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .. import files
 from ..errors import Ada3DError
 
 if TYPE_CHECKING:
@@ -40,13 +41,13 @@ def draw_curves(
                 xycoords=("axes fraction", "data"), textcoords="offset points",
             )  # fmt: skip
         else:
-            ax.plot(*zip(*points), "o-", markersize=4, label=name)
+            ax.plot(*zip(*points), "o-", markersize=4, label=literal(name))
     ax.set_xlabel(f"GMACs per {per}, selection network included")
     ax.set_ylabel("accuracy %")
-    ax.set_title(title, fontsize=10)
+    ax.set_title(literal(title), fontsize=10)
     ax.grid(alpha=0.3)
     ax.legend(fontsize=9, loc="lower right")
-    figure.savefig(path, dpi=110)
+    save(figure, path)
 
 
 def draw_usage(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
@@ -61,14 +62,14 @@ def draw_usage(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
     """
     rows = sorted(rows, key=lambda row: row["gmacs"])
     figure = new_figure("draw_usage", 11, 1.2 + 0.32 * len(rows))
-    labels = [f"{row['name']} ({row['videos']})" for row in rows]
+    labels = [literal(f"{row['name']} ({row['videos']})") for row in rows]
     parts = (("frames", "kept frames"), ("stages", "active stages"), ("gmacs", "GMACs per clip"))
     for ax, (key, title) in zip(figure.subplots(1, 3, sharey=True), parts):
         bars = ax.barh(labels, [row[key] for row in rows], color="tab:blue")
         ax.bar_label(bars, [f"{row[key]:.3g}" for row in rows], padding=3, fontsize=8)
         ax.set_xlim(0, 1.25 * max(row[key] for row in rows) + 1e-9)
         ax.set_title(title, fontsize=10)
-    figure.savefig(path, dpi=110)
+    save(figure, path)
 
 
 class Line(NamedTuple):
@@ -108,7 +109,7 @@ def draw_prices(
     for line, colour in zip(lines, colours):
         left.fill_between(frames, line.low, line.high, color=colour, alpha=0.25, linewidth=0)
         middle = [(low + high) / 2 for low, high in zip(line.low, line.high)]
-        left.plot(frames, middle, "o-", color=colour, markersize=3, label=line.name)
+        left.plot(frames, middle, "o-", color=colour, markersize=3, label=literal(line.name))
     left.axhline(original, color="0.3", linewidth=0.9, linestyle="--")
     left.annotate("original", (frames[0], original), (2, 3), textcoords="offset points", fontsize=8)
     if selector:
@@ -123,14 +124,14 @@ def draw_prices(
     left.set_xticks(list(frames)[:: max(1, len(frames) // 16)])
     left.set_ylim(0, 1.08 * original)
     left.legend(fontsize=8, loc="lower right", reverse=True)
-    left.set_title(title, fontsize=10)
-    names, values = list(parts), list(parts.values())
+    left.set_title(literal(title), fontsize=10)
+    names, values = list(map(literal, parts)), list(parts.values())
     bars = right.barh(names[::-1], values[::-1], color="tab:blue")
     right.bar_label(bars, [f"{value:.3g}" for value in values[::-1]], padding=3, fontsize=8)
     right.set_xlim(0, 1.18 * max(values))
     right.set_xlabel("GMACs at full length")
     right.set_title("cost by stage", fontsize=10)
-    figure.savefig(path, dpi=110)
+    save(figure, path)
 
 
 def new_figure(caller: str, width: float, height: float) -> Figure:
@@ -152,6 +153,41 @@ def new_figure(caller: str, width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def save(figure: Figure, path: str | Path) -> None:
+    """Write a figure to a file of the kind that its name ends with, PNG by default.
+
+    Raises:
+        Ada3DError: Matplotlib writes no such kind.
+        OSError: the file cannot be written.
+    """
+    kind = picture_kind(path)
+    with files.whole(path) as unfinished:
+        figure.savefig(unfinished, dpi=110, format=kind)
+
+
+def picture_kind(path: str | Path) -> str:
+    """Tell the kind of a picture by its name's ending: 'png' where there is none.
+
+    Raises:
+        Ada3DError: Matplotlib writes no such kind.
+    """
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    kind = Path(path).suffix.removeprefix(".").lower() or "png"
+    if kind not in FigureCanvasBase.filetypes:
+        raise Ada3DError(f"{path}: pictures are written as .png, .pdf or .svg, not as .{kind}")
+    return kind
+
+
+def literal(text: str) -> str:
+    """Return a text, such as a file's name, that Matplotlib draws as it is.
+
+    Dollar signs would begin a formula, and bytes that are no UTF-8 cannot be drawn.
+    """
+    known = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return known.replace("$", r"\$")
 
 
 def _colours(count: int) -> list[Any]:

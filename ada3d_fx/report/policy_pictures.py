@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from .. import files
 from ..errors import Ada3DError
-from .figures import new_figure
+from .figures import literal, new_figure, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +54,7 @@ def draw_policies(examples: Sequence[Example], path: str | Path) -> None:
             if not kept:
                 ax.plot([0, 1], [0, 1], transform=ax.transAxes, color="0.5", linewidth=0.8)
         _draw_gates(line[-1], example)
-    figure.savefig(path, dpi=110)
+    save(figure, path)
 
 
 def animate(examples: Sequence[Example], path: str | Path, side: int = 112) -> None:
@@ -67,9 +68,12 @@ def animate(examples: Sequence[Example], path: str | Path, side: int = 112) -> N
         side: height and width of a frame in it, in pixels.
 
     Raises:
-        Ada3DError: no examples.
+        Ada3DError: no examples, or a file with another ending than .gif.
+        OSError: the file cannot be written.
     """
     from PIL import Image
+
+    check_gif(path)
 
     if not examples:
         raise Ada3DError("animate: no examples")
@@ -86,7 +90,20 @@ def animate(examples: Sequence[Example], path: str | Path, side: int = 112) -> N
                     frame = Image.blend(frame, Image.new("RGB", frame.size, "black"), 0.4)
                 sheet.paste(frame, (column * (side + 4), line * (side + 4)))
         pictures.append(sheet)
-    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=250, loop=0)
+    with files.whole(path) as unfinished:
+        pictures[0].save(
+            unfinished, "GIF", save_all=True, append_images=pictures[1:], duration=250, loop=0
+        )
+
+
+def check_gif(path: str | Path) -> None:
+    """Check the ending of an animation's name.
+
+    Raises:
+        Ada3DError: it is another than .gif.
+    """
+    if Path(path).suffix.lower() != ".gif":
+        raise Ada3DError(f"{path}: animations are written as .gif")
 
 
 def _draw_gates(ax: Axes, example: Example) -> None:
@@ -99,15 +116,15 @@ def _draw_gates(ax: Axes, example: Example) -> None:
         left, width = k / count, 0.9 / count
         colour = "tab:green" if on else "0.85"
         ax.add_patch(Rectangle((left, 0.08), width, 0.3, facecolor=colour, edgecolor="0.3"))
-        text = f"{name}\n{'3D' if on else '2D'}"
+        text = f"{literal(name)}\n{'3D' if on else '2D'}"
         ax.text(left + width / 2, 0.23, text, ha="center", va="center", fontsize=6)
     wrong = example.labelled and example.label != example.prediction
     kept = int(example.frames.sum())
-    ax.text(0, 0.82, f"{example.label}", fontsize=8, va="center", weight="bold")
+    ax.text(0, 0.82, literal(example.label), fontsize=8, va="center", weight="bold")
     ax.text(
         0,
         0.55,
-        f"predicted {example.prediction}, {example.gmacs:.4g} GMACs, "
+        f"predicted {literal(example.prediction)}, {example.gmacs:.4g} GMACs, "
         f"{kept} frame{'s' * (kept != 1)}",
         fontsize=7,
         va="center",
