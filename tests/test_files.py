@@ -181,9 +181,7 @@ def test_what_is_write_protected_is_left_alone(tmp_path):
     for parent in (tmp_path, *tmp_path.parents[:2]):
         parent.chmod(0o777 if parent == tmp_path else 0o755)
     paths = [str(tmp_path / "kept.json"), str(folder / "a.json"), str(folder / "b" / "a.json")]
-    done = subprocess.run(
-        script(UNPRIVILEGED, *paths), capture_output=True, text=True, check=True
-    )
+    done = subprocess.run(script(UNPRIVILEGED, *paths), capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()
     assert len(lines) == 6 and all(repr(path) in "".join(lines) for path in paths), done.stderr
     assert sum("write-protected" in line for line in lines) == 2

@@ -40,6 +40,7 @@ class ClipRecord:
     options: Options  # of the run
     digests: dict[str, str] = field(default_factory=dict)  # clip's path in the folder -> SHA-256
     done: bool = False  # ``generated.json`` is of these options
+    stopped: bool = False  # there is a journal of these options
     replaced: Options | None = None  # the options of what was in the folder, where they differ
 
     @classmethod
@@ -54,10 +55,7 @@ class ClipRecord:
             return cls(folder, options, found[1], done=True)
         journal = _read_journal(folder)
         if journal and journal[0] == options:
-            console.say(
-                f"{folder}: going on with {len(journal[1])} clips of a run that was stopped"
-            )
-            return cls(folder, options, journal[1], replaced=journal[2])
+            return cls(folder, options, journal[1], stopped=True, replaced=journal[2])
         replaced = found[0] if found else journal[0] if journal else None
         if replaced is not None:
             words = [f"{name} {replaced.get(name)}, now {value}" for name, value in options.items()

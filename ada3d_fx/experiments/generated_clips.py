@@ -84,6 +84,9 @@ def generate(
         missing = [item for item in items if not record.is_whole(_path(item))]
         if missing:
             check_decodes(encoded(items[0])[1])
+        if record.stopped:
+            there = f"{len(items) - len(missing)} of {len(items)} clips"
+            console.say(f"{out}: going on with {there} of a run that was stopped")
         if record.done and record.digests and missing:
             named = ", ".join(_path(item) for item in missing[:4])
             more = f" and {len(missing) - 4} more" if len(missing) > 4 else ""

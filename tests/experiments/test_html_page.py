@@ -72,3 +72,52 @@ def test_what_is_missing_is_named(experiment):
     (experiment / "report.json").write_text(json.dumps({"lines": []}))
     with pytest.raises(Ada3DError, match=r"was not written by tools/compare\.py"):
         write_page(experiment)
+
+
+REPORT = {
+    "cut": (lambda text: text[: len(text) // 2], "cut off"),
+    "utf16": (lambda text: text.decode().encode("utf-16"), "UTF-16"),
+    "empty": (lambda text: b"", "is empty"),
+    "list": (lambda text: b"[1]", "is [1], not an object"),
+    "number": (lambda text: b"3", "is 3, not an object"),
+    "nan": (lambda text: text.replace(b"90.0", b"NaN"), "no finite number"),
+    "type": (lambda text: text.replace(b"90.0", b'"90"'), "rows[0].accuracy is '90'"),
+    "row": (lambda text: b'{"rows": [4], "versions": {}}' + b" " * len(text), "is missing"),
+    "rows": (lambda text: json.dumps(json.loads(text) | {"rows": []}).encode(), "no rows"),
+    "kinds": (lambda text: json.dumps(json.loads(text) | {"kinds": [1]}).encode(), "kinds[0] is 1"),
+    "versions": (lambda text: json.dumps(json.loads(text) | {"versions": 1}).encode(), "versions"),
+    "seconds": (lambda text: json.dumps(json.loads(text) | {"seconds": "3"}).encode(), "seconds"),
+}
+
+
+@pytest.mark.parametrize("kind", REPORT)
+@pytest.mark.parametrize("name, tool", [("report", "compare"), ("tradeoff", "tradeoff")])
+def test_what_is_cut_off_or_foreign_is_named(experiment, kind, name, tool):
+    path = experiment / ("report.json" if name == "report" else "sweep/tradeoff.json")
+    edit, words = REPORT[kind]
+    text = path.read_bytes()
+    if b"90.0" not in text:
+        text = text.replace(b"89.5", b"90.0")
+    if name == "tradeoff" and kind == "kinds":
+        return
+    path.write_bytes(edit(text))
+    with pytest.raises(Ada3DError) as error:
+        write_page(experiment, experiment / "sweep")
+    for word in (str(path), words, f"tools/{tool}.py again"):
+        assert word in str(error.value)
+    assert not (experiment / "report.html").exists()
+
+
+def test_a_picture_that_is_cut_off_is_named(experiment):
+    path = experiment / "usage.png"
+    for content in (path.read_bytes()[:-20], b"", b"GIF89a"):
+        path.write_bytes(content)
+        with pytest.raises(Ada3DError, match=r"usage\.png is cut off, or no PNG"):
+            write_page(experiment)
+
+
+def test_a_report_without_accuracy_or_without_ours_has_its_page(experiment):
+    result = json.loads((experiment / "report.json").read_text())
+    for rows in (result["rows"][:1], [row | {"accuracy": None} for row in result["rows"]]):
+        records.write_json(experiment / "report.json", result | {"rows": rows})
+        assert "is right on" not in write_page(experiment).read_text(encoding="utf-8")
