@@ -44,16 +44,17 @@ def said_to_users(error: Ada3DError | OSError | UnicodeEncodeError) -> str | Non
 
     A missing file is: those that a user gives are looked for beforehand.
     """
+    encoding = sys.getfilesystemencoding()
+    locale = f"the names of files in this locale are {encoding}; try LC_ALL=C.UTF-8 or PYTHONUTF8=1"
     if isinstance(error, Ada3DError):
         # one from a data loader's worker process comes with its traceback in the message
-        return str(error).rsplit("Ada3DError: ", 1)[-1].strip()
+        message = str(error).rsplit("Ada3DError: ", 1)[-1].strip()
+        whole = message.encode(encoding, "ignore").decode(encoding) == message
+        whole |= codecs.lookup(encoding).name == "utf-8"
+        return message if whole else f"{message} ({locale})"
     if isinstance(error, UnicodeEncodeError):
-        if codecs.lookup(error.encoding) != codecs.lookup(sys.getfilesystemencoding()):
-            return None
-        return (
-            f"{error.object!a} cannot be a file's name in this locale, whose encoding is "
-            f"{error.encoding}; try LC_ALL=C.UTF-8 or PYTHONUTF8=1"
-        )
+        known = codecs.lookup(error.encoding) == codecs.lookup(encoding)
+        return f"{error.object!a} cannot be a file's name: {locale}" if known else None
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     if isinstance(error, FileNotFoundError) or not (error.filename or full):
         return None

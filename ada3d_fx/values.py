@@ -54,17 +54,17 @@ def positives(text: str) -> list[float]:
     return [positive(part) for part in text.split(",")]
 
 
-def whole_number(text: str) -> int:
+def integer(text: str) -> int:
     """Parse a whole number of decimal digits."""
     if not re.fullmatch(rf"[+-]?{DIGITS}", text.strip(" ")):
         raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number")
     return int(text)
 
 
-def count(text: str) -> int:
-    """Parse a whole number, at least 1."""
+def whole_number(text: str) -> int:
+    """Parse a whole number above 0."""
     if not (re.fullmatch(DIGITS, text) and int(text)):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, at least 1")
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number above 0")
     return int(text)
 
 
@@ -97,7 +97,7 @@ def seeds(text: str) -> list[int]:
 def whole_numbers(text: str) -> list[int]:
     """Parse ``'0,1'`` as ``[0, 1]``."""
     try:
-        return [whole_number(part) for part in text.split(",")]
+        return [integer(part) for part in text.split(",")]
     except argparse.ArgumentTypeError:
         raise argparse.ArgumentTypeError(f"{text!r}: expected whole numbers, a,b,...") from None
 

@@ -36,7 +36,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--all", action="store_true", help="price every policy there is")
     cli.add_clip_shape(parser, "as the config's test pipeline says")
     parser.add_argument(
-        "--views", type=values.count, default=1, metavar="N", help="clips per video"
+        "--views", type=values.whole_number, default=1, metavar="N", help="clips per video"
     )
     parser.add_argument(
         "--selector", choices=["on", "off"], default="on", help="price the selection network too"

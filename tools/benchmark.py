@@ -27,7 +27,7 @@ def parse_args() -> argparse.Namespace:
     cli.add_config(parser, "an Ada3D config or a plain recognizer's")
     cli.add_clip_shape(parser, "the config's channels and frames, at 224 x 224")
     parser.add_argument(
-        "--clips", type=values.count, default=4, metavar="N", help="clips in a batch"
+        "--clips", type=values.whole_number, default=4, metavar="N", help="clips in a batch"
     )
     parser.add_argument(
         "--usage", type=values.usage, action="append", metavar="FRAMES:STAGES",
@@ -36,13 +36,13 @@ def parse_args() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument(
         "--repeats",
-        type=values.count,
+        type=values.whole_number,
         default=7,
         metavar="N",
         help="rounds; each times every row once",
     )
     parser.add_argument(
-        "--threads", type=values.count, metavar="N", help="CPU threads (default: torch's)"
+        "--threads", type=values.whole_number, metavar="N", help="CPU threads (default: torch's)"
     )
     parser.add_argument("--device", help="a torch device (default: a GPU if there is one)")
     cli.add_seed(parser, 0)

@@ -32,27 +32,21 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--out", default="data/generated_clips", metavar="DIR", help="folder to write"
     )
-    parser.add_argument(
-        "--num-train", type=values.count, default=2400, help="training videos"
-    )
-    parser.add_argument(
-        "--num-val", type=values.count, default=800, help="validation videos"
-    )
+    parser.add_argument("--num-train", type=values.integer, default=2400, help="training videos")
+    parser.add_argument("--num-val", type=values.integer, default=800, help="validation videos")
     cli.add_seed(parser, 0)
     parser.add_argument(
         "--size", type=values.size, default="56x48", metavar="WIDTHxHEIGHT", help="in pixels, even"
     )
-    parser.add_argument(
-        "--num-frames", type=values.count, default=16, help="frames per clip"
-    )
+    parser.add_argument("--num-frames", type=values.integer, default=16, help="frames per clip")
     parser.add_argument(
         "--segments",
-        type=values.count,
+        type=values.whole_number,
         default=1,
         help="clips per video, of which some show nothing",
     )
     parser.add_argument(
-        "--workers", type=values.count, help="processes (default: one for each core)"
+        "--workers", type=values.whole_number, help="processes (default: one for each core)"
     )
     cli.add_verbose(parser)
     return parser.parse_args()

@@ -34,7 +34,7 @@ def parse_args() -> argparse.Namespace:
         help="costs of looking at all clips, in units of the reward (default: 0.05,0.1,0.2,0.4)",
     )  # fmt: skip
     parser.add_argument(
-        "--steps", type=values.count, default=1500, help="training steps for each cost"
+        "--steps", type=values.whole_number, default=1500, help="training steps for each cost"
     )
     cli.add_seed(parser, 0)
     cli.add_work_dir(parser)

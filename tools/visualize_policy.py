@@ -37,7 +37,11 @@ def parse_args() -> argparse.Namespace:
         help="an animated preview, as .gif (default: no file)",
     )  # fmt: skip
     parser.add_argument(
-        "--views", type=values.count, default=1, metavar="N", help="clips shown of each video"
+        "--views",
+        type=values.whole_number,
+        default=1,
+        metavar="N",
+        help="clips shown of each video",
     )
     cli.add_gmacs(parser)
     cli.add_json(parser, "decisions and predictions")

@@ -13,10 +13,11 @@ from ..errors import Ada3DError
 from ..mm import console as mm_console
 from ..mm.broken import BrokenVideo, NamedPipeline
 from ..mm.checkpoint import load_weights
+from ..mm.checks import check_video
 from ..mm.config import calibration_list, class_names, inner_datasets, load_config
 from ..mm.testing import calibrate, examples
 from ..progress import Console
-from ..report import policy_pictures, records, tables
+from ..report import figures, policy_pictures, records, tables
 
 
 def show_decisions(
@@ -48,7 +49,9 @@ def show_decisions(
         console: where progress is shown.
 
     Raises:
-        Ada3DError: a plain recognizer's config, a missing file, or a cost that cannot be met.
+        Ada3DError: a plain recognizer's config, a file that is missing or no video, a picture of an
+            unknown kind, or a cost that cannot be met.
+        OSError: a file cannot be written.
     """
     config = load_config(path, cfg_options)
     if config.model.get("type") != "Ada3DRecognizer":
@@ -56,6 +59,11 @@ def show_decisions(
     missing = [video for video in videos if not Path(video).is_file()]
     if missing:
         raise Ada3DError(f"no video at {', '.join(missing)}")
+    for video in videos:
+        check_video(Path(video), "VIDEO")
+    figures.picture_kind(out)
+    if gif:
+        policy_pictures.check_gif(gif)
     steps = next(inner_datasets(config.test_dataloader.dataset))["pipeline"]
     names = class_names(config)
     console = console or Console()

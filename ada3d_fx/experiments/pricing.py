@@ -59,6 +59,8 @@ def analyze(
         Ada3DError: a config that cannot be priced, or a policy that its plan does not allow.
     """
     choices = [records.parse_policy(text, POLICY_KINDS) for text in output.policies]
+    if output.picture:
+        figures.picture_kind(output.picture)
     config = load_config(path, cfg_options)
     report = PriceReport(config, clip_shape, convention, selector, views, console)
     rows = [

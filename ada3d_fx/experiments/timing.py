@@ -55,14 +55,14 @@ def measure(
         console: where progress is shown.
 
     Raises:
-        Ada3DError: no clips or no rounds, or a recognizer that cannot be converted.
+        Ada3DError: no clips or no rounds, no such device, or a recognizer that cannot be converted.
     """
     if clips < 1 or repeats < 1:
         raise Ada3DError(f"--clips {clips} --repeats {repeats}: both must be at least 1")
     model = load_config(path, cfg_options).get("model") or {}
     inner = model.get("recognizer", model) if model.get("type") == "Ada3DRecognizer" else model
     shape = clip_shape or (*tuple(model.get("clip_shape", (3, 8)))[:2], 224, 224)
-    on = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    on = usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     torch.manual_seed(seed)
     with quiet():
         recognizer = build_recognizer(recognizer_config(inner)).eval()
@@ -97,6 +97,18 @@ def measure(
     if json:
         records.write_json(Path(json), result)
     return result
+
+
+def usable_device(name: str) -> torch.device:
+    """Return a device on which something can be computed.
+
+    Raises:
+        Ada3DError: there is none of this name, or torch cannot use it.
+    """
+    try:
+        return torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise Ada3DError(f"--device {name}: {str(error).partition(chr(10))[0]}") from error
 
 
 def timed_policies(

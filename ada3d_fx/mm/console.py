@@ -59,6 +59,10 @@ class ConsoleRunner(VideoRunner):
         logger.handlers = [
             handler for handler in logger.handlers if isinstance(handler, logging.FileHandler)
         ]
+        for (
+            handler
+        ) in logger.handlers:  # a log in an encoding without some name is no reason to stop
+            handler.stream.reconfigure(encoding="utf-8", errors="backslashreplace")
         if is_main_process():
             logger.handlers.append(WarningHandler())
         return logger

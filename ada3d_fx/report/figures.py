@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -163,7 +164,8 @@ def save(figure: Figure, path: str | Path) -> None:
         OSError: the file cannot be written.
     """
     kind = picture_kind(path)
-    with files.whole(path) as unfinished:
+    with files.whole(path) as unfinished, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing")  # of Matplotlib's own font
         figure.savefig(unfinished, dpi=110, format=kind)
 
 

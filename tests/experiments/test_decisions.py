@@ -35,3 +35,20 @@ def test_the_threshold_is_set_first(work, tmp_path):
 def test_a_missing_video_is_named(work):
     with pytest.raises(Ada3DError, match=r"no video at nowhere\.mp4"):
         shown(work, ["nowhere.mp4"])
+
+
+def test_what_is_no_video_or_no_picture_is_named_before_anything_is_decided(work, tmp_path):
+    whole = work / "videos" / "0.mp4"
+    for name, content in (
+        ("cut.mp4", whole.read_bytes()[:900]),
+        ("text.mp4", b"x"),
+        ("no.mp4", b""),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(Ada3DError, match=rf"{name} does not decode"):
+            shown(work, [whole, tmp_path / name], out=str(tmp_path / "p.png"))
+    with pytest.raises(Ada3DError, match=r"p\.txt: pictures are written as \.png"):
+        shown(work, [whole], out=str(tmp_path / "p.txt"))
+    with pytest.raises(Ada3DError, match=r"p\.png: animations are written as \.gif"):
+        shown(work, [whole], out=str(tmp_path / "o.png"), gif=str(tmp_path / "p.png"))
+    assert not list(tmp_path.glob("*.png"))

@@ -1,10 +1,12 @@
 """The test of a checkpoint: each clip's policy and price, and the paper's columns."""
 
 import json
+import pickle
 
 import experiment_parts
 import pytest
 import torch
+from mmaction.registry import METRICS
 
 import ada3d_fx.mm  # noqa: F401
 from ada3d_fx import Ada3DError, Policy
@@ -44,12 +46,15 @@ def test_every_clip_is_recorded_with_its_price(work, kind, tmp_path):
 
 def test_policies_go_to_the_work_dir_and_count_the_selector(work, tmp_path):
     folder, model = work
-    run(folder, work_dir=str(tmp_path), json=str(tmp_path / "metrics.json"))
+    dump = tmp_path / "p.pkl"
+    run(folder, work_dir=str(tmp_path), json=str(tmp_path / "metrics.json"), dump=str(dump))
     clips = records.read_clips(tmp_path / "policies.json")
     assert {clip["selector_macs"] for clip in clips} == {model.selector_macs}
     row = json.loads((tmp_path / "metrics.json").read_text())["row"]
     mean = sum(clip["macs"] + clip["selector_macs"] for clip in clips) / len(clips) / 1e9
     assert row["gmacs"] == pytest.approx(mean)
+    predictions = pickle.loads(dump.read_bytes())
+    assert [p["gt_label"].item() for p in predictions] == [i % 4 for i in range(8)]
 
 
 def test_recorded_policies_are_executed_again(work, tmp_path):
@@ -108,3 +113,12 @@ def test_rows_of_metrics():
     assert row == {"name": "ours", "accuracy": 50.0, "gmacs": 1.5, "accuracy_static": 25.0}
     assert row_of("x", {"acc/mean_average_precision": 0.1})["accuracy"] == pytest.approx(10)
     assert row_of("x", {})["accuracy"] is None
+
+
+def test_predictions_are_dumped_whole_or_not_at_all(tmp_path):
+    path, before = tmp_path / "p.pkl", b"of an earlier test"
+    path.write_bytes(before)
+    metric = METRICS.build(dict(type="DumpPredictions", out_file_path=str(path)))
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        metric.compute_metrics([*range(100_000), lambda: 0])
+    assert path.read_bytes() == before and not list(tmp_path.glob(".*"))

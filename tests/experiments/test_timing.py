@@ -43,3 +43,10 @@ def test_usages_are_kept_to_the_decision():
 def test_nothing_to_time_is_told():
     with pytest.raises(Ada3DError, match="--clips 0"):
         timing.measure(CONFIG, clips=0)
+
+
+@pytest.mark.parametrize("name", ["foo", "cuda:77", "meta:x"])
+def test_a_device_that_is_none_is_told(name):
+    with pytest.raises(Ada3DError, match=f"--device {name}"):
+        timing.usable_device(name)
+    assert timing.usable_device("cpu") == torch.device("cpu")

@@ -182,3 +182,32 @@ def test_a_tool_takes_the_kinds_and_options_that_it_names():
         records.parse_policy("full", ("learned", "random"), ("frames", "stages"))
     with pytest.raises(Ada3DError, match=r"'seed=1'; try random:frames=0\.7,stages=0\.4$"):
         records.parse_policy("random:seed=1", ("random",), ("frames", "stages"))
+
+
+def example(label):
+    clip = torch.zeros(2, 8, 8, 3, dtype=torch.uint8)
+    kept, on = torch.tensor([True, False]), torch.tensor([True])
+    return policy_pictures.Example(clip, kept, on, ["stem"], label, label, 0.5)
+
+
+def test_names_of_files_are_drawn_as_they_are(tmp_path):
+    """Dollar signs begin no formula; bytes that are no UTF-8, and signs without a glyph, do no harm."""
+    for label in ("a$b_{$ caf\udce9 \u65e5.mp4", "$\\frac$"):
+        policy_pictures.draw_policies([example(label)], tmp_path / "p.png")
+        rows = [{"name": label, "videos": 1, "frames": 1, "stages": 1, "gmacs": 1}]
+        figures.draw_usage(rows, tmp_path / "u.png")
+        figures.draw_curves({label: [(1, 2)]}, tmp_path / "c.png", label)
+        lines = [figures.Line(label, [1, 2], [1, 2])]
+        figures.draw_prices([1, 2], lines, {label: 2}, tmp_path / "d.png", label, 4)
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_the_kind_of_a_picture_is_that_of_its_name(tmp_path):
+    for name, begin in (("p.pdf", b"%PDF"), ("p.PNG", b"\x89PNG"), ("p", b"\x89PNG")):
+        policy_pictures.draw_policies([example("a")], tmp_path / name)
+        assert (tmp_path / name).read_bytes()[:4] == begin
+    with pytest.raises(Ada3DError, match=r"p\.txt: pictures are written as \.png"):
+        policy_pictures.draw_policies([example("a")], tmp_path / "p.txt")
+    with pytest.raises(Ada3DError, match=r"p\.png: animations are written as \.gif"):
+        policy_pictures.animate([example("a")], tmp_path / "p.png")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["p", "p.PNG", "p.pdf"]
