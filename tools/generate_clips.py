@@ -10,6 +10,10 @@ clips with cuts between them, of which some are empty.
 
 Output: `OUT/videos/*/*/*.mp4`, `OUT/train.txt` and `OUT/val.txt` (MMAction2's video list, relative
 to `OUT/videos`), and `OUT/classes.txt` (`name kind` per label, in order).
+
+Run again with the same options, it makes again what is missing or damaged in OUT, whose digests are
+in `OUT/generated.json`, and goes on where a run was stopped. With other options it replaces the
+clips; lists that were edited are never overwritten.
 """
 
 from __future__ import annotations
