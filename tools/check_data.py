@@ -47,15 +47,15 @@ def parse_args() -> argparse.Namespace:
         "--delimiter", default=" ", metavar="TEXT", help="what is between path and labels"
     )
     parser.add_argument(
-        "--num-classes", type=values.count, metavar="N",
+        "--num-classes", type=values.whole_number, metavar="N",
         help="labels must be below (default: any label is taken)",
     )  # fmt: skip
     parser.add_argument(
-        "--clip-frames", type=values.count, default=1, metavar="N",
+        "--clip-frames", type=values.whole_number, default=1, metavar="N",
         help="frames of a video that a clip spans: shorter videos are odd",
     )  # fmt: skip
     parser.add_argument(
-        "--processes", type=values.count, metavar="N",
+        "--processes", type=values.whole_number, metavar="N",
         help="how many videos are decoded at a time (default: as many as there are cores)",
     )  # fmt: skip
     parser.add_argument(
