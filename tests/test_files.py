@@ -102,7 +102,7 @@ def test_a_link_stays_and_its_target_is_written(tmp_path):
 def test_a_pipe_is_given_all_bytes_and_stays_a_pipe(tmp_path):
     pipe, got = tmp_path / "pipe.json", []
     os.mkfifo(pipe)
-    reader = threading.Thread(target=lambda: got.append(pipe.read_bytes()))
+    reader = threading.Thread(target=lambda: got.append(pipe.read_bytes()), daemon=True)
     reader.start()
     files.write_text(pipe, "all of it")
     reader.join(10)
