@@ -123,7 +123,8 @@ print("after")
 def test_standard_output_is_a_file_like_others(tmp_path, kind):
     with (tmp_path / "out.txt").open("wb") as out:
         stdout = out if kind == "file" else subprocess.PIPE
-        done = subprocess.run(script(TO_STDOUT), stdout=stdout, check=True)
+        buffered = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+        done = subprocess.run(script(TO_STDOUT), stdout=stdout, check=True, env=buffered)
     written = done.stdout if kind == "pipe" else (tmp_path / "out.txt").read_bytes()
     assert written == b"before\nfile\nagain\nafter\n"
 
