@@ -133,7 +133,7 @@ def _first_machine(launcher: str) -> str:
     if launcher == "slurm":
         command = ["scontrol", "show", "hostnames", os.environ["SLURM_NODELIST"]]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
             return done.stdout.split()[0]
         except (OSError, subprocess.CalledProcessError, IndexError) as error:
             raise Ada3DError(
