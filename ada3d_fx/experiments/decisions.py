@@ -88,17 +88,6 @@ def show_decisions(
     return f"{tables.table(rows, tables.DECISION_COLUMNS)}\n\n{written}"
 
 
-def _decoded(pipeline: Compose, video: str) -> dict:
-    """Return a video as a test pipeline packs it."""
-    import decord
-
-    try:
-        return pipeline({"filename": video, "label": -1, "start_index": 0, "modality": "RGB"})
-    except (OSError, RuntimeError, IndexError, decord.DECORDError) as error:
-        first = str(error).partition("\n")[0]
-        raise Ada3DError(f"the video {video} does not decode: {first}") from error
-
-
 def _loaded(
     config: Config, checkpoint: str, gmacs: float | None, calibrate_on: str, console: Console
 ):
