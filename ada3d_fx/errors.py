@@ -15,7 +15,12 @@ class Ada3DError(Exception):
 
 
 def require_number(
-    option: str, value: Any, low: float = -math.inf, high: float = math.inf, above: bool = False
+    option: str,
+    value: Any,
+    low: float = -math.inf,
+    high: float = math.inf,
+    above: bool = False,
+    whole: bool = False,
 ) -> None:
     """Check that an option is a finite number within bounds.
 
@@ -25,17 +30,19 @@ def require_number(
         low: the least that it may be.
         high: the most that it may be.
         above: it must be more than ``low``.
+        whole: it must be an int.
 
     Raises:
         Ada3DError: no number, not finite, or outside.
     """
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
     if number and math.isfinite(value) and low <= value <= high and not (above and value == low):
         return
     least = f"above {low:g}" if above else f"at least {low:g}"
     bounds = [least] * (low > -math.inf) + [f"at most {high:g}"] * (high < math.inf)
+    kind = "whole" if whole else "finite"
     raise Ada3DError(
-        f"{option}={value!r}; expected a finite number {' and '.join(bounds)}".rstrip()
+        f"{option}={value!r}; expected a {kind} number {' and '.join(bounds)}".rstrip()
     )
 
 

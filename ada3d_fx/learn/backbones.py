@@ -39,11 +39,11 @@ class SmallConvNet(nn.Module):
         return self.features(images).mean((2, 3))
 
 
-def mobilenet_v2(width: float = 1.0) -> nn.Module:
-    """Build torchvision's MobileNetV2 without its classifier; ``width`` scales its channels."""
+def mobilenet_v2(width_mult: float = 1.0) -> nn.Module:
+    """Build torchvision's MobileNetV2 without its classifier; ``width_mult`` scales its channels."""
     from torchvision.models import mobilenet_v2 as build
 
-    net = build(weights=None, width_mult=width)
+    net = build(weights=None, width_mult=width_mult)
     net.classifier = nn.Identity()
     return net
 

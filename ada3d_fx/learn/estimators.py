@@ -62,9 +62,7 @@ class Estimator(nn.Module):
             self.objective = Objective(**options)
         except TypeError as error:
             raise Ada3DError(f"objective: {type(self).__name__}: {error}") from error
-        if not isinstance(samples, int):
-            raise Ada3DError(f"objective: samples={samples!r}; expected a whole number")
-        require_number("objective: samples", samples, 1)
+        require_number("objective: samples", samples, 1, whole=True)
         require_number("objective: entropy", entropy, 0.0)
         self.samples, self.entropy = samples, entropy
         self.cost_weight = CostWeight(self.objective)

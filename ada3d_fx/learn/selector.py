@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..distribution import PolicyDistribution
-from ..errors import Ada3DError
+from ..errors import Ada3DError, require_number
 from ..plan import StagePlan
 from .backbones import feature_size, mobilenet_v2, pooled
 from .heads import FrameHead, SelectionHead, since_before
@@ -72,8 +72,10 @@ class SelectionNetwork(nn.Module):
         super().__init__()
         self.num_frames, self.frame_unit = plan.num_frames, plan.frame_unit
         self.input_size, self.max_logit, self.motion = input_size, max_logit, motion
-        if max_logit is not None and max_logit <= 0:
-            raise Ada3DError(f"SelectionNetwork: max_logit={max_logit}; it must be positive")
+        if max_logit is not None:
+            require_number("SelectionNetwork: max_logit", max_logit, 0.0, above=True)
+        if input_size is not None:
+            require_number("SelectionNetwork: input_size", input_size, 1, whole=True)
         self._set_normalisation(clip_mean, clip_std, input_mean, input_std)
         self.backbone = mobilenet_v2() if backbone is None else backbone
         self.num_features = feature_size(self.backbone, self.in_channels, input_size or 112)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from mmaction.models.recognizers import Recognizer2D
+from mmaction.models.recognizers import BaseRecognizer, Recognizer2D
 from mmaction.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import DefaultScope, init_default_scope
@@ -24,6 +25,10 @@ from .broken import VideoRunner
 for _part in (SelectionNetwork, SmallConvNet, FrameHead, MeanHead, Reinforce, StraightThrough):
     MODELS.register_module(module=_part)
 
+MOBILENETS = ("torchvision.mobilenet_v2", "mobilenet_v2")  # for which `mobilenet_v2` is called
+# What a part is where its config does not say it.
+DEFAULT_TYPES = {"selector": "SelectionNetwork", "head": "FrameHead", "objective": "Reinforce"}
+
 
 def build_recognizer(config: Mapping) -> nn.Module:
     """Build a plain 3D recognizer, its weights not initialised.
@@ -35,8 +40,14 @@ def build_recognizer(config: Mapping) -> nn.Module:
         init_default_scope("mmaction")
     try:
         model = MODELS.build(Config(dict(config)).to_dict())
-    except KeyError as error:
-        raise Ada3DError(f"recognizer: cannot be built: {error.args[0]}") from error
+    except (KeyError, TypeError, ValueError, AssertionError) as error:
+        reason = str(error.args[0] if error.args else error).strip() or type(error).__name__
+        raise Ada3DError(f"recognizer: cannot be built: {reason}") from error
+    if not isinstance(model, BaseRecognizer):
+        raise Ada3DError(
+            f"recognizer: {type(model).__name__} is no recognizer; try a Recognizer3D with a backbone "
+            "and a cls_head"
+        )
     if isinstance(model, Recognizer2D):
         raise Ada3DError(
             f"recognizer: {type(model).__name__} sees single frames; it has no temporal "
@@ -66,6 +77,21 @@ def check_gates(recognizer: AdaptiveNetwork) -> None:
         )
 
 
+@dataclass
+class SelectorParts:
+    """What `build_selector` makes of a config by itself; the rest are `SelectionNetwork`'s options."""
+
+    # A 2D backbone, see `build_backbone`; by default torchvision's MobileNetV2.
+    backbone: Mapping | None = None
+    # A registered head: FrameHead by default; MeanHead is the paper's; see `SelectionHead` for one of
+    # your own.
+    head: Mapping | None = None
+    # A file of pretrained weights for the backbone.
+    weights: str | None = None
+    # Adds the classifier of the warm-up: 'frame' (or True) or 'clip', see ``classify_by``.
+    pretrain: bool | Literal["frame", "clip"] | None = False
+
+
 def build_selector(
     config: Mapping,
     plan: StagePlan,
@@ -75,11 +101,7 @@ def build_selector(
     """Build the selection network for a plan.
 
     Args:
-        config: options of `SelectionNetwork`, where ``backbone`` is a config (see `build_backbone`),
-            ``head`` is one of a registered head (FrameHead by default; MeanHead is the paper's; see
-            `SelectionHead` for one of your own), ``weights`` is a file of pretrained weights for the
-            backbone, and ``pretrain`` adds the classifier of the warm-up: 'frame' (or True) or
-            'clip', see ``classify_by``.
+        config: see `SelectorParts` and `SelectionNetwork`.
         plan: the recognizer's.
         preprocessor: the recognizer's data_preprocessor config, whose mean and std become
             ``clip_mean`` and ``clip_std`` where ``input_mean`` and ``input_std`` are given.
@@ -89,12 +111,13 @@ def build_selector(
         Ada3DError: an unknown part, or an option that it does not have or refuses.
     """
     options = Config(dict(config)).to_dict()
-    options.setdefault("type", "SelectionNetwork")
-    weights, pretrain = options.pop("weights", None), options.pop("pretrain", False)
-    backbone = build_backbone(options.pop("backbone", {"type": "torchvision.mobilenet_v2"}))
-    if weights:
-        load_backbone(backbone, weights)
-    head = options.pop("head", {"type": "FrameHead"})
+    options.setdefault("type", DEFAULT_TYPES["selector"])
+    own = {name: options.pop(name) for name in vars(SelectorParts()) if name in options}
+    parts = SelectorParts(**own)
+    backbone = build_backbone(parts.backbone or {"type": "torchvision.mobilenet_v2"})
+    if parts.weights:
+        load_backbone(backbone, parts.weights)
+    head, pretrain = {"type": DEFAULT_TYPES["head"], **(parts.head or {})}, parts.pretrain
     if "input_mean" in options:
         options.setdefault("clip_mean", (preprocessor or {}).get("mean") or [0.0, 0.0, 0.0])
         options.setdefault("clip_std", (preprocessor or {}).get("std") or [1.0, 1.0, 1.0])
@@ -119,7 +142,7 @@ def build_estimator(config: Mapping | None) -> Estimator:
     Raises:
         Ada3DError: an unknown type, or an option that it does not have or refuses.
     """
-    return build_part("objective", {"type": "Reinforce", **dict(config or {})})
+    return build_part("objective", {"type": DEFAULT_TYPES["objective"], **dict(config or {})})
 
 
 def build_part(name: str, config: Mapping) -> Any:
@@ -152,9 +175,11 @@ def build_backbone(config: Mapping) -> nn.Module:
     """
     options = Config(dict(config)).to_dict()
     name = options.get("type", "")
-    if name in ("torchvision.mobilenet_v2", "mobilenet_v2"):
-        return mobilenet_v2(options.get("width_mult", 1.0))
+    if not isinstance(name, str):
+        raise Ada3DError(f"selector: backbone type={name!r}; try 'torchvision.mobilenet_v2'")
     try:
+        if name in MOBILENETS:
+            return mobilenet_v2(**{key: value for key, value in options.items() if key != "type"})
         if not name.startswith("torchvision."):
             return MODELS.build(options)
         import torchvision
@@ -164,7 +189,7 @@ def build_backbone(config: Mapping) -> nn.Module:
             weights=None,
             **{key: value for key, value in options.items() if key != "type"},
         )
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, TypeError) as error:
         raise Ada3DError(f"selector: backbone {name!r} cannot be built: {error}") from error
     for last in ("classifier", "fc", "head"):
         if hasattr(net, last):

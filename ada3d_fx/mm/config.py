@@ -12,13 +12,19 @@ from mmengine.config import Config, DictAction
 
 from ..errors import Ada3DError
 from ..report import records
+from . import schema
 from .lists import read_lines
 
+# what a config file raises that is wrong itself or based on one that is
+FILE_ERRORS = (
+    SyntaxError, NameError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError,
+    AssertionError, ImportError, OSError, RuntimeError,
+)  # fmt: skip
 TEST_POLICIES = ("learned", "full", "random", "file")  # the kinds of --policy at test time
 
 
 def load_config(path: str | Path, options: Mapping | Sequence[str] | None = None) -> Config:
-    """Read an MMEngine config file, merge ``--cfg-options`` and fill its ``{name}``s in.
+    """Read an MMEngine config file, merge ``--cfg-options``, fill its ``{name}``s in and check it.
 
     A string such as ``'{data_root}/train.txt'`` takes the value of the config's own ``data_root``,
     whatever the options made of it.
@@ -28,35 +34,63 @@ def load_config(path: str | Path, options: Mapping | Sequence[str] | None = None
         options: entries to set, as a mapping or as they are typed, KEY=VALUE.
 
     Raises:
-        Ada3DError: no such file, an option that the config has no place for, or a {name} that the
-            config lacks.
+        Ada3DError: no such file, or one that does not run; an option that the config has no place
+            for, a {name} that the config lacks, or entries that are wrong, see `schema.check`.
     """
-    if not Path(path).is_file():
-        raise Ada3DError(f"config: no file at {path}")
-    config = Config.fromfile(path)
+    config = read_file(path)
+    written = set(config)
     if options:
         entries = dict(options) if isinstance(options, Mapping) else parse_options(options)
         try:
             config.merge_from_dict(entries)
-        except (KeyError, TypeError, AssertionError) as error:
+        except (LookupError, TypeError, ValueError, AssertionError, AttributeError) as error:
             why = str(error)[:200]  # MMEngine's message may hold the whole list
             raise Ada3DError(f"--cfg-options: {path} has no place for them: {why}") from error
     values = {k: v for k, v in config.items() if isinstance(v, (str, int, float))}
-    return Config(_fill(config.to_dict(), values), filename=str(path))
+    filled = Config(_fill(config.to_dict(), values), filename=str(path))
+    if not isinstance(filled.get("model"), Mapping):
+        raise Ada3DError(f"config: {path} has no model")
+    schema.check(filled, set(filled) - written)
+    return filled
+
+
+def read_file(path: str | Path, what: str = "config") -> Config:
+    """Read an MMEngine config file, with the files that it is based on.
+
+    Args:
+        path: the file.
+        what: names it in messages.
+
+    Raises:
+        Ada3DError: no such file, no config, or one that does not run to its end.
+    """
+    if not Path(path).is_file():
+        raise Ada3DError(f"{what}: no file at {path}")
+    try:
+        return Config.fromfile(path)
+    except FILE_ERRORS as error:
+        place = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+        reason = str(error).partition("\n")[0] or "no message"
+        raise Ada3DError(
+            f"{what}: {path} cannot be read{place}: {type(error).__name__}: {reason}"
+        ) from error
 
 
 def parse_options(pairs: Sequence[str]) -> dict:
     """Parse KEY=VALUE pairs as MMEngine's DictAction does: ``['a.b=1']`` -> ``{'a.b': 1}``.
 
     Raises:
-        Ada3DError: a pair without a key or without an equals sign.
+        Ada3DError: a pair without a key or without an equals sign, or with brackets left open.
     """
     for pair in pairs:
         if not pair.partition("=")[1] or pair.startswith(("=", "-")):
             raise Ada3DError(f"{pair!r}: expected KEY=VALUE, such as model.objective.gamma=4")
     parser = argparse.ArgumentParser()
     parser.add_argument("--pairs", nargs="+", action=DictAction)
-    return parser.parse_args(["--pairs", *pairs]).pairs if pairs else {}
+    try:
+        return parser.parse_args(["--pairs", *pairs]).pairs if pairs else {}
+    except AssertionError as error:
+        raise Ada3DError(f"--cfg-options: {error}; expected pairs of () or []") from error
 
 
 def _fill(node, values: Mapping):
@@ -139,9 +173,9 @@ def recognizer_config(recognizer: Mapping | str) -> dict:
     source = "recognizer"
     if isinstance(recognizer, (str, Path)):
         source = str(recognizer)
-        if not Path(recognizer).is_file():
-            raise Ada3DError(f"recognizer: no config file at {recognizer}")
-        recognizer = Config.fromfile(recognizer).get("model", {})
+        recognizer = read_file(recognizer, "recognizer").get("model", {})
+    if not isinstance(recognizer, Mapping):
+        raise Ada3DError(f"{source}: expected a dict or a file's path, not {recognizer!r}")
     config = Config(dict(recognizer)).to_dict()  # a copy: builders take entries out of it
     for key in ("type", "backbone"):
         if key not in config:

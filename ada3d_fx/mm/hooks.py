@@ -19,11 +19,10 @@ from ..errors import Ada3DError
 from ..learn.diagnose import collapse, stalled
 from ..policy import Policy
 from .optim import unwrap
+from .options import PhaseOptions, read_group
 from .processes import of_all_processes
 from .recognizer import Ada3DRecognizer
-from .steps import FROZEN, STEPS
-
-PHASE_OPTIONS = {"name", "epochs", "iters", "recognizer_lr", "selector_lr", "schedule", "rise"}
+from .steps import FROZEN
 
 
 @HOOKS.register_module()
@@ -35,10 +34,7 @@ class TrainingPhaseHook(Hook):
     of its own, so that a run resumed between epochs draws the very numbers of an unbroken one.
 
     Args:
-        phases: in order, each with ``name`` (see Ada3DRecognizer), ``epochs`` or ``iters``,
-            ``recognizer_lr`` and ``selector_lr`` (0 by default, where nothing is learned),
-            ``schedule`` ('constant', or 'cosine' down to zero within the phase) and ``rise``, the
-            share of the phase in which the rates rise linearly from zero.
+        phases: in order, see `PhaseOptions`.
         reseed: as above, from the runner's seed and the epoch.
 
     Raises:
@@ -47,28 +43,20 @@ class TrainingPhaseHook(Hook):
 
     priority = "VERY_HIGH"
 
-    def __init__(self, phases: Sequence[Mapping], reseed: bool = True):
-        self.phases, self.reseed = [dict(phase) for phase in phases], reseed
+    def __init__(self, phases: Sequence[PhaseOptions | Mapping], reseed: bool = True):
+        self.phases = [
+            read_group(PhaseOptions, f"TrainingPhaseHook: phases.{index}", phase)
+            for index, phase in enumerate(phases)
+        ]
+        if not self.phases:
+            raise Ada3DError("TrainingPhaseHook: phases=[]: there must be one phase or more")
+        self.reseed = reseed
         self.current: int | None = None
-        for phase in self.phases:
-            unknown = set(phase) - PHASE_OPTIONS
-            if unknown or ("epochs" in phase) == ("iters" in phase):
-                raise Ada3DError(
-                    f"TrainingPhaseHook: phase {phase} needs name and one of epochs and iters; "
-                    f"unknown: {sorted(unknown) or 'nothing'}"
-                )
-            if phase.get("name") not in STEPS:
-                raise Ada3DError(
-                    f"TrainingPhaseHook: phase name {phase.get('name')!r}; there are "
-                    + ", ".join(STEPS)
-                )
 
     def before_train(self, runner: Runner) -> None:
         """Enter the first phase, or the one in which a resumed run stopped."""
         per_epoch = len(runner.train_dataloader)
-        self.lengths = [
-            p["iters"] if "iters" in p else p["epochs"] * per_epoch for p in self.phases
-        ]
+        self.lengths = [per_epoch * p.epochs if p.iters is None else p.iters for p in self.phases]
         if sum(self.lengths) != runner.max_iters:
             raise Ada3DError(
                 f"TrainingPhaseHook: the phases take {sum(self.lengths)} iterations "
@@ -102,20 +90,20 @@ class TrainingPhaseHook(Hook):
     def _enter(self, runner: Runner) -> None:
         index, start = self._locate(runner.iter)
         phase, model = self.phases[index], unwrap(runner.model)
-        if model.training_phase != phase["name"]:
-            model.set_training_phase(phase["name"])
+        if model.training_phase != phase.name:
+            model.set_training_phase(phase.name)
         if self.current != index:
             self.current = index
             for key in [k for k in runner.message_hub.log_scalars if k.startswith("train/")]:
                 del runner.message_hub.log_scalars[key]  # what this phase may no longer update
             runner.logger.info(
-                f"training phase {index + 1} of {len(self.phases)}: {phase['name']}, "
+                f"training phase {index + 1} of {len(self.phases)}: {phase.name}, "
                 f"{self.lengths[index]} iterations"
             )
         factor = self.rate_factor * _rate_factor(phase, (runner.iter - start) / self.lengths[index])
         for group in runner.optim_wrapper.optimizer.param_groups:
-            frozen = FROZEN.get(phase["name"]) == group["name"]  # no weight decay either
-            group["lr"] = 0.0 if frozen else factor * phase.get(f"{group['name']}_lr", 0.0)
+            frozen = FROZEN.get(phase.name) == group["name"]  # no weight decay either
+            group["lr"] = 0.0 if frozen else factor * getattr(phase, f"{group['name']}_lr", 0.0)
             runner.message_hub.update_scalar(f"train/{group['name']}_lr", group["lr"])
 
     def _locate(self, iteration: int) -> tuple[int, int]:
@@ -147,16 +135,13 @@ def _check_wrapper(runner: Runner) -> None:
         )
 
 
-def _rate_factor(phase: Mapping, done: float) -> float:
+def _rate_factor(phase: PhaseOptions, done: float) -> float:
     """Return the factor of the learning rates after a share ``done`` of a phase."""
-    rise, schedule = phase.get("rise", 0.0), phase.get("schedule", "constant")
-    if done < rise:
-        return done / rise + 1e-3
-    if schedule == "constant":
+    if done < phase.rise:
+        return done / phase.rise + 1e-3
+    if phase.schedule == "constant":
         return 1.0
-    if schedule == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * (done - rise) / (1 - rise)))
-    raise Ada3DError(f"TrainingPhaseHook: schedule {schedule!r}; there are 'constant' and 'cosine'")
+    return 0.5 * (1 + math.cos(math.pi * (done - phase.rise) / (1 - phase.rise)))
 
 
 @HOOKS.register_module()

@@ -1,17 +1,19 @@
-"""Options of Ada3DRecognizer that come in groups: of training, and of testing."""
+"""Options of Ada3DRecognizer that come in groups: training, testing, phases, random policies."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, TypeVar
 
 from ..distribution import GREEDY
 from ..errors import Ada3DError, require_number
+from .steps import STEPS
 
 POLICIES = ("learned", "full", "random", "recorded")
 PREDICTORS = ("recognizer", "both", "selector")
 RANDOM_PARTS = ("none", "frames", "stages")
+SCHEDULES = ("constant", "cosine")
 
 Group = TypeVar("Group")
 
@@ -41,6 +43,8 @@ class TrainingOptions:
     selector_norm_eval: bool = True
 
     def __post_init__(self) -> None:
+        if self.phase is not None:
+            one_of("training: phase", self.phase, tuple(STEPS))
         for name in ("distill", "classify"):
             require_number(f"training: {name}", getattr(self, name), 0.0)
         require_number("training: warmup_full", self.warmup_full, 0.0, 1.0)
@@ -85,6 +89,60 @@ class TestingOptions:
             )
 
 
+@dataclass
+class RandomPolicyOptions:
+    """How much random policies use on average.
+
+    Raises:
+        Ada3DError: a fraction outside 0 to 1.
+    """
+
+    # The fraction of the frames.
+    frames: float = 0.7
+    # The fraction of the stages.
+    stages: float = 0.4
+
+    def __post_init__(self) -> None:
+        for name in ("frames", "stages"):
+            require_number(f"random_policy: {name}", getattr(self, name), 0.0, 1.0)
+
+
+@dataclass
+class PhaseOptions:
+    """One training phase of TrainingPhaseHook; its length is in epochs or in iterations.
+
+    Raises:
+        Ada3DError: no or two lengths, an unknown word, or a number out of its bounds.
+    """
+
+    # What is trained, see Ada3DRecognizer.
+    name: str
+    epochs: int | None = None
+    iters: int | None = None
+    # 0: nothing is learned.
+    recognizer_lr: float = 0.0
+    selector_lr: float = 0.0
+    # 'constant', or 'cosine' down to zero within the phase.
+    schedule: str = "constant"
+    # The share of the phase in which the rates rise linearly from zero.
+    rise: float = 0.0
+
+    def __post_init__(self) -> None:
+        one_of("phase: name", self.name, tuple(STEPS))
+        one_of("phase: schedule", self.schedule, SCHEDULES)
+        if (self.epochs is None) == (self.iters is None):
+            raise Ada3DError(
+                f"phase: epochs={self.epochs!r} and iters={self.iters!r}: it needs name and one of "
+                "epochs and iters"
+            )
+        for name in ("epochs", "iters"):
+            if getattr(self, name) is not None:
+                require_number(f"phase: {name}", getattr(self, name), 1, whole=True)
+        for name in ("recognizer_lr", "selector_lr"):
+            require_number(f"phase: {name}", getattr(self, name), 0.0)
+        require_number("phase: rise", self.rise, 0.0, 1.0)
+
+
 def read_group(kind: type[Group], name: str, options: Mapping[str, Any] | None) -> Group:
     """Make a group of options from a config's dict.
 
@@ -95,6 +153,10 @@ def read_group(kind: type[Group], name: str, options: Mapping[str, Any] | None) 
     unknown = [key for key in options or {} if key not in known]
     if unknown:
         raise Ada3DError(f"{name}: there is no {unknown[0]!r}; there are {', '.join(known)}")
+    needed = [field.name for field in fields(kind) if field.default is MISSING]  # type: ignore[arg-type]
+    missing = [key for key in needed if key not in (options or {})]
+    if missing:
+        raise Ada3DError(f"{name}: it needs {', '.join(missing)}")
     return kind(**dict(options or {}))
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from mmaction.registry import MODELS
@@ -24,7 +25,14 @@ from ..report import records
 from .build import build_estimator, build_recognizer, build_selector, check_gates
 from .checkpoint import initial_weights, load_selector
 from .config import recognizer_config
-from .options import RANDOM_PARTS, TestingOptions, TrainingOptions, one_of, read_group
+from .options import (
+    RANDOM_PARTS,
+    RandomPolicyOptions,
+    TestingOptions,
+    TrainingOptions,
+    one_of,
+    read_group,
+)
 from .steps import FROZEN, STEPS, labels_of
 from .teacher import Teacher
 
@@ -62,7 +70,7 @@ class Ada3DRecognizer(BaseModel):
         convert_options: further options of `convert`.
         training: see `TrainingOptions`.
         testing: see `TestingOptions`.
-        random_policy: ``frames`` and ``stages``, the fractions that random policies use.
+        random_policy: see `RandomPolicyOptions`.
         random_part: 'frames' or 'stages': that decision is random, of ``random_policy``'s usage, in
             training and in test; only the other is learned (table 6).
         data_preprocessor: MMEngine's; by default the recognizer's own.
@@ -81,12 +89,12 @@ class Ada3DRecognizer(BaseModel):
         objective: Mapping | None = None,
         recognizer_checkpoint: str | None = None,
         selector_checkpoint: str | None = None,
-        clip_shape: Sequence[int] = (3, 8, 224, 224),
+        clip_shape: tuple[int, int, int, int] = (3, 8, 224, 224),
         convert_options: Mapping | None = None,
-        training: Mapping | None = None,
-        testing: Mapping | None = None,
-        random_policy: Mapping | None = None,
-        random_part: str | None = None,
+        training: TrainingOptions | Mapping | None = None,
+        testing: TestingOptions | Mapping | None = None,
+        random_policy: RandomPolicyOptions | Mapping | None = None,
+        random_part: Literal["none", "frames", "stages"] | None = None,
         data_preprocessor: Mapping | None = None,
         init_cfg: Mapping | None = None,
     ):
@@ -101,7 +109,7 @@ class Ada3DRecognizer(BaseModel):
             )
         self.training_options = read_group(TrainingOptions, "training", training)
         self.testing_options = read_group(TestingOptions, "testing", testing)
-        self.random_policy = {"frames": 0.7, "stages": 0.4, **dict(random_policy or {})}
+        self.random_policy = asdict(read_group(RandomPolicyOptions, "random_policy", random_policy))
         self.random_part = one_of("random_part", random_part or "none", RANDOM_PARTS)
         plain = build_recognizer(config)
         self._start = (config, recognizer_checkpoint)

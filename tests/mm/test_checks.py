@@ -85,10 +85,12 @@ def test_checkpoints_that_are_none(tmp_path):
 
 def test_names_in_configs_are_filled_after_options(tmp_path):
     path = tmp_path / "config.py"
-    path.write_text("root = 'data'\nlists = '{root}/lists'\nmodel = dict(file='{lists}/a.txt')\n")
-    assert load_config(path).model.file == "data/lists/a.txt"
-    assert load_config(path, {"root": "elsewhere"}).model.file == "elsewhere/lists/a.txt"
-    path.write_text("model = dict(file='{absent}/a.txt')\n")
+    model = "model = dict(type='Recognizer3D', backbone=dict(type='C3D', pretrained='{}/a.pth'))\n"
+    path.write_text("root = 'data'\nlists = '{root}/lists'\n" + model.replace("{}", "{lists}"))
+    assert load_config(path).model.backbone.pretrained == "data/lists/a.pth"
+    elsewhere = load_config(path, {"root": "elsewhere"})
+    assert elsewhere.model.backbone.pretrained == "elsewhere/lists/a.pth"
+    path.write_text(model.replace("{}", "{absent}"))
     with pytest.raises(Ada3DError, match="absent"):
         load_config(path)
     with pytest.raises(Ada3DError, match="no file"):

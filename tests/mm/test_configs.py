@@ -30,7 +30,7 @@ def test_config_loads_and_names_are_filled(path):
         assert config.optim_wrapper.constructor == "Ada3DOptimWrapperConstructor"
         assert "paramwise_cfg" not in config.optim_wrapper
         phases = TrainingPhaseHook(hooks["TrainingPhaseHook"]["phases"]).phases
-        assert sum(phase["epochs"] for phase in phases) == config.train_cfg.max_epochs
+        assert sum(phase.epochs for phase in phases) == config.train_cfg.max_epochs
         t = config.model.clip_shape[1]
         if not path.stem.startswith("ada3d_demo"):  # its clips are made in their size
             assert tuple(config.model.clip_shape) == clip_shape_of(config)
