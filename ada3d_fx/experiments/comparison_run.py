@@ -17,7 +17,7 @@ from ..cli import quiet
 from ..errors import Ada3DError
 from ..mm import console as mm_console
 from ..mm.build import build_runner
-from ..mm.checkpoint import last_checkpoint, load_recognizer, load_weights
+from ..mm.checkpoint import check_start, last_checkpoint, load_recognizer, load_weights
 from ..mm.checks import check_config
 from ..mm.config import calibration_list, load_config
 from ..mm.metric import row_of
@@ -136,7 +136,9 @@ class ComparisonRun:
         if last is None and warm and self._shares_warmup(name):
             last = self._warmed_up(phases[0])
         config.load_from, config.resume = last, last is not None
-        return mm_console.build_runner(config, self.console, self._title(name))
+        runner = mm_console.build_runner(config, self.console, self._title(name))
+        check_start(runner)
+        return runner
 
     def _shares_warmup(self, name: str | Path) -> bool:
         """Whether a variant changes nothing that a warm-up reads."""

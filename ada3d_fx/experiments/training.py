@@ -10,7 +10,7 @@ from mmengine.config import Config
 
 from ..errors import Ada3DError
 from ..mm import console as mm_console
-from ..mm.checkpoint import last_checkpoint
+from ..mm.checkpoint import check_start, go_on, last_checkpoint
 from ..mm.checks import check_config
 from ..mm.config import load_config
 from ..progress import Console, is_main_process
@@ -51,6 +51,10 @@ def train(path: str, cfg_options: Sequence[str], options: RunOptions, console: C
     if options.check_data and is_main_process():
         check_before_training(config, splits, console)
     runner = mm_console.build_runner(config, console)
+    if options.resume == "auto":
+        go_on(runner, config.work_dir)
+    else:
+        check_start(runner)
     console.say(f"log: {runner.logger.log_file}")
     runner.train()
     return f"trained {runner.iter} iterations; checkpoints: {config.work_dir}"

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Sequence
+import re
+import struct
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +15,10 @@ from torch import Tensor, nn
 from ..errors import Ada3DError
 
 # what torch.load raises for files that hold something else
-UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError)
+UNREADABLE = (
+    pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError,
+    AttributeError, AssertionError, OSError, ArithmeticError, MemoryError, struct.error,
+)  # fmt: skip
 
 
 class SmallConvNet(nn.Module):
@@ -48,6 +54,68 @@ def mobilenet_v2(width_mult: float = 1.0) -> nn.Module:
     return net
 
 
+def read_file(path: str | Path, what: str) -> Any:
+    """Read what a file of torch's holds, on the CPU. No code in it is run.
+
+    Args:
+        path: the file.
+        what: names it in messages.
+
+    Raises:
+        Ada3DError: no such file, or one that torch cannot read.
+    """
+    if not Path(path).is_file():
+        found = "a folder" if Path(path).is_dir() else "no file"
+        raise Ada3DError(f"{what}: {found} at {path}")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except UNREADABLE as error:
+        code = re.search(r"GLOBAL (\S+)|Unsupported class (\S+)", str(error))
+        if code:
+            reason = f"it holds {code[1] or code[2]}, which is no data and is never run"
+        elif not Path(path).stat().st_size:
+            reason = "it is empty"
+        else:
+            told = str(error).strip().partition("\n")[0][:80]
+            reason = f"it is cut off, or no file of torch's ({type(error).__name__}: {told})"
+        raise Ada3DError(f"{what}: {path} cannot be read: {reason}") from error
+
+
+def state_of(content: Any, path: str | Path, what: str) -> dict[str, Tensor]:
+    """Return the state dict of what a file holds: tensors by their names.
+
+    It may be the ``state_dict`` of a checkpoint; the prefix 'module.' of a distributed wrapper is left
+    out.
+
+    Args:
+        content: see `read_file`.
+        path: the file, for messages.
+        what: names it in messages.
+
+    Raises:
+        Ada3DError: something else than tensors, or none.
+    """
+    state = content.get("state_dict", content) if isinstance(content, Mapping) else content
+    if not isinstance(state, Mapping):
+        raise Ada3DError(f"{what}: {path} holds a {type(state).__name__}, no state dict")
+    state = {k: v for k, v in state.items() if not str(k).endswith("_extra_state")}
+    other = [f"{k!r}, a {type(v).__name__}" for k, v in state.items() if not _is_entry(k, v)]
+    if other:
+        raise Ada3DError(
+            f"{what}: {path} is no state dict: it holds {len(other)} entries that are no tensors: "
+            f"{'; '.join(other[:4])}. Where one of them is the state dict, save that alone"
+        )
+    if not state:
+        raise Ada3DError(f"{what}: {path} holds no tensors")
+    if all(key.startswith("module.") for key in state):
+        state = {key.removeprefix("module."): value for key, value in state.items()}
+    return state
+
+
+def _is_entry(key: Any, value: Any) -> bool:
+    return isinstance(key, str) and isinstance(value, Tensor)
+
+
 def load_backbone(backbone: nn.Module, path: str | Path) -> None:
     """Load pretrained weights into a 2D backbone.
 
@@ -56,16 +124,10 @@ def load_backbone(backbone: nn.Module, path: str | Path) -> None:
         path: a state dict, float16 or float32; a classifier in it is ignored.
 
     Raises:
-        Ada3DError: no such file, not a state dict, or tensors missing or of another shape.
+        Ada3DError: no such file, not a state dict, or tensors missing, of another shape or not
+            finite.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise Ada3DError(f"selection backbone: no weights file at {path}")
-    try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
-        raise Ada3DError(f"selection backbone: {path} is no file of weights: {error}") from error
-    weights = weights.get("state_dict", weights) if isinstance(weights, dict) else {}
+    weights = state_of(read_file(path, "selection backbone"), path, "selection backbone")
     own = backbone.state_dict()
     needed = [k for k in own if not k.startswith(("classifier.", "fc."))]
     missing = [k for k in needed if k not in weights and not k.endswith("num_batches_tracked")]
@@ -82,6 +144,11 @@ def load_backbone(backbone: nn.Module, path: str | Path) -> None:
             f"selection backbone: {k} has shape {list(fitting[k].shape)} in {path} but "
             f"{list(own[k].shape)} in {type(backbone).__name__} ({len(unlike)} such tensors); "
             "is its width the same?"
+        )
+    broken = [k for k, value in fitting.items() if not value.isfinite().all()]
+    if broken:
+        raise Ada3DError(
+            f"selection backbone: {path} holds numbers that are not finite: {', '.join(broken[:4])}"
         )
     backbone.load_state_dict(fitting, strict=False)
 

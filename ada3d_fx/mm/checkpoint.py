@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
+from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from ..errors import Ada3DError
-from ..learn.backbones import UNREADABLE
+from ..learn.backbones import read_file, state_of
 from ..learn.selector import SelectionNetwork
 from .build import build_recognizer
 from .optim import unwrap
@@ -26,31 +30,26 @@ def load_checkpoint(path: str | Path) -> dict[str, Tensor]:
     Raises:
         Ada3DError: no such file, or not a checkpoint.
     """
-    if not Path(path).is_file():
-        raise Ada3DError(f"checkpoint: no file at {path}")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
-        raise Ada3DError(f"checkpoint: {path} cannot be read: {error}") from error
-    if not isinstance(checkpoint, dict):
-        raise Ada3DError(f"checkpoint: {path} holds a {type(checkpoint).__name__}, no state dict")
-    return checkpoint.get("state_dict", checkpoint)
+    return state_of(read_file(path, "checkpoint"), path, "checkpoint")
 
 
-def last_checkpoint(folder: str | Path) -> str | None:
+def last_checkpoint(
+    folder: str | Path, check: Callable[[Path], object] = load_checkpoint
+) -> str | None:
     """Find the checkpoint with which the training of a work dir goes on; None where there is none.
 
     It is the last whole one in that very folder: MMEngine's note of the last checkpoint holds the
     path at which it was written, which in a copied folder is another's, and may be missing; and a
     file may have been cut off.
+
+    Args:
+        folder: the work dir.
+        check: raises an Ada3DError for a checkpoint that will not do.
     """
     folder = Path(folder)
     note = folder / "last_checkpoint"
-    candidates = (
-        [folder / Path(note.read_bytes().decode("utf-8", "replace").strip()).name]
-        if note.is_file()
-        else []
-    )
+    noted = note.read_bytes().decode("utf-8", "replace").strip() if note.is_file() else ""
+    candidates = [folder / Path(noted).name] if noted else []
     numbered = [
         (int(match[1]), path)
         for path in folder.glob("*.pth")
@@ -59,11 +58,124 @@ def last_checkpoint(folder: str | Path) -> str | None:
     candidates += [path for _, path in sorted(numbered, reverse=True) if path not in candidates]
     for path in candidates:
         try:
-            load_checkpoint(path)
+            check(path)
         except Ada3DError as error:
             logging.getLogger(__name__).warning("%s; an earlier one is taken", error)
         else:
             return str(path)
+    return None
+
+
+def go_on(runner: Runner, folder: str | Path) -> None:
+    """Make a runner go on with the last checkpoint of a work dir that fits it.
+
+    Raises:
+        Ada3DError: there are whole checkpoints, and none fits.
+    """
+    path = last_checkpoint(folder, functools.partial(check_resumable, runner))
+    if path is None and (other := last_checkpoint(folder)) is not None:
+        check_resumable(runner, other)  # tells why
+    # what the runner's constructor makes of the config's entries of these names
+    runner._load_from, runner._resume = path, path is not None
+
+
+def check_start(runner: Runner) -> None:
+    """Check the checkpoint, if there is one, that a runner will load or go on with.
+
+    Raises:
+        Ada3DError: one that cannot be read or is for something else.
+    """
+    path = runner._load_from
+    if path is None or "://" in str(path):
+        return
+    if runner._resume:
+        return check_resumable(runner, path)
+    own, weights = unwrap(runner.model).state_dict(), load_checkpoint(path)
+    unfit = [k for k, v in weights.items() if k not in own or own[k].shape != v.shape]
+    if len(unfit) == len(weights):
+        raise Ada3DError(
+            f"load_from: none of the {len(weights)} tensors of {path} has a place in the model; is it "
+            "for another one? A plain recognizer's goes into model.recognizer_checkpoint"
+        )
+    if unfit:
+        logging.getLogger(__name__).warning(
+            "load_from: %d of the %d tensors of %s have no place in the model and are left out: %s",
+            len(unfit), len(weights), path, ", ".join(unfit[:4]),
+        )  # fmt: skip
+    return None
+
+
+def check_resumable(runner: Runner, path: str | Path) -> None:
+    """Check that a checkpoint is of a training such as a runner's, so that it can go on with it.
+
+    Raises:
+        Ada3DError: no checkpoint of a training; or one of another model, optimizer or phases.
+    """
+    content = read_file(path, "--resume")
+    weights = state_of(content, path, "--resume")
+    meta = content.get("meta")
+    lacks = [key for key in ("meta", "message_hub", "optimizer") if key not in content]
+    if lacks or not isinstance(meta, Mapping) or not {"epoch", "iter"} <= set(meta):
+        raise Ada3DError(
+            f"--resume: {path} is no checkpoint of a training: it lacks {', '.join(lacks or ['meta'])};"
+            " to start from its weights: --cfg-options load_from=..."
+        )
+    if "config" in meta:  # MMEngine would run it; it writes none itself
+        raise Ada3DError(f"--resume: {path} holds a config as code, which is never run")
+    check_tensors(
+        f"--resume: {path}", "the model", unwrap(runner.model).state_dict(), weights,
+        "Was it trained with this config?",
+    )  # fmt: skip
+    wrapper = runner.build_optim_wrapper(copy.deepcopy(runner.optim_wrapper))
+    differs = unlike_groups(wrapper.state_dict(), content["optimizer"])
+    differs = differs or unlike_phases(runner, meta)
+    if differs:
+        raise Ada3DError(
+            f"--resume: {path} is of another training: {differs}. Go on with its own config, or start "
+            "in another work dir from its weights: --cfg-options load_from=..."
+        )
+
+
+def unlike_groups(own: Mapping, saved: Any) -> str | None:
+    """Tell how the state of an optimizer differs from what a saved one is of."""
+    groups = saved.get("param_groups") if isinstance(saved, Mapping) else None
+    if not isinstance(groups, list) or not all(isinstance(group, Mapping) for group in groups):
+        return "it has no state of an optimizer"
+    sizes, theirs = ([len(g.get("params", ())) for g in x] for x in (own["param_groups"], groups))
+    if sizes != theirs:
+        return f"its optimizer has groups of {theirs} parameters instead of {sizes}"
+    for mine, other in zip(own["param_groups"], groups):
+        lost, new = sorted(set(other) - set(mine)), sorted(set(mine) - set(other))
+        if lost and new:  # one of them alone is another version of torch
+            return f"its optimizer has {', '.join(lost)} instead of {', '.join(new)}"
+    return None
+
+
+def unlike_phases(runner: Runner, meta: Mapping) -> str | None:
+    """Tell how the phases of a checkpoint, as far as it is trained, differ from a runner's.
+
+    The last one that it has begun may be of another length, if that is not less than what is done.
+    """
+    mine = next((hook.phases for hook in runner.hooks if hasattr(hook, "phases")), [])
+    mine, theirs = [vars(phase) for phase in mine], meta.get("phases")
+    if not mine or not theirs:
+        return None
+    unit = "epochs" if mine[0]["epochs"] else "iters"
+    if not all(phase[unit] for phase in [*mine, *theirs]):
+        return None  # some are counted in epochs and some in iterations
+    done = meta["epoch" if unit == "epochs" else "iter"]
+    for index, phase in enumerate(theirs):
+        if done <= 0:
+            return None
+        ours = mine[index] if index < len(mine) else {"name": "missing", unit: 0}
+        length = phase[unit]
+        enough = ours[unit] == length if done > length else ours[unit] >= done
+        if ours["name"] != phase["name"] or not enough:
+            return (
+                f"its phase {index + 1} is {phase['name']} of {length} {unit}, not {ours['name']} of "
+                f"{ours[unit]}"
+            )
+        done -= length
     return None
 
 
@@ -181,6 +293,11 @@ def check_tensors(
         for key, value in own.items()
         if key in weights and weights[key].shape != value.shape and not key.startswith(unread)
     ]
+    wrong += [
+        f"{key} of {str(weights[key].dtype).removeprefix('torch.')} numbers"
+        for key, value in own.items()
+        if key in weights and not _same_kind(value, weights[key]) and not key.startswith(unread)
+    ]
     wrong += [f"{k} is missing" for k in own if k not in weights and not k.startswith(unread)]
     wrong += [f"{k} has no place" for k in weights if k not in own and not k.startswith(unread)]
     broken = [
@@ -197,3 +314,13 @@ def check_tensors(
         raise Ada3DError(
             f"{source} does not fit {target} in {len(wrong)} tensors: {'; '.join(wrong[:4])}. {hint}"
         )
+
+
+def _same_kind(own: Tensor, other: Tensor) -> bool:
+    """Tell whether one tensor can be copied into the other without another meaning."""
+    plain = other.layout is torch.strided and not other.is_quantized
+    return (
+        plain
+        and own.is_floating_point() == other.is_floating_point()
+        and (own.is_complex() == other.is_complex())
+    )

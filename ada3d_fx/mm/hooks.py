@@ -69,6 +69,10 @@ class TrainingPhaseHook(Hook):
             self._seed(runner, 0)  # else all processes would draw the same
         self._enter(runner)
 
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Note the phases in the checkpoint, so that another training does not go on with it."""
+        checkpoint["meta"]["phases"] = [vars(phase).copy() for phase in self.phases]
+
     def before_train_epoch(self, runner: Runner) -> None:
         """Start from random states of the epoch's own."""
         if self.reseed:
