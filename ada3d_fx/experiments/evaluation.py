@@ -11,9 +11,10 @@ from mmengine.config import Config
 
 from ..errors import Ada3DError
 from ..mm import console as mm_console
+from ..mm import schema
 from ..mm.checkpoint import load_weights
 from ..mm.checks import check_config
-from ..mm.config import calibration_list, load_config, set_policy
+from ..mm.config import calibration_list, load_config, require, set_policy
 from ..mm.metric import row_of
 from ..mm.testing import calibrate, record_policies
 from ..progress import Console, is_main_process
@@ -102,6 +103,7 @@ def testing_config(path: str, cfg_options: Sequence[str], options: EvaluationOpt
         Ada3DError: no such config, a policy that it does not take, or a bad file name.
     """
     config = load_config(path, cfg_options)
+    require(config, "test_dataloader", "test_cfg", "test_evaluator")
     config.launcher = options.launcher
     default = f"work_dirs/{Path(path).stem}"
     config.work_dir = options.work_dir or config.get("work_dir") or default
@@ -110,6 +112,7 @@ def testing_config(path: str, cfg_options: Sequence[str], options: EvaluationOpt
         set_policy(config, options.policy)
     if options.seed is not None:
         config.randomness = {"seed": options.seed}
+        schema.check(config)
     if not isinstance(config.test_evaluator, (list, tuple)):
         config.test_evaluator = [config.test_evaluator]
     if options.dump:

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.device import get_device
 
 from ..errors import Ada3DError
 from ..mm import console as mm_console
+from ..mm import schema
 from ..mm.checkpoint import check_start, go_on, last_checkpoint
 from ..mm.checks import check_config
-from ..mm.config import load_config
+from ..mm.config import load_config, require
 from ..progress import Console, is_main_process
 from .data_check import check_before_training
 
@@ -64,9 +66,10 @@ def training_config(path: str, cfg_options: Sequence[str], options: RunOptions) 
     """Read a config and set the options in it.
 
     Raises:
-        Ada3DError: no such config, or no checkpoint to resume from.
+        Ada3DError: no such config, one that cannot be trained so, or no checkpoint to resume from.
     """
     config = load_config(path, cfg_options)
+    require(config, "train_dataloader", "train_cfg", "optim_wrapper")
     config.launcher = options.launcher
     default = str(Path("work_dirs") / Path(path).stem)
     config.work_dir = options.work_dir or config.get("work_dir") or default
@@ -89,4 +92,33 @@ def training_config(path: str, cfg_options: Sequence[str], options: RunOptions) 
     randomness["diff_rank_seed"] = options.diff_rank_seed
     randomness["deterministic"] = options.deterministic
     config.randomness = randomness
+    schema.check(config)
+    _check_rates(config)
+    if config.optim_wrapper.get("type") == "AmpOptimWrapper" and get_device() == "cpu":
+        raise Ada3DError(
+            "--amp (AmpOptimWrapper): MMEngine's mixed precision needs a GPU, and there is none; train "
+            "without it"
+        )
     return config
+
+
+def _check_rates(config: Config) -> None:
+    """Check that a wish to scale the learning rate can be met.
+
+    Raises:
+        Ada3DError: the batch size that belongs to the rate is unknown, or phases set the rates.
+    """
+    scale = config.get("auto_scale_lr") or {}
+    if not scale.get("enable"):
+        return
+    if any(hook["type"] == "TrainingPhaseHook" for hook in config.get("custom_hooks") or ()):
+        raise Ada3DError(
+            "--auto-scale-lr (auto_scale_lr.enable): the training phases set the learning rates, so it "
+            "would do nothing; change recognizer_lr and selector_lr of the phases, such as "
+            "--cfg-options custom_hooks.0.phases.0.recognizer_lr=0.001"
+        )
+    if not scale.get("base_batch_size"):
+        raise Ada3DError(
+            "--auto-scale-lr: the config does not say for which batch size, of all processes, its "
+            "learning rate is; --cfg-options auto_scale_lr.base_batch_size=64 does"
+        )

@@ -70,7 +70,7 @@ def read_file(path: str | Path, what: str) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
-        code = re.search(r"GLOBAL (\S+)|Unsupported class (\S+)", str(error))
+        code = re.search(r"GLOBAL ([\w.]+\.\w+) was|Unsupported class (\S+)", str(error))
         if code:
             reason = f"it holds {code[1] or code[2]}, which is no data and is never run"
         elif not Path(path).stat().st_size:

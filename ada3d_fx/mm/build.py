@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -38,16 +40,18 @@ def build_recognizer(config: Mapping) -> nn.Module:
     """
     if DefaultScope.get_current_instance() is None:  # outside a Runner, which sets it
         init_default_scope("mmaction")
+    kind = MODELS.get(config["type"]) if isinstance(config["type"], str) else config["type"]
+    if inspect.isclass(kind) and not issubclass(kind, BaseRecognizer):
+        raise Ada3DError(
+            f"recognizer: {kind.__name__} is no recognizer; try a Recognizer3D with a backbone and a "
+            "cls_head"
+        )
     try:
         model = MODELS.build(Config(dict(config)).to_dict())
     except (KeyError, TypeError, ValueError, AssertionError) as error:
-        reason = str(error.args[0] if error.args else error).strip() or type(error).__name__
+        line = traceback.extract_tb(error.__traceback__)[-1].line  # of an assertion without words
+        reason = str(error.args[0] if error.args else error).strip() or line
         raise Ada3DError(f"recognizer: cannot be built: {reason}") from error
-    if not isinstance(model, BaseRecognizer):
-        raise Ada3DError(
-            f"recognizer: {type(model).__name__} is no recognizer; try a Recognizer3D with a backbone "
-            "and a cls_head"
-        )
     if isinstance(model, Recognizer2D):
         raise Ada3DError(
             f"recognizer: {type(model).__name__} sees single frames; it has no temporal "

@@ -76,6 +76,17 @@ def read_file(path: str | Path, what: str = "config") -> Config:
         ) from error
 
 
+def require(config: Mapping, *keys: str) -> None:
+    """Check that a config has what a run needs.
+
+    Raises:
+        Ada3DError: an entry is missing or None.
+    """
+    missing = [key for key in keys if config.get(key) is None]
+    if missing:
+        raise Ada3DError(f"config: it has no {', '.join(missing)}, which this run needs")
+
+
 def parse_options(pairs: Sequence[str]) -> dict:
     """Parse KEY=VALUE pairs as MMEngine's DictAction does: ``['a.b=1']`` -> ``{'a.b': 1}``.
 

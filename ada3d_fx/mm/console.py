@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import re
+import tempfile
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
+from ..errors import Ada3DError
 from ..progress import Bar, Console, duration
 from . import processes
 from .broken import VideoRunner
@@ -38,9 +40,11 @@ def build_runner(config: Config, console: Console | None = None, title: str = ""
         title: what the run is called there.
 
     Raises:
-        Ada3DError: the processes of a distributed run cannot start, or start differently.
+        Ada3DError: a work dir in which nothing can be written; or the processes of a distributed run
+            cannot start, or start differently.
     """
     console = console or Console()
+    make_work_dir(config.work_dir)
     processes.prepare(config)
     runner = (VideoRunner if console.verbose else ConsoleRunner).from_cfg(config)
     processes.check_agreement(config)
@@ -48,6 +52,24 @@ def build_runner(config: Config, console: Console | None = None, title: str = ""
     if not any(isinstance(hook, InvalidLossHook) for hook in runner.hooks):
         runner.register_hook(InvalidLossHook(), priority="VERY_HIGH")
     return runner
+
+
+def make_work_dir(path: str | Path) -> None:
+    """Make a work dir, and try to write in it.
+
+    Raises:
+        Ada3DError: a file of that name, a folder in which one may not write, or a full disk.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path) as file:
+            file.write(bytes(2**20))  # what the first lines of a log and a config take, and more
+            file.flush()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise Ada3DError(
+            f"work dir {path}: nothing can be written there: {why}; choose another, --work-dir DIR"
+        ) from error
 
 
 class ConsoleRunner(VideoRunner):

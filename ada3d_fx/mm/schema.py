@@ -75,7 +75,7 @@ RUNNER_PARTS: dict[str, Place] = {
     "val_cfg": Place(mm.LOOPS, "ValLoop", LOOP),
     "test_cfg": Place(mm.LOOPS, "TestLoop", LOOP),
     "optim_wrapper": Place(
-        mm.OPTIM_WRAPPERS, "OptimWrapper", ("optimizer",), (*READ, "constructor", "paramwise_cfg")
+        mm.OPTIM_WRAPPERS, "OptimWrapper", read=(*READ, "constructor", "paramwise_cfg")
     ),
     "param_scheduler": Place(
         mm.PARAM_SCHEDULERS, given=("optimizer", "param_name"),

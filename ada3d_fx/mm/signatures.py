@@ -150,7 +150,7 @@ def fits(value: Any, hint: Any) -> bool:
     if hint in (int, bool):
         return type(value) is hint
     kind = origin or hint
-    if not inspect.isclass(kind) or kind is object:  # Any, type variables, unread annotations
+    if not inspect.isclass(kind) or kind in (Any, object):  # or type variables
         return True
     if kind in (str, Path):
         return isinstance(value, (str, Path))

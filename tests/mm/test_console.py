@@ -9,7 +9,9 @@ import pytest
 from mmengine.logging import MMLogger
 
 import ada3d_fx.mm  # noqa: F401
-from ada3d_fx.mm.console import ConsoleHook, WarningHandler, build_runner
+from ada3d_fx import Ada3DError
+from ada3d_fx.cli import user_errors
+from ada3d_fx.mm.console import ConsoleHook, WarningHandler, build_runner, make_work_dir
 from ada3d_fx.progress import Console
 
 
@@ -122,3 +124,27 @@ def test_verbose_is_mmengines_own_console(trained):
     assert isinstance(logger, MMLogger)
     assert not [handler for handler in logger.handlers if isinstance(handler, WarningHandler)]
     assert any(type(handler) is logging.StreamHandler for handler in logger.handlers)
+
+
+def test_a_work_dir_in_which_nothing_can_be_written(tmp_path):
+    make_work_dir(tmp_path / "new" / "work")
+    assert list((tmp_path / "new" / "work").iterdir()) == []
+    (tmp_path / "file").write_text("text")
+    for wrong in (tmp_path / "file", tmp_path / "file" / "work", tmp_path / ("a" * 300), "a\0b"):
+        with pytest.raises(Ada3DError, match=r"work dir .* --work-dir"):
+            make_work_dir(wrong)
+
+
+def test_a_full_disk_is_told_in_one_line(capsys):
+    def write():
+        with open("/dev/full", "w") as file:  # every write to it finds the disk full
+            file.write("text")
+
+    assert user_errors(write)() == 2
+    assert capsys.readouterr().err == "error: No space left on device; make room and run it again\n"
+
+    def missing():
+        Path("/absent/file").read_text()
+
+    with pytest.raises(FileNotFoundError):  # which is ours
+        user_errors(missing)()
