@@ -102,22 +102,6 @@ def whole_numbers(text: str) -> list[int]:
         raise argparse.ArgumentTypeError(f"{text!r}: expected whole numbers, a,b,...") from None
 
 
-def seed(text: str) -> int:
-    """Parse a random seed that NumPy takes: a whole number from 0 to 2**32 - 1."""
-    try:
-        value = int(text)
-    except ValueError:
-        value = -1
-    if not 0 <= value < 2**32:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 0 to {2**32 - 1}")
-    return value
-
-
-def seeds(text: str) -> list[int]:
-    """Parse ``'0,1'`` as the seeds ``[0, 1]``."""
-    return [seed(part) for part in text.split(",")]
-
-
 def clip_shape(text: str) -> tuple[int, int, int, int]:
     """Parse ``'3,8,224,224'`` as ``(3, 8, 224, 224)``: C, T, H, W."""
     match = re.fullmatch(rf"({NUMBER}),({NUMBER}),({NUMBER}),({NUMBER})", text)

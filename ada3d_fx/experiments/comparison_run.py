@@ -16,10 +16,11 @@ from mmengine.config import Config
 from ..cli import quiet
 from ..errors import Ada3DError
 from ..mm import console as mm_console
+from ..mm import schema
 from ..mm.build import build_runner
 from ..mm.checkpoint import check_start, last_checkpoint, load_recognizer, load_weights
 from ..mm.checks import check_config
-from ..mm.config import calibration_list, load_config
+from ..mm.config import calibration_list, load_config, merge
 from ..mm.metric import row_of
 from ..mm.testing import calibrate, record_policies
 from ..progress import Console
@@ -84,8 +85,11 @@ class ComparisonRun:
         """Look for what the run will read.
 
         Raises:
-            Ada3DError: no trained recognizer, or bad lists or videos.
+            Ada3DError: no trained recognizer, bad lists or videos, or wrong entries of a variant.
         """
+        for name in self.variants:
+            config = self._config(name)
+            schema.check(config, set(config) - set(self.config))
         if not self.start or not Path(self.start).is_file():
             raise Ada3DError(
                 f"--recognizer-checkpoint: no trained recognizer at {self.start}; train the recognizer "
@@ -157,7 +161,7 @@ class ComparisonRun:
     def _config(self, name: str | Path, options: Options = NOTHING) -> Config:
         """Copy the config; its work dir is this path, or what has this name in the run's."""
         config = copy.deepcopy(self.config)
-        config.merge_from_dict(dict(self.variants.get(str(name), {})))
+        merge(config, self.variants.get(str(name), {}), f"--variant {name}: the config")
         config.merge_from_dict({f"model.{key}": value for key, value in options.items()})
         config.work_dir = str(name if isinstance(name, Path) else self.folder / name)
         self.count += 1  # MMEngine wants another name for each runner of a process

@@ -40,12 +40,8 @@ def load_config(path: str | Path, options: Mapping | Sequence[str] | None = None
     config = read_file(path)
     written = set(config)
     if options:
-        entries = dict(options) if isinstance(options, Mapping) else parse_options(options)
-        try:
-            config.merge_from_dict(entries)
-        except (LookupError, TypeError, ValueError, AssertionError, AttributeError) as error:
-            why = str(error)[:200]  # MMEngine's message may hold the whole list
-            raise Ada3DError(f"--cfg-options: {path} has no place for them: {why}") from error
+        entries = options if isinstance(options, Mapping) else parse_options(options)
+        merge(config, entries, f"--cfg-options: {path}")
     values = {k: v for k, v in config.items() if isinstance(v, (str, int, float))}
     filled = Config(_fill(config.to_dict(), values), filename=str(path))
     if not isinstance(filled.get("model"), Mapping):
@@ -76,6 +72,24 @@ def read_file(path: str | Path, what: str = "config") -> Config:
         ) from error
 
 
+def merge(config: Config, entries: Mapping, source: str) -> None:
+    """Set entries of a config by their dotted keys.
+
+    Args:
+        config: it is changed.
+        entries: as ``{'model.objective.gamma': 4}``.
+        source: what they are from, for the message.
+
+    Raises:
+        Ada3DError: the config has no place for them.
+    """
+    try:
+        config.merge_from_dict(dict(entries))
+    except (LookupError, TypeError, ValueError, AssertionError, AttributeError) as error:
+        why = str(error)[:200]  # MMEngine's message may hold the whole list
+        raise Ada3DError(f"{source} has no place for them: {why}") from error
+
+
 def require(config: Mapping, *keys: str) -> None:
     """Check that a config has what a run needs.
 
@@ -90,6 +104,8 @@ def require(config: Mapping, *keys: str) -> None:
 def parse_options(pairs: Sequence[str]) -> dict:
     """Parse KEY=VALUE pairs as MMEngine's DictAction does: ``['a.b=1']`` -> ``{'a.b': 1}``.
 
+    But text keeps its spaces, which paths may have.
+
     Raises:
         Ada3DError: a pair without a key or without an equals sign, or with brackets left open.
     """
@@ -99,9 +115,11 @@ def parse_options(pairs: Sequence[str]) -> dict:
     parser = argparse.ArgumentParser()
     parser.add_argument("--pairs", nargs="+", action=DictAction)
     try:
-        return parser.parse_args(["--pairs", *pairs]).pairs if pairs else {}
+        parsed = parser.parse_args(["--pairs", *pairs]).pairs if pairs else {}
     except AssertionError as error:
         raise Ada3DError(f"--cfg-options: {error}; expected pairs of () or []") from error
+    typed = {key: value.strip("'\"") for key, _, value in (pair.partition("=") for pair in pairs)}
+    return {key: typed[key] if isinstance(v, str) else v for key, v in parsed.items()}
 
 
 def _fill(node, values: Mapping):

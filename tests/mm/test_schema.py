@@ -255,6 +255,11 @@ def test_odd_options(option, message):
         load_config(CONFIGS / f"{DEMO}.py", [option])
 
 
+def test_options_keep_the_spaces_of_text():
+    options = parse_options(["data_root=/my data", "a='b c'", "n=( 1, 2 )", "x= 3", "y=None"])
+    assert options == {"data_root": "/my data", "a": "b c", "n": (1, 2), "x": 3, "y": None}
+
+
 @pytest.mark.parametrize(
     "text, message",
     [
