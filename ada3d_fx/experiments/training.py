@@ -53,7 +53,8 @@ def train(path: str, cfg_options: Sequence[str], options: RunOptions, console: C
     if options.check_data and is_main_process():
         check_before_training(config, splits, console)
     runner = mm_console.build_runner(config, console)
-    if options.resume == "auto":
+    own = config.get("resume") and Path(config.load_from).parent == Path(config.work_dir)
+    if own and options.resume in (None, "auto"):
         go_on(runner, config.work_dir)
     else:
         check_start(runner)
@@ -80,9 +81,10 @@ def training_config(path: str, cfg_options: Sequence[str], options: RunOptions) 
         config.optim_wrapper.setdefault("loss_scale", "dynamic")
     if options.auto_scale_lr:
         config.auto_scale_lr = {**(config.get("auto_scale_lr") or {}), "enable": True}
-    if options.resume is not None:
-        auto = options.resume == "auto"
-        config.load_from = last_checkpoint(config.work_dir) if auto else options.resume
+    if options.resume is not None or config.get("resume"):
+        named = config.get("load_from") if options.resume is None else options.resume
+        auto = named in (None, "auto")
+        config.load_from = last_checkpoint(config.work_dir) if auto else named
         config.resume = config.load_from is not None
         if config.load_from and not Path(config.load_from).is_file():
             raise Ada3DError(f"--resume: no checkpoint at {config.load_from}")

@@ -57,6 +57,13 @@ def test_checkpoints_without_a_note_are_not_trained_over(trained, work):
     assert config.resume and config.load_from == str(work / "epoch_2.pth")
 
 
+def test_a_config_that_resumes_goes_on_with_its_own_folder(trained, work):
+    """MMEngine goes by its note, whose path is that of the folder from which this one was copied."""
+    options = RunOptions(work_dir=str(work))
+    config = training_config(str(trained / "config.py"), ["resume=True"], options)
+    assert config.resume and config.load_from == str(work / "epoch_2.pth")
+
+
 @pytest.mark.parametrize("damage", ["cut off", "empty", "foreign", "missing"])
 def test_a_damaged_checkpoint_is_left_for_the_one_before(work, damage, caplog):
     path = work / "epoch_2.pth"

@@ -4,6 +4,7 @@ import copy
 from pathlib import Path
 
 import pytest
+from mmaction.registry import TRANSFORMS
 from mmengine.config import Config
 
 import ada3d_fx.mm  # noqa: F401
@@ -198,6 +199,18 @@ def test_right_entries_pass(loaded):
         check(loaded[DEMO], option)
 
 
+def test_a_class_of_ones_own_may_take_what_it_likes(loaded):
+    @TRANSFORMS.register_module(force=True)
+    class OwnTransform:
+        def __init__(self, size, **others):
+            self.sizes = others.pop("sizes", None)
+
+    check(loaded[DEMO], "train_dataloader.dataset.pipeline.4.size=3", *OWN)
+    with pytest.raises(Ada3DError, match="it has no 'size', which it needs"):
+        check(loaded[DEMO], *OWN)
+
+
+OWN = [f"train_dataloader.dataset.pipeline.4.{entry}" for entry in ("type=OwnTransform", "sizes=1")]
 # What MMAction2 ships and cannot build: of detectors without MMDetection, of a localizer that its
 # package lacks, and of two slips in configs of TSM.
 BROKEN = {
