@@ -118,7 +118,7 @@ def test_weights_load_in_half_precision_and_refuse_clearly(tmp_path):
         load_backbone(mobilenet_v2(1.0), path)
     with pytest.raises(Ada3DError, match="lacks"):
         load_backbone(SmallConvNet(), path)
-    with pytest.raises(Ada3DError, match="no weights file"):
+    with pytest.raises(Ada3DError, match="no file at"):
         load_backbone(target, tmp_path / "absent.pth")
     (tmp_path / "text.pth").write_text("not weights")
     with pytest.raises(Ada3DError, match="no file of weights"):

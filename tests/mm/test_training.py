@@ -208,8 +208,7 @@ def test_a_checkpoint_of_a_diverged_training_is_refused(tmp_path):
 @pytest.mark.parametrize("stop", [True, False])
 def test_a_loss_that_is_no_number_ends_the_training_unless_told_otherwise(stop, clips, tmp_path):
     config = mm_parts.run_config(clips, tmp_path / "diverged")
-    config.optim_wrapper.optimizer.lr = float("nan")
-    rates = {"recognizer_lr": float("nan"), "selector_lr": float("nan")}
+    rates = {"recognizer_lr": 1e30, "selector_lr": 1e30}
     for phase in config.custom_hooks[0]["phases"]:
         phase.update(rates)
     if not stop:
