@@ -76,7 +76,7 @@ def read_file(path: str | Path, what: str) -> Any:
         elif not Path(path).stat().st_size:
             reason = "it is empty"
         else:
-            told = str(error).strip().partition("\n")[0][:80]
+            told = str(error).strip().partition("\n")[0].partition(". ")[0][:80]
             reason = f"it is cut off, or no file of torch's ({type(error).__name__}: {told})"
         raise Ada3DError(f"{what}: {path} cannot be read: {reason}") from error
 

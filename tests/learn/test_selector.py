@@ -121,7 +121,7 @@ def test_weights_load_in_half_precision_and_refuse_clearly(tmp_path):
     with pytest.raises(Ada3DError, match="no file at"):
         load_backbone(target, tmp_path / "absent.pth")
     (tmp_path / "text.pth").write_text("not weights")
-    with pytest.raises(Ada3DError, match="no file of weights"):
+    with pytest.raises(Ada3DError, match="no file of torch's"):
         load_backbone(target, tmp_path / "text.pth")
 
 
