@@ -108,19 +108,13 @@ def _check_rates(config: Config) -> None:
     """Check that a wish to scale the learning rate can be met.
 
     Raises:
-        Ada3DError: the batch size that belongs to the rate is unknown, or phases set the rates.
+        Ada3DError: the batch size that belongs to the rates is unknown.
     """
     scale = config.get("auto_scale_lr") or {}
     if not scale.get("enable"):
         return
-    if any(hook["type"] == "TrainingPhaseHook" for hook in config.get("custom_hooks") or ()):
-        raise Ada3DError(
-            "--auto-scale-lr (auto_scale_lr.enable): the training phases set the learning rates, so it "
-            "would do nothing; change recognizer_lr and selector_lr of the phases, such as "
-            "--cfg-options custom_hooks.0.phases.0.recognizer_lr=0.001"
-        )
     if not scale.get("base_batch_size"):
         raise Ada3DError(
             "--auto-scale-lr: the config does not say for which batch size, of all processes, its "
-            "learning rate is; --cfg-options auto_scale_lr.base_batch_size=64 does"
+            "learning rates are; --cfg-options auto_scale_lr.base_batch_size=64 does"
         )

@@ -32,8 +32,7 @@ NOTHING = RunOptions()
 @pytest.mark.parametrize(
     "name, options, cfg_options, message",
     [
-        ("ada3d", {"auto_scale_lr": True}, [], "the training phases set the learning rates"),
-        ("ada3d", {}, ["auto_scale_lr.enable=True"], "the training phases set the learning rates"),
+        ("ada3d", {}, ["auto_scale_lr.enable=True"], "auto_scale_lr.base_batch_size=64 does"),
         ("plain", {"auto_scale_lr": True}, [], "auto_scale_lr.base_batch_size=64 does"),
         ("ada3d", {"seed": -1}, [], "randomness.seed=-1: expected a whole number from 0"),
         ("ada3d", {"seed": 2**32}, [], "randomness.seed=4294967296"),
