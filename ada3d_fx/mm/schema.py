@@ -24,6 +24,7 @@ from ..convert import convert
 from ..errors import Ada3DError
 from ..learn.backbones import mobilenet_v2
 from ..learn.estimators import Estimator
+from .broken import limit_of
 from .build import DEFAULT_TYPES, MOBILENETS, SelectorParts
 from .signatures import Signature, clearly_wrong, dataclass_in, described, fits, signature_of
 
@@ -90,7 +91,12 @@ RUNNER_PARTS: dict[str, Place] = {
     "visualizer": Place(mm.VISUALIZERS),
     "log_processor": Place(mm.LOG_PROCESSORS, "LogProcessor"),
 }  # fmt: skip
-OTHER_TOP_KEYS = ("custom_imports", "class_file", "num_frames")  # which something else reads
+OTHER_TOP_KEYS = (
+    "custom_imports",
+    "class_file",
+    "num_frames",
+    "broken_videos",
+)  # which something else reads
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 # Keys of a loader that MMEngine takes out before the rest goes to torch's DataLoader.
 LOADER_READS = ("num_batch_per_epoch", "disable_subprocess_warning")
@@ -146,6 +152,8 @@ def _entries(config: Mapping) -> Iterator[str]:
         elif key == "train_cfg" and isinstance(value, Mapping) and "type" not in value:
             loop = EpochBasedTrainLoop if value.get("by_epoch", True) else IterBasedTrainLoop
             yield from _built(key, {"type": loop, **value}, RUNNER_PARTS[key])
+        elif key == "broken_videos":
+            yield from _told_by(limit_of, config)
         elif key in RUNNER_PARTS and value is not None:
             yield from _built(key, value, RUNNER_PARTS[key])
         if key in runner.hints and not fits(value, runner.hints[key]):
@@ -175,6 +183,13 @@ def _elsewhere(key: str, value: Mapping) -> Iterator[str]:
                 f"model.type={value['type']!r}: it is no recognizer; try Recognizer3D, with this as "
                 "its backbone if it is one, or Ada3DRecognizer"
             )
+
+
+def _told_by(read: Callable[[Mapping], Any], config: Mapping) -> Iterator[str]:
+    try:
+        read(config)
+    except Ada3DError as error:
+        yield str(error)
 
 
 def _loader(path: str, loader: Mapping) -> Iterator[str]:

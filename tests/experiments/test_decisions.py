@@ -45,7 +45,7 @@ def test_what_is_no_video_or_no_picture_is_named_before_anything_is_decided(work
         ("no.mp4", b""),
     ):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(Ada3DError, match=rf"{name} does not decode"):
+        with pytest.raises(Ada3DError, match=rf"{name}: DecordInit fails"):
             shown(work, [whole, tmp_path / name], out=str(tmp_path / "p.png"))
     with pytest.raises(Ada3DError, match=r"p\.txt: pictures are written as \.png"):
         shown(work, [whole], out=str(tmp_path / "p.txt"))

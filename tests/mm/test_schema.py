@@ -32,6 +32,8 @@ def check(config, *options):
 
 # An option of the demo's config, and what the message says beside its key and value.
 WRONG = [
+    ("broken_videos.limit=-1", "broken_videos.limit=-1"),
+    ("broken_videos.limt=3", "broken_videos={'limt': 3}"),
     # names
     ("model.objective.gama=8", "there is no 'gama'; did you mean 'gamma'?"),
     ("model.objectiv.gamma=8", "there is no 'objectiv'; did you mean 'objective'?"),
@@ -182,6 +184,7 @@ def test_all_wrong_entries_are_told_at_once(loaded):
 
 
 RIGHT = [
+    "broken_videos.limit=0.01",
     "model.objective.gamma=8", "model.objective.budget=None", "model.objective.samples=2",
     "model.training.phase=joint", "model.selector.pretrain=True", "model.selector.head=None",
     "model.convert_options.stages=block", "model.random_part=frames", "model.testing=None",
