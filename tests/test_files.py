@@ -241,7 +241,10 @@ SAVERS = {"torch", "np", "numpy", "json", "pickle", "shutil", "os", "mmengine", 
 EXCEPTIONS = {
     ("files.py", "*"): "it is what the others write with",
     ("experiments/comparison_run.py", "(folder / 'done').touch()"): "it has no content",
-    ("mm/video_probe.py", "os.fdopen(os.dup(1), 'w')"): "a pipe to the process that started this one",
+    (
+        "mm/video_probe.py",
+        "os.fdopen(os.dup(1), 'w')",
+    ): "a pipe to the process that started this one",
 }
 
 
