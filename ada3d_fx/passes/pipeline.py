@@ -14,6 +14,7 @@ from ..packed.twins import Twin, twin_of
 from ..plan import StagePlan
 from .fold import FoldedGraph
 from .group import Grouping
+from .isolation import own_caches
 from .layouts import analyse
 from .planning import make_plan
 from .rewrite import rewrite
@@ -86,7 +87,8 @@ def run_passes(
     shadow = shadow_of(root)
     programs = trace(root, shadow, clip_shape)
     shape_cache: dict = {}
-    analyses = [analyse(root, p.graph, shadow, clip_shape, shape_cache) for p in programs]
+    with own_caches(root):
+        analyses = [analyse(root, p.graph, shadow, clip_shape, shape_cache) for p in programs]
     plan = make_plan(root, analyses, clip_shape, grouping, programs[0].untraceable)
     twin_paths = {str(node.target) for a in analyses for node in a.time_mixing_nodes}
     packed_root = with_twins(root, twin_paths)

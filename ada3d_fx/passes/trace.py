@@ -5,14 +5,15 @@ from __future__ import annotations
 import inspect
 import operator
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 import torch
 import torch.utils.checkpoint
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from ..errors import Reason, UnsupportedModel
+from .isolation import calls_caught, catch_functions, own_caches, replacing
 from .model import model_name
 from .program import Program, drop_unused
 from .shadow import dtype_of, left_as_it_was, set_mode, shadow_call
@@ -53,7 +54,7 @@ def _trace(
     tracer = _Tracer(shadow, clip_shape, training)
     if training and hasattr(root, "forward_in_training"):
         tracer.traced_func_name = "forward_in_training"
-    with left_as_it_was(root), _checkpointing_by(tracer.checkpoint):
+    with left_as_it_was(root), own_caches(root):
         set_mode(root, training)
         options = _optional_arguments(root, tracer.traced_func_name)
         try:
@@ -98,16 +99,6 @@ def _keep_first_input(graph: fx.Graph) -> None:
     graph.set_codegen(fx.graph.CodeGen())
 
 
-@contextmanager
-def _checkpointing_by(function: Callable) -> Iterator[None]:
-    original = torch.utils.checkpoint.checkpoint
-    torch.utils.checkpoint.checkpoint = function
-    try:
-        yield
-    finally:
-        torch.utils.checkpoint.checkpoint = original
-
-
 class _Proxy(fx.Proxy):
     """A traced value whose rank is known, and which requires gradients if training is traced."""
 
@@ -144,9 +135,35 @@ class _Tracer(fx.Tracer):
         self.shadow = shadow
         self.clip_shape = clip_shape
         self.training = training
-        self._evaluating = False
         self._checkpoints = 0
         self._inside_checkpoint: int | None = None
+
+    def trace(
+        self, root: nn.Module | Callable, concrete_args: dict[str, Any] | None = None
+    ) -> fx.Graph:
+        """Trace as fx does, but replace nothing that other threads use; see isolation.py."""
+        assert isinstance(root, nn.Module)
+        self.root, self.graph = root, fx.Graph(tracer_cls=type(self))
+        self.submodule_paths = {module: path for path, module in root.named_modules()}
+        self.tensor_attrs = {
+            value: f"{path}.{name}" if path else name
+            for path, module in root.named_modules()
+            for name, value in vars(module).items()
+            if isinstance(value, Tensor)
+        }
+        function = getattr(type(root), self.traced_func_name)
+        function, args = self.create_args_for_root(function, True, concrete_args)
+        parameters: dict[str, fx.Proxy] = {}
+        with replacing() as replacements:
+            catch_functions(replacements, root, self._autowrap_function_ids)
+            replacements.replace(vars(torch.utils.checkpoint), "checkpoint", self.checkpoint)
+            with calls_caught(
+                root, self.call_module, lambda name, value: self.getattr(name, value, parameters)
+            ):
+                scores = self.create_arg(function(*args))
+                self.create_node("output", "output", (scores,), {})
+        self.submodule_paths = None
+        return self.graph
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)
@@ -162,17 +179,9 @@ class _Tracer(fx.Tracer):
         proxy = super().create_proxy(kind, target, args, kwargs, *more, **named)
         if self._inside_checkpoint is not None:
             proxy.node.meta["checkpoint"] = self._inside_checkpoint
-        # fx sees every module call and parameter while it traces, these too
-        self._evaluating = True
         with torch.device("meta"), torch.no_grad(), suppress(Exception):
             proxy.node.meta["fake"] = self._fake(proxy.node)
-        self._evaluating = False
         return proxy
-
-    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
-        return (
-            attr_val if self._evaluating else super().getattr(attr, attr_val, parameter_proxy_cache)
-        )
 
     def _fake(self, node: fx.Node) -> Any:
         """The value of a node for clips on the meta device; it raises where there is none."""
@@ -191,8 +200,6 @@ class _Tracer(fx.Tracer):
         return None  # the output
 
     def call_module(self, m: nn.Module, forward: Callable, args: Any, kwargs: Any) -> Any:
-        if self._evaluating:
-            return forward(*args, **kwargs)
         stack = list(self.module_stack.items())
         mark = list(self.graph.nodes)[-1] if len(self.graph.nodes) else None
         try:
