@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -128,6 +128,11 @@ class AdaptiveNetwork(nn.Module):
         """Set the mode as the model does: its modules' own ``train()`` keeps frozen stages."""
         self.conversion.root.train(mode)
         self.training = mode
+        return self
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> AdaptiveNetwork:
+        super()._apply(fn, recurse)
+        self.conversion.place_constants()
         return self
 
     def plain(self) -> nn.Module:

@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import fx, nn
+import torch
+from torch import Tensor, fx, nn
 
 
 def keep_unregistered(owner: nn.Module, **values: Any) -> None:
@@ -92,11 +93,33 @@ def graph_over(
     source = with_modules(root, extra or {})
     module = fx.GraphModule(source, graph, class_name=class_name)
     module._modules = dict(source._modules)
-    # constants that tracing made are no buffers of the model's
-    constants = {k: v for k, v in module._buffers.items() if k not in source._buffers}
+    # fx makes buffers of what are none in the model: constants, and attributes that hold tensors
+    attributes = {k: v for k, v in module._buffers.items() if k not in source._buffers}
     module._parameters, module._buffers = source._parameters, source._buffers
-    keep_unregistered(module, **constants)
+    keep_unregistered(module, **attributes)
     return module
+
+
+CONSTANT = "_tensor_constant"  # what fx calls the tensors that a model's code makes, such as literals
+
+
+def constants_of(module: nn.Module) -> dict[str, Tensor]:
+    """Return the constants that tracing left on a module, by attribute name."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if name.startswith(CONSTANT) and isinstance(value, Tensor)
+    }
+
+
+def place_constants(module: nn.Module, device: torch.device) -> None:
+    """Move the constants of a module, whose type stays that which the model's code gives them.
+
+    Single numbers stay where they are: they mix with tensors of any device.
+    """
+    for name, value in constants_of(module).items():
+        if value.ndim:
+            module.__dict__[name] = value.to(device)
 
 
 def adopt_children(module: nn.Module, root: nn.Module) -> None:

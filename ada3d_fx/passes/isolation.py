@@ -98,8 +98,9 @@ def calls_caught(
         for module in root.modules():
             original = type(module)
             if original not in classes:
-                # right before nn.Module in the order of inheritance, so after methods of the model's
-                made = types.new_class(original.__name__, (original, Caught))
+                # `Caught` is right before nn.Module in the order of inheritance, so the model's own
+                # methods come first
+                made = types.new_class(original.__name__, (_Unnoticed, original, Caught))
                 made.__module__, made.__qualname__ = original.__module__, original.__qualname__
                 classes[original] = made
             module.__class__ = classes[original]
@@ -172,6 +173,13 @@ def _namespaces(root: nn.Module) -> list[type | types.ModuleType]:
 def _is_users(name: str) -> bool:
     top = name.partition(".")[0]
     return top not in {"torch", *sys.stdlib_module_names} or name == "__main__"
+
+
+class _Unnoticed(nn.Module):
+    """Keeps a class's ``__init_subclass__`` from being run, which may register each subclass."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        pass
 
 
 _MISSING = object()

@@ -80,6 +80,12 @@ def scoring_model(model: nn.Module) -> nn.Module:
             f"convert: expected a built model (nn.Module), got {type(model).__name__}; "
             "build a config with mmaction.registry.MODELS.build(cfg.model) first"
         )
+    for path, part in model.named_modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            raise Ada3DError(
+                f"convert: {path or type(model).__name__} is compiled by torch.jit, which hides its "
+                "operations; convert the model as it was before torch.jit.script or torch.jit.trace"
+            )
     backbone, head, neck = (getattr(model, name, None) for name in ("backbone", "cls_head", "neck"))
     if backbone is None and head is None and not hasattr(model, "extract_feat"):
         return copy.deepcopy(model)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import fx, nn
 
 from ..errors import Ada3DError
-from ..packed.module_tree import adopt_children, with_modules
+from ..packed.module_tree import adopt_children, place_constants, with_modules
 from ..packed.regions import Region
 from ..packed.twins import Twin, twin_of
 from ..plan import StagePlan
@@ -55,11 +56,24 @@ class Conversion:
                     f"AdaptiveNetwork: its part {part!r} was replaced by a module that is not converted "
                     f"({path} is no twin); replace it in the plain model and convert that again"
                 )
+        for view in self._views():
+            adopt_children(view, root)
+
+    def place_constants(self) -> None:
+        """Move the constants of the model's code to where its parameters are."""
+        tensors = (*self.root.parameters(), *self.root.buffers())
+        device = tensors[0].device if tensors else torch.device("meta")
+        if device.type != "meta":  # from where no value comes back
+            for module in (self.root, *self._views()):
+                place_constants(module, device)
+
+    def _views(self) -> Iterator[nn.Module]:
+        """The programs, and the roots of their own that their regions have."""
         for program in (self.graph_module, self.training_module, self.folded.graph_module):
-            adopt_children(program, root)
+            yield program
             for region in program.children():
-                if isinstance(region, Region) and region.root is not root:
-                    adopt_children(region.root, root)
+                if isinstance(region, Region) and region.root is not self.root:
+                    yield region.root
 
 
 def _is_twin(root: nn.Module, path: str) -> bool:
@@ -93,7 +107,7 @@ def run_passes(
     twin_paths = {str(node.target) for a in analyses for node in a.time_mixing_nodes}
     packed_root = with_twins(root, twin_paths)
     rewritten = [rewrite(packed_root, p.graph, a, plan) for p, a in zip(programs, analyses)]
-    return Conversion(
+    made = Conversion(
         grouping=grouping,
         root=packed_root,
         twin_paths=tuple(sorted(twin_paths)),
@@ -104,6 +118,8 @@ def run_passes(
         training_module=rewritten[-1],
         folded=FoldedGraph(rewritten[0]),
     )
+    made.place_constants()
+    return made
 
 
 def with_twins(root: nn.Module, paths: Iterable[str]) -> nn.Module:

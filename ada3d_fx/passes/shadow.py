@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from ..packed.module_tree import constants_of
 
 
 def set_mode(root: nn.Module, training: bool) -> None:
@@ -27,7 +29,7 @@ def set_mode(root: nn.Module, training: bool) -> None:
 def left_as_it_was(root: nn.Module) -> Iterator[None]:
     """Undo what running the model's own code does to it: modes, gradients, attributes, modules.
 
-    Tensors that torch.fx keeps on the root as constants stay.
+    Constants that tracing leaves on the root stay.
     """
     kept = [(m, dict(m.__dict__), dict(m._modules)) for m in root.modules()]
     gradients = [(p, p.requires_grad) for p in root.parameters()]
@@ -35,9 +37,9 @@ def left_as_it_was(root: nn.Module) -> Iterator[None]:
         yield
     finally:
         for module, attributes, children in kept:
-            constants = {k: v for k, v in module.__dict__.items() if k.startswith("_tensor_const")}
+            constants = constants_of(module) if module is root else {}
             module.__dict__.clear()
-            module.__dict__.update(attributes, **(constants if module is root else {}))
+            module.__dict__.update(attributes, **constants)
             module._modules.clear()
             module._modules.update(children)
         for parameter, required in gradients:
@@ -48,7 +50,19 @@ def shadow_of(module: nn.Module) -> nn.Module:
     """Copy ``module`` to the meta device, in evaluation mode: shapes without arithmetic."""
     shadow = copy.deepcopy(module).to("meta")
     set_mode(shadow, training=False)
+    for part in shadow.modules():
+        add_constants(part, vars(part))
     return shadow
+
+
+def add_constants(shadow: nn.Module, attributes: Mapping[str, Any]) -> None:
+    """Give a module on the meta device the tensors among ``attributes`` that are no buffers.
+
+    Those of one number stay where they are: they mix with any device, and can be read.
+    """
+    for name, value in list(attributes.items()):
+        if isinstance(value, Tensor):
+            shadow.__dict__[name] = value.to("meta") if value.ndim else value
 
 
 def shadow_call(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Any:

@@ -13,10 +13,11 @@ import torch.utils.checkpoint
 from torch import Tensor, fx, nn
 
 from ..errors import Reason, UnsupportedModel
+from ..packed.module_tree import constants_of
 from .isolation import calls_caught, catch_functions, own_caches, replacing
 from .model import model_name
 from .program import Program, drop_unused
-from .shadow import dtype_of, left_as_it_was, set_mode, shadow_call
+from .shadow import add_constants, dtype_of, left_as_it_was, set_mode, shadow_call
 from .whole import is_known
 
 # What torch.utils.checkpoint.checkpoint takes for itself; all else goes to the function.
@@ -63,6 +64,7 @@ def _trace(
             name = model_name(root)
             reason = Reason(name, f"cannot be traced by torch.fx: {error}")
             raise UnsupportedModel(name, [reason]) from error
+    add_constants(shadow, constants_of(root))
     _keep_first_input(graph)
     drop_unused(graph)
     return Program(graph, tracer.untraceable)
@@ -185,19 +187,25 @@ class _Tracer(fx.Tracer):
 
     def _fake(self, node: fx.Node) -> Any:
         """The value of a node for clips on the meta device; it raises where there is none."""
-        args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: n.meta["fake"])
+        args, kwargs = fx.map_arg((node.args, node.kwargs), self._fake_argument)
         if node.op == "placeholder":
             return torch.empty(2, *self.clip_shape, dtype=dtype_of(self.shadow))
         target = node.target
         if callable(target):
             return target(*args, **kwargs)
         if node.op == "get_attr":
+            add_constants(self.shadow, constants_of(self.root))
             return operator.attrgetter(target)(self.shadow)
         if node.op == "call_method":
             return getattr(args[0], target)(*args[1:], **kwargs)
         if node.op == "call_module":
             return shadow_call(self.shadow.get_submodule(target), args, kwargs)
         return None  # the output
+
+    def _fake_argument(self, node: fx.Node) -> Any:
+        if node.op == "get_attr" and "fake" not in node.meta:  # a buffer or a constant
+            node.meta["fake"] = self._fake(node)
+        return node.meta["fake"]
 
     def call_module(self, m: nn.Module, forward: Callable, args: Any, kwargs: Any) -> Any:
         stack = list(self.module_stack.items())
