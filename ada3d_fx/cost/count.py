@@ -7,10 +7,8 @@ an operation only gives a tensor of the right shape, whose memory nobody touches
 
 from __future__ import annotations
 
-import functools
 import logging
 import math
-import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import Ada3DError
-from ..passes.shadow import left_as_it_was, set_mode
+from ..passes.isolation import own_caches
+from ..passes.shadow import isolated, set_mode
 from .shapes_only import no_arithmetic
 
 with warnings.catch_warnings():  # importing fvcore compiles a loss, which torch 2.14 warns of
@@ -71,8 +70,8 @@ def count(module: nn.Module, inputs: Sequence[Tensor], convention: str = "fvcore
     if convention not in CONVENTIONS:
         raise Ada3DError(f"convention={convention!r}; there are {', '.join(CONVENTIONS)}")
     handles = {**HANDLES, **dict.fromkeys(CONVENTIONS[convention], _nothing)}
-    with _tracing(module):
-        analysis = _fvcores_analysis(module, inputs, handles)
+    with _tracing(module) as copied:
+        analysis = _fvcores_analysis(copied, inputs, handles)
         uncalled = [p for p in analysis.uncalled_modules() if _has_parameters(module, p)]
         return Count(
             total=int(analysis.total()),
@@ -97,8 +96,8 @@ def elements(
         Operation -> elements; those that make none are left out.
     """
     handles = {name: _elements_handle(name) for name in operations}
-    with _tracing(module):
-        made = _integers(_fvcores_analysis(module, inputs, handles).by_operator())
+    with _tracing(module) as copied:
+        made = _integers(_fvcores_analysis(copied, inputs, handles).by_operator())
     return Counter({name: made[name] for name in operations if made[name]})
 
 
@@ -179,39 +178,22 @@ def _has_parameters(module: nn.Module, path: str) -> bool:
 
 
 @contextmanager
-def _tracing(module: nn.Module) -> Iterator[None]:
-    """In evaluation mode, without gradients, mixed precision, arithmetic, or fvcore's remarks.
+def _tracing(module: nn.Module) -> Iterator[nn.Module]:
+    """A copy in evaluation mode; without gradients, mixed precision, arithmetic, or fvcore's remarks.
 
-    What the model's own code keeps of the run, in its modules or in caches of functions, is
-    forgotten: it was made without arithmetic.
+    What the model's own code keeps of the run, in its modules or in caches of functions, was made
+    without arithmetic: it goes with the copy. Other threads may run ``module`` meanwhile; one that
+    counts too waits, as fvcore sets what warnings the process shows.
     """
     logger = logging.getLogger("fvcore.nn.jit_analysis")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with ExitStack() as without:
-            without.enter_context(left_as_it_was(module))
-            set_mode(module, training=False)
-            without.callback(_clear_function_caches, module)
-            for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
-                without.enter_context(torch.autocast(device, enabled=False))
-            without.enter_context(torch.no_grad())
-            without.enter_context(no_arithmetic())
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-def _clear_function_caches(module: nn.Module) -> None:
-    """Clear ``functools.lru_cache`` of the functions and methods beside the model's classes.
-
-    MMAction2's Swin keeps its attention masks in one.
-    """
-    classes = {c for m in module.modules() for c in type(m).__mro__}
-    files = {
-        sys.modules.get(c.__module__) for c in classes if not c.__module__.startswith("torch.")
-    }
-    for owner in (*classes, *files):
-        for value in tuple(vars(owner).values()) if owner is not None else ():
-            if isinstance(value, functools._lru_cache_wrapper):
-                value.cache_clear()
+    with ExitStack() as without:
+        copied = isolated(module)
+        set_mode(copied, training=False)
+        without.enter_context(own_caches(copied))
+        without.callback(logger.setLevel, logger.level)
+        logger.setLevel(logging.ERROR)
+        for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+            without.enter_context(torch.autocast(device, enabled=False))
+        without.enter_context(torch.no_grad())
+        without.enter_context(no_arithmetic())
+        yield copied

@@ -35,17 +35,17 @@ def executed(adaptive: AdaptiveNetwork, policy: Policy) -> Executed:
     """
     total = int(price(adaptive, policy).sum())
     clips = torch.zeros(len(policy), *adaptive.plan.clip_shape, dtype=dtype_of(adaptive))
-    program = _UnderPolicy(adaptive, policy.to("cpu"))
+    program = _UnderPolicy(adaptive, Policy(policy.frames, policy.stages).to("cpu"))
     copied = elements(program, (clips,), COPIES)
     return Executed(total, count(program, (clips,)).total, sum(copied.values()))
 
 
 class _UnderPolicy(nn.Module):
-    """A network under one policy, as a module from clips to scores."""
+    """A network's program under one policy, as a module from clips to scores."""
 
     def __init__(self, adaptive: AdaptiveNetwork, policy: Policy):
         super().__init__()
-        self.adaptive, self.policy = adaptive, policy
+        self.program, self.policy = adaptive.graph_module, policy
 
     def forward(self, clips: Tensor) -> Tensor:
-        return self.adaptive(clips, self.policy)
+        return self.program(clips, self.policy)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 
@@ -50,11 +51,15 @@ def price_table(adaptive: AdaptiveNetwork, convention: str = "fvcore") -> PriceT
     Raises:
         Ada3DError: an unknown convention.
     """
-    tables: dict[str, PriceTable] = adaptive.__dict__.setdefault("price_tables", {})
-    table = tables.get(convention)
-    if table is None or table.structure != _structure(adaptive):
-        table = tables[convention] = PriceTable(adaptive, convention)
-    return table
+    with _COUNTING:
+        tables: dict[str, PriceTable] = adaptive.__dict__.setdefault("price_tables", {})
+        table = tables.get(convention)
+        if table is None or table.structure != _structure(adaptive):
+            table = tables[convention] = PriceTable(adaptive, convention)
+        return table
+
+
+_COUNTING = threading.RLock()  # a row is counted by one thread, and for all
 
 
 def _structure(adaptive: AdaptiveNetwork) -> tuple:
@@ -196,8 +201,9 @@ class PriceTable:
 
     def _count(self, lengths: Iterable[int]) -> None:
         for length in lengths:
-            if not self.counted[length]:
-                self._fill(length)
+            with _COUNTING:
+                if not self.counted[length]:
+                    self._fill(length)
 
     def _fill(self, length: int) -> Count:
         """Count the full policy of ``length`` frames; a stage's side taps are what it adds."""

@@ -65,6 +65,18 @@ def add_constants(shadow: nn.Module, attributes: Mapping[str, Any]) -> None:
             shadow.__dict__[name] = value.to("meta") if value.ndim else value
 
 
+def isolated(module: nn.Module) -> nn.Module:
+    """Copy a module but for its floating-point tensors, which the two share.
+
+    What the model's own code keeps while the copy runs stays with the copy.
+    """
+    shared = {id(t): t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()}
+    for part in module.modules():
+        # such as a weight that another computes: it cannot be copied
+        shared.update({id(t): t for t in vars(part).values() if isinstance(t, Tensor)})
+    return copy.deepcopy(module, shared)
+
+
 def shadow_call(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Any:
     """Call a module on the meta device, where BatchNorm would take 5 ms for nothing."""
     if isinstance(module, nn.BatchNorm3d) and len(args) == 1:
