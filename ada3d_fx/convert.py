@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, fx, nn
 
 from .errors import Ada3DError
-from .packed.module_tree import keep_unregistered, share_children, with_modules
-from .packed.twins import plain_tree, static_slice
+from .packed import module_tree
+from .packed.twins import plain_tree, static_slice, turn_plain
 from .packed.windows import fit_window
 from .passes.group import Grouping
 from .passes.model import channels_last, scoring_model
 from .passes.pipeline import Conversion, run_passes
 from .plan import StagePlan
-from .policy import Policy
+from .policy import Policy, check_policy
 
 
 def convert(
@@ -63,14 +63,17 @@ class AdaptiveNetwork(nn.Module):
     def __init__(self, conversion: Conversion):
         super().__init__()
         root = conversion.root
-        self.training = root.training
-        keep_unregistered(self, conversion=conversion)
         for name in (*root._modules, *root._parameters, *root._buffers):
             if hasattr(self, name):
                 raise Ada3DError(
                     f"convert: the model's {name!r} has the name of a part of AdaptiveNetwork; rename it"
                 )
-        share_children(self, root)
+        self.training = root.training
+        self._show(conversion)
+
+    def _show(self, conversion: Conversion) -> None:
+        module_tree.keep_unregistered(self, conversion=conversion)
+        module_tree.share_children(self, conversion.root)
 
     @property
     def plan(self) -> StagePlan:
@@ -137,36 +140,11 @@ class AdaptiveNetwork(nn.Module):
 
     def plain(self) -> nn.Module:
         """Copy the model as it was before conversion, with the weights of now: clips -> scores."""
-        return copy.deepcopy(plain_tree(self.conversion.root))
+        return module_tree.without_constants(copy.deepcopy(plain_tree(self.conversion.root)))
 
     def check(self, policy: Policy, n: int) -> None:
-        """Check that a policy is one for ``n`` clips of this plan.
-
-        Raises:
-            Ada3DError: not a policy, another shape, or frames not in whole units.
-        """
-        if not isinstance(policy, Policy):
-            raise Ada3DError(
-                f"AdaptiveNetwork: policy is a {type(policy).__name__}, expected ada3d_fx.Policy"
-            )
-        plan = self.plan
-        for name, value, size in (
-            ("frames", policy.frames, (n, plan.num_frames)),
-            ("stages", policy.stages, (n, plan.num_stages)),
-        ):
-            if tuple(value.shape) != size:
-                raise Ada3DError(
-                    f"AdaptiveNetwork: policy.{name} has shape {list(value.shape)}, expected {list(size)}"
-                )
-        if plan.frame_unit == 1:
-            return
-        unit = plan.frame_unit or plan.num_frames
-        units = policy.frames.unflatten(1, (-1, unit))
-        if not torch.equal(units.any(2), units.all(2)):
-            why = plan.reasons[0] if plan.reasons else "the plan"
-            raise Ada3DError(
-                f"AdaptiveNetwork: frames must be kept in whole units of {unit} frames ({why})"
-            )
+        """Check that a policy is one for ``n`` clips of this plan; see `check_policy`."""
+        check_policy(policy, self.plan, n)
 
     def _check_clips(self, clips: Tensor) -> None:
         channels, frames, height, width = self.plan.clip_shape
@@ -187,13 +165,37 @@ class AdaptiveNetwork(nn.Module):
                 f"AdaptiveNetwork: clips have dtype {clips.dtype}, expected normalised floating values"
             )
 
-    def __reduce_ex__(self, protocol: Any) -> tuple:
-        """Copy and pickle by converting the plain model again.
+    def __copy__(self) -> AdaptiveNetwork:
+        """Copy the network alone, as of any module: both have the same children and programs."""
+        copied = type(self).__new__(type(self))
+        copied.__dict__.update(self.__dict__)
+        return copied
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what deep copies and pickles hold, all but the programs.
 
         A graph's own pickle would trace its code.
         """
+        own = {name: value for name, value in vars(self).items() if name not in _MADE}
+        if "conversion" not in vars(self):  # a hook of its children holds a network half unpickled
+            return {"own": own}
         made = self.conversion
-        return _rebuild, (plain_tree(made.root), self.plan.clip_shape, made.grouping)
+        return dict(own=own, root=made.root, clip_shape=self.plan.clip_shape, stages=made.grouping)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Convert the model again."""
+        super().__init__()
+        vars(self).update(state["own"])
+        if "root" in state:
+            root = channels_last(turn_plain(state["root"]))
+            self._show(run_passes(root, state["clip_shape"], state["stages"]))
+
+
+# What is made of the model, and is not the network's own.
+_MADE = {
+    *("conversion", "price_tables"),
+    *("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set"),
+}
 
 
 def specialize(
@@ -211,7 +213,8 @@ def specialize(
         copy_weights: False leaves the weights shared with ``adaptive``; sliced ones are views.
 
     Returns:
-        A module from clips [N, C, num_frames, H, W] to scores [N, classes].
+        A module from clips [N, C, num_frames, H, W] to scores [N, classes]. Hooks and attributes of
+        ``adaptive`` itself are not its own; those of the modules that it calls are.
 
     Raises:
         Ada3DError: a number of frames that the plan does not allow, or not K decisions.
@@ -224,7 +227,9 @@ def specialize(
     if len(stages) != plan.num_stages:
         raise Ada3DError(f"specialize: {len(stages)} stage decisions, expected {plan.num_stages}")
     made = adaptive.conversion
-    root = adaptive.plain() if copy_weights else plain_tree(made.root)
+    root = plain_tree(made.root)
+    root = copy.deepcopy(root) if copy_weights else root
+    buffers = {name for name, _ in root.named_buffers()}
     off = [site for stage, on in zip(plan.stages, stages) if not on for site in stage.sites]
     replaced = {site: static_slice(root.get_submodule(site), copy_weights) for site in off}
     graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
@@ -238,10 +243,8 @@ def specialize(
             # called at several places, a pool takes clips of several lengths: one module for each
             own = path if calls[path] == 1 else f"{path}_{node.name}"
             replaced[own], copies[node].target = fitted, own
-    return fx.GraphModule(with_modules(root, replaced), graph, class_name="Specialized")
-
-
-def _rebuild(
-    root: nn.Module, clip_shape: tuple[int, int, int, int], grouping: Grouping
-) -> AdaptiveNetwork:
-    return AdaptiveNetwork(run_passes(channels_last(root), clip_shape, grouping))
+    static = fx.GraphModule(
+        module_tree.with_modules(root, replaced), graph, class_name="Specialized"
+    )
+    module_tree.save_only(static, buffers)  # fx makes buffers of constants, too
+    return static

@@ -178,3 +178,32 @@ def _random_subsets(
     count = (fraction * size + torch.rand(n, generator=generator, dtype=torch.float64)).floor()
     rank = torch.rand(n, size, generator=generator).argsort(1).argsort(1)
     return rank < count.clamp(least, size)[:, None]
+
+
+def check_policy(policy: Policy, plan: StagePlan, n: int) -> None:
+    """Check that a policy is one for ``n`` clips of a plan.
+
+    Raises:
+        Ada3DError: not a policy, another shape, or frames not in whole units.
+    """
+    if not isinstance(policy, Policy):
+        raise Ada3DError(
+            f"AdaptiveNetwork: policy is a {type(policy).__name__}, expected ada3d_fx.Policy"
+        )
+    for name, value, size in (
+        ("frames", policy.frames, (n, plan.num_frames)),
+        ("stages", policy.stages, (n, plan.num_stages)),
+    ):
+        if tuple(value.shape) != size:
+            raise Ada3DError(
+                f"AdaptiveNetwork: policy.{name} has shape {list(value.shape)}, expected {list(size)}"
+            )
+    if plan.frame_unit == 1:
+        return
+    unit = plan.frame_unit or plan.num_frames
+    units = policy.frames.unflatten(1, (-1, unit))
+    if not torch.equal(units.any(2), units.all(2)):
+        why = plan.reasons[0] if plan.reasons else "the plan"
+        raise Ada3DError(
+            f"AdaptiveNetwork: frames must be kept in whole units of {unit} frames ({why})"
+        )

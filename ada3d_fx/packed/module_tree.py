@@ -10,7 +10,7 @@ own; both would break this. The functions here do not, and none of them copies a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import torch
@@ -100,7 +100,7 @@ def graph_over(
     return module
 
 
-CONSTANT = "_tensor_constant"  # what fx calls the tensors that a model's code makes, such as literals
+CONSTANT = "_tensor_constant"  # so fx calls tensors that a model's code makes, such as literals
 
 
 def constants_of(module: nn.Module) -> dict[str, Tensor]:
@@ -110,6 +110,21 @@ def constants_of(module: nn.Module) -> dict[str, Tensor]:
         for name, value in vars(module).items()
         if name.startswith(CONSTANT) and isinstance(value, Tensor)
     }
+
+
+def save_only(module: nn.Module, names: Container[str]) -> None:
+    """Leave the buffers that are not among ``names`` out of a module's ``state_dict()``."""
+    for path, part in module.named_modules():
+        for name in part._buffers:
+            if (f"{path}.{name}" if path else name) not in names:
+                part._non_persistent_buffers_set.add(name)
+
+
+def without_constants(module: nn.Module) -> nn.Module:
+    """Take the constants of a module away; return the module."""
+    for name in constants_of(module):
+        del module.__dict__[name]
+    return module
 
 
 def place_constants(module: nn.Module, device: torch.device) -> None:

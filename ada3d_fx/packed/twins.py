@@ -24,19 +24,9 @@ class Twin(nn.Module):
 
     plain_class: type[nn.Module]  # the class that the module has outside packs
 
-    @classmethod
-    def of(cls, module: nn.Module) -> nn.Module:
-        """Make the twin of ``module``; they share the parameters, buffers and hooks."""
-        twin = copy.copy(module)
-        twin.__dict__["plain_class"] = type(module)
-        twin.__class__ = cls
-        return twin
-
     def plain(self) -> nn.Module:
         """Make the module of which this is the twin; they share the parameters."""
-        module = copy.copy(self)
-        module.__class__ = module.__dict__.pop("plain_class")
-        return module
+        return _turn_back(copy.copy(self))
 
 
 # A twin's forward takes the clip table too, which no class of torch.nn does: mypy is told so below.
@@ -156,9 +146,24 @@ TWINS: dict[type[nn.Module], type[Twin]] = {
 }
 
 
-def twin_of(module: nn.Module) -> nn.Module:
-    """Make the twin of a module by the table; the two share all parameters."""
-    return next(twin for plain, twin in TWINS.items() if isinstance(module, plain)).of(module)
+def become_twin(module: nn.Module) -> None:
+    """Turn a module into its twin by the table, in place: whatever refers to it still does."""
+    if not isinstance(module, Twin):
+        module.__dict__["plain_class"] = type(module)
+        module.__class__ = next(t for plain, t in TWINS.items() if isinstance(module, plain))
+
+
+def turn_plain(root: nn.Module) -> nn.Module:
+    """Turn the twins in ``root`` back, in place; return ``root``."""
+    for module in root.modules():
+        if isinstance(module, Twin):
+            _turn_back(module)
+    return root
+
+
+def _turn_back(twin: nn.Module) -> nn.Module:
+    twin.__class__ = twin.__dict__.pop("plain_class")
+    return twin
 
 
 def plain(module: nn.Module) -> nn.Module:

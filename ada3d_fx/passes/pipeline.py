@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import fx, nn
 
 from ..errors import Ada3DError
-from ..packed.module_tree import adopt_children, place_constants, with_modules
+from ..packed.module_tree import adopt_children, place_constants, without_constants
 from ..packed.regions import Region
-from ..packed.twins import Twin, twin_of
+from ..packed.twins import Twin, become_twin
 from ..plan import StagePlan
 from .fold import FoldedGraph
 from .group import Grouping
@@ -89,8 +89,8 @@ def run_passes(
     """Trace, analyse, plan, swap twins in, rewrite, fold.
 
     Args:
-        root: a module from clips to scores, as `scoring_model` gives it. It is not changed, but its
-            modules become part of the result.
+        root: a module from clips to scores, as `scoring_model` gives it. It becomes part of the
+            result: the modules that mix time turn into their twins.
         clip_shape: (C, T, H, W) of the clips for which the plan is made.
         grouping: what one decision governs, see `convert`.
 
@@ -98,6 +98,7 @@ def run_passes(
         UnsupportedModel: nothing can be decided, or the model cannot run on such clips.
         Ada3DError: an unknown grouping.
     """
+    without_constants(root)  # of an earlier conversion
     shadow = shadow_of(root)
     programs = trace(root, shadow, clip_shape)
     shape_cache: dict = {}
@@ -105,11 +106,12 @@ def run_passes(
         analyses = [analyse(root, p.graph, shadow, clip_shape, shape_cache) for p in programs]
     plan = make_plan(root, analyses, clip_shape, grouping, programs[0].untraceable)
     twin_paths = {str(node.target) for a in analyses for node in a.time_mixing_nodes}
-    packed_root = with_twins(root, twin_paths)
-    rewritten = [rewrite(packed_root, p.graph, a, plan) for p, a in zip(programs, analyses)]
+    for path in twin_paths:
+        become_twin(root.get_submodule(path))
+    rewritten = [rewrite(root, p.graph, a, plan) for p, a in zip(programs, analyses)]
     made = Conversion(
         grouping=grouping,
-        root=packed_root,
+        root=root,
         twin_paths=tuple(sorted(twin_paths)),
         plan=plan,
         source=programs[0].graph,
@@ -120,10 +122,3 @@ def run_passes(
     )
     made.place_constants()
     return made
-
-
-def with_twins(root: nn.Module, paths: Iterable[str]) -> nn.Module:
-    """Return ``root`` with twins in place of the modules at ``paths``, under all their names."""
-    twins = {module: twin_of(module) for module in map(root.get_submodule, paths)}
-    names = root.named_modules(remove_duplicate=False)
-    return with_modules(root, {path: twins[module] for path, module in names if module in twins})

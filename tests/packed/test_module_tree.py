@@ -12,7 +12,7 @@ from ada3d_fx.packed.module_tree import (
     share_children,
     with_modules,
 )
-from ada3d_fx.packed.twins import TWINS, PackedConv3d, plain, plain_tree, twin_of
+from ada3d_fx.packed.twins import TWINS, become_twin, plain, plain_tree
 
 
 class Frozen(nn.Module):
@@ -131,7 +131,8 @@ def test_a_twin_is_the_original_under_another_class(module):
     module = copy.deepcopy(module)
     module.note = "a user's"
     module.register_forward_hook(lambda *_: None)
-    twin = twin_of(module)
+    twin = copy.copy(module)
+    become_twin(twin)
     assert type(twin) is TWINS[type(module)] and twin.note == "a user's"
     assert [id(p) for p in twin.parameters()] == [id(p) for p in module.parameters()]
     assert twin._forward_hooks is module._forward_hooks
@@ -143,7 +144,8 @@ def test_a_twin_is_the_original_under_another_class(module):
 
 def test_a_plain_tree_shares_parameters_and_no_module():
     conv = nn.Conv3d(2, 2, 3, padding=1)
-    root = nn.Sequential(PackedConv3d.of(conv), nn.Sequential(nn.BatchNorm3d(2), nn.ReLU()))
+    root = nn.Sequential(conv, nn.Sequential(nn.BatchNorm3d(2), nn.ReLU()))
+    become_twin(conv)
     before = snapshot(root)
     tree = plain_tree(root)
     check_unchanged(root, before)

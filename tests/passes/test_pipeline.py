@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from ada3d_fx import Policy
-from ada3d_fx.packed.twins import PackedConv3d, Twin
+from ada3d_fx.packed.twins import PackedConv3d, Twin, plain_tree, turn_plain
 from ada3d_fx.passes.pipeline import run_passes
 
 CLIP = (3, 4, 8, 8)
@@ -27,16 +27,21 @@ def small_model():
     return Shared().double().eval()
 
 
-def test_passes_leave_the_model_alone_and_share_its_parameters():
+def test_passes_turn_modules_into_twins_and_leave_all_else_as_it_was():
     model = small_model()
     names = [(name, id(m)) for name, m in model.named_modules(remove_duplicate=False)]
+    attributes = [(type(m), dict(vars(m))) for m in model.modules()]
+    keys, expected = list(model.state_dict()), [id(p) for p in model.parameters()]
     made = run_passes(model, CLIP, "stage")
+    assert made.root is model
     assert names == [(name, id(m)) for name, m in model.named_modules(remove_duplicate=False)]
-    assert not any(isinstance(module, Twin) for module in model.modules())
-    assert list(made.root.state_dict()) == list(model.state_dict())
-    expected = [id(p) for p in model.parameters()]
-    assert [id(p) for p in made.root.parameters()] == expected
+    twins = [name for name, m in model.named_modules() if isinstance(m, Twin)]
+    assert twins == list(dict.fromkeys(p.replace("second", "first") for p in made.twin_paths))
+    assert list(model.state_dict()) == keys
+    assert [id(p) for p in model.parameters()] == expected
     assert [id(p) for p in made.graph_module.parameters()] == expected
+    turn_plain(model)
+    assert attributes == [(type(m), dict(vars(m))) for m in model.modules()]
 
 
 def test_a_block_of_two_names_has_one_twin():
@@ -48,8 +53,8 @@ def test_a_block_of_two_names_has_one_twin():
 
 
 def test_the_folded_program_says_when_it_stands_for_the_other():
-    model = small_model()
-    made = run_passes(model, CLIP, "stage")
+    made = run_passes(small_model(), CLIP, "stage")
+    model = plain_tree(made.root)
     x, policy = torch.randn(2, *CLIP, dtype=torch.float64), Policy.full(made.plan, 2)
     norm = made.root.first[1]
     with torch.no_grad():
