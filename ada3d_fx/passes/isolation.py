@@ -8,6 +8,8 @@ traced model alone, and a replaced function is the original in all other threads
 from __future__ import annotations
 
 import functools
+import math
+import random
 import sys
 import threading
 import types
@@ -15,8 +17,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+import torch
 from torch import nn
 from torch.fx import _symbolic_trace as fx_tracing
+from torch.utils._python_dispatch import TorchDispatchMode
 
 Namespace = type | dict[str, Any]  # a class, or what ``vars()`` of a Python module gives
 
@@ -111,25 +116,60 @@ def calls_caught(
             module.__class__ = original
 
 
-def catch_functions(replacements: Replacements, root: nn.Module, math: set[int]) -> None:
+def catch_functions(replacements: Replacements, root: nn.Module, functions: set[int]) -> None:
     """Let the functions that fx catches make nodes of traced values, as fx itself does.
 
     Args:
         replacements: where they are replaced.
         root: what is traced.
-        math: the ``id`` of each function that is caught wherever a file of the model names it.
+        functions: the ``id`` of each that is caught wherever a file of the model names it.
     """
     for (_, name), names in dict(fx_tracing._wrapped_fns_to_patch).items():
         original = names[name] if name in names else vars(sys.modules["builtins"])[name]
         replacements.replace(names, name, fx_tracing._create_wrapped_func(original))
     for owner, name in fx_tracing._wrapped_methods_to_patch:
         replacements.replace(owner, name, fx_tracing._create_wrapped_method(owner, name))
-    files = [vars(sys.modules["math"])]
-    files += [getattr(module.forward, "__globals__", {}) for module in root.modules()]
-    for names in {id(file): file for file in files}.values():
+    for names in _files(root, math):
         for name, value in list(names.items()):
-            if not name.startswith("_") and callable(value) and id(value) in math:
+            if not name.startswith("_") and callable(value) and id(value) in functions:
                 replacements.replace(names, name, fx_tracing._create_wrapped_func(value))
+
+
+class NoDraws(TorchDispatchMode):
+    """Raises where a model's code draws random numbers of which no traced value knows.
+
+    They would be drawn once, while tracing, and be the same ever after.
+    """
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            devices = [value.device for value in args if isinstance(value, torch.Tensor)]
+            if torch.device("meta") not in (*devices, kwargs.get("device")):
+                _refuse_draw(func)
+        return func(*args, **kwargs)
+
+
+def catch_draws(replacements: Replacements, root: nn.Module) -> None:
+    """Let the generators of Python's and NumPy's random numbers raise, as `NoDraws` does."""
+    for names in _files(root, random, np.random):
+        for name, value in list(names.items()):
+            owner = getattr(value, "__self__", None)
+            if isinstance(owner, (random.Random, np.random.RandomState)):
+                replacements.replace(names, name, functools.partial(_refuse_draw, name))
+
+
+def _refuse_draw(what: Any, *args: Any, **kwargs: Any) -> None:
+    raise RuntimeError(f"its code draws random numbers ({what})")
+
+
+def _files(root: nn.Module, *modules: types.ModuleType) -> list[dict[str, Any]]:
+    """The global names of some Python modules, and those that the forwards of ``root`` see."""
+    files = [vars(module) for module in modules]
+    files += [getattr(module.forward, "__globals__", {}) for module in root.modules()]
+    return list({id(names): names for names in files}.values())
 
 
 @contextmanager

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass
+from typing import Any
 
-from torch import fx
+from torch import fx, nn
 
 from ..errors import Reason
 
@@ -26,19 +26,37 @@ def _lines(graph: fx.Graph) -> list:
     return [(node.format_node(), node.meta.get("checkpoint")) for node in graph.nodes]
 
 
-def drop_unused(graph: fx.Graph) -> None:
-    """Erase the nodes whose values nobody uses, but for those that write in place."""
+def drop_unused(graph: fx.Graph, root: nn.Module) -> None:
+    """Erase the nodes whose values nobody uses, but for those that write in place.
+
+    Args:
+        graph: it is changed.
+        root: where its module paths start.
+    """
     for node in reversed(graph.nodes):
-        if not node.users and node.op not in ("placeholder", "output") and not _in_place(node):
+        if node.users or node.op in ("placeholder", "output"):
+            continue
+        if node.op == "call_module":
+            in_place = getattr(root.get_submodule(str(node.target)), "inplace", False)
+        else:
+            in_place = writes(node.target) or node.kwargs.get("inplace", False)
+        if not in_place:
             graph.erase_node(node)
 
 
-def _in_place(node: fx.Node) -> bool:
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    method = node.op == "call_method" and name.endswith("_") and not name.endswith("__")
-    return method or (
-        node.op == "call_function" and name.startswith("i") and hasattr(operator, name)
-    )
+# +=, and so on, without the underscores around them
+AUGMENTED = {
+    *("iadd", "iand", "iconcat", "ifloordiv", "ilshift", "imatmul", "imod", "imul"),
+    *("ior", "ipow", "irshift", "isub", "itruediv", "ixor", "setitem"),
+}
+
+
+def writes(target: Any) -> bool:
+    """Tell whether a function or method writes to its first argument, as ``add_`` and ``+=`` do."""
+    name = str(getattr(target, "__name__", target))
+    if name.startswith("__") and name.endswith("__"):
+        return name[2:-2] in AUGMENTED
+    return name in AUGMENTED or name.endswith("_")
 
 
 def module_path(node: fx.Node) -> str:
