@@ -96,6 +96,15 @@ def add_work_dir(parser: argparse.ArgumentParser, default: str = "the config's w
     )
 
 
+def add_redo(parser: argparse.ArgumentParser) -> None:
+    """Add --redo of a tool that uses again what lies in its work dir."""
+    parser.add_argument(
+        "--redo", action="store_true",
+        help="make anew what was made from another config, other data or other code, and keep the "
+        "old part beside it as NAME.old-1 (default: say what differs and stop)",
+    )  # fmt: skip
+
+
 def add_seed(parser: argparse.ArgumentParser, default: int | None = None) -> None:
     """Add --seed of a tool that makes one run."""
     told = "" if default is not None else " (default: the config's)"

@@ -40,9 +40,10 @@ ORDER = {
     "cost": "shapes_only count price executed payoff selector",
     "learn": "backbones heads selector reward losses estimators step clip_selector diagnose",
     "report": "tables reading records statistics figures policy_pictures",
-    "experiments": "provenance rendering clip_record generated_clips matching comparison_run comparison_rows "
-    "comparison_report comparison tradeoff html_page clip_videos clip_selection price_report "
-    "price_timing pricing listed paper support timing decisions evaluation data_check training",
+    "experiments": "provenance fingerprints made_from makers rendering clip_record generated_clips "
+    "matching comparison_run comparison_rows comparison_report comparison tradeoff html_page "
+    "clip_videos clip_selection price_report price_timing pricing listed paper support timing "
+    "decisions evaluation data_check training",
 }
 THIRD_PARTY = {"torch", "torchvision", "fvcore", "numpy", "matplotlib", "PIL"}
 THIRD_PARTY_OF = {"progress": {"rich"}}  # which comes with MMEngine

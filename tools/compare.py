@@ -23,10 +23,11 @@ Rows, as in tables 1, 5 and 6 of the paper:
   that a warm-up reads.
 
 With a budget in the config (model.objective.budget), the threshold of greedy policies is set so
-that they cost it. Every part leaves its result in DIR and is not repeated: an interrupted
-comparison goes on where it stopped, more seeds and rows add to it, and several processes may share
-DIR if they take different seeds or folds. Leaves DIR/report.json, report.txt, report.md, usage.png,
-and with --pictures policies.png.
+that they cost it. Every part leaves its result in DIR and is not repeated as long as it would be
+made from the same config, data and code: an interrupted comparison goes on where it stopped, more
+seeds and rows add to it, and several processes may share DIR if they take different seeds or folds.
+What was made from something else is named, and made anew with --redo. Leaves DIR/report.json,
+report.txt, report.md, usage.png, and with --pictures policies.png.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ def parse_args() -> argparse.Namespace:
         "--pictures", type=int, default=0, metavar="N", help="draw the policies of N clips"
     )
     parser.add_argument("--report-only", action="store_true", help="report what DIR holds already")
+    cli.add_redo(parser)
     cli.add_verbose(parser)
     return parser.parse_args()
 
@@ -74,7 +76,7 @@ def main() -> None:
     args = parse_args()
     setup = Setup(
         args.config, args.cfg_options, args.recognizer_checkpoint, args.work_dir,
-        parse_variants(args.variant), args.calibrate_on,
+        parse_variants(args.variant), args.calibrate_on, args.redo,
     )  # fmt: skip
     print(
         compare(

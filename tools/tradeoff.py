@@ -6,9 +6,10 @@
     python tools/tradeoff.py CONFIG --checkpoint FILE --gmacs 0.2,0.3,0.4
 
 Without --checkpoint, Ada3D and Random FT are trained at each value, as tools/compare.py does,
-resumable part by part. With --checkpoint nothing is trained: for each cost the threshold of the
-greedy policies is set on the list of --calibrate-on, then the test list is run. Leaves
-DIR/tradeoff.json, tradeoff.md and tradeoff.png.
+resumable part by part; parts in DIR that were made from something else are named, and made anew
+with --redo. With --checkpoint nothing is trained: for each cost the threshold of the greedy
+policies is set on the list of --calibrate-on, then the test list is run. Leaves DIR/tradeoff.json,
+tradeoff.md and tradeoff.png.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ def parse_args() -> argparse.Namespace:
     cli.add_calibrate_on(parser, None, "val with --checkpoint, else train")
     cli.add_work_dir(parser, "the config's, followed by _tradeoff")
     cli.add_seeds(parser)
+    cli.add_redo(parser)
     cli.add_verbose(parser)
     args = parser.parse_args()
     if args.checkpoint and (args.gammas or args.recognizer_checkpoint):
@@ -59,7 +61,7 @@ def main() -> None:
     args = parse_args()
     setup = Setup(
         args.config, args.cfg_options, args.recognizer_checkpoint, args.work_dir,
-        calibrate_on=args.calibrate_on or ("val" if args.checkpoint else "train"),
+        calibrate_on=args.calibrate_on or ("val" if args.checkpoint else "train"), redo=args.redo,
     )  # fmt: skip
     option = "gamma" if args.gammas else "budget"
     print(

@@ -9,8 +9,9 @@ from ..errors import Ada3DError
 from ..mm.config import parse_options
 from ..progress import Console
 from .comparison_report import draw_examples, write_report
-from .comparison_rows import MAIN, ROWS, SCORES, make
+from .comparison_rows import MAIN, ROWS, SCORES, check_made, make
 from .comparison_run import ComparisonRun, Setup
+from .makers import made_by, of_rows
 from .provenance import provenance
 
 
@@ -31,11 +32,12 @@ def compare(
         seeds: a run for each.
         folds: a run for each; None: the config's own fold.
         pictures: draw the policies of so many clips.
-        report_only: make no rows; report those that are there.
+        report_only: make no rows; report those that are there, as what they were made from.
         console: where progress is shown.
 
     Raises:
         Ada3DError: an unknown row, a row that the config cannot have, or bad input of the runs.
+        MadeOtherwise: rows that are there were made from something else; see ``setup.redo``.
     """
     begin, console = time.monotonic(), console or Console()
     check_rows(rows, setup.variants)
@@ -45,20 +47,26 @@ def compare(
     if not report_only:
         for run in runs:
             run.check()
+        if not setup.redo:
+            check_made(runs, names)
         console.say(f"rows: {', '.join(names)}; logs and checkpoints: {folder}")
         for run in runs:
             for name in names:
                 make(run, name)
+    elif pictures:
+        check_made(runs[:1], ["ada3d"])
     results = {
         name: made
         for name in (*ROWS, *setup.variants)
         if (made := [r for run in runs if (r := run.result(name)) is not None])
     }
     about = {"seeds": list(seeds), "folds": list(folds), **provenance(setup.config, begin)}
-    text = write_report(results, folder, config, about)
+    if report_only:
+        about |= {"reported_by": about["command"], **made_by(results)}
+    text = write_report(results, folder, config, about | of_rows(results))
     if pictures:
-        runner = runs[0].tester(make(runs[0], "ada3d"))
-        draw_examples(pictures, config, runner, folder / "policies.png")
+        run = runs[0].looking() if report_only else runs[0]
+        draw_examples(pictures, config, run.tester(make(run, "ada3d")), folder / "policies.png")
     return f"{text}\n\nthese tables and usage by class: {folder / 'report.md'}"
 
 

@@ -30,7 +30,7 @@ def write_report(
         results: of each row, the results of its runs (see `ComparisonRun`).
         folder: where the files go.
         config: says what the classes are called.
-        about: what report.json says of its making.
+        about: what report.json says of its making; ``made_differently`` is told with the tables.
 
     Raises:
         Ada3DError: no results.
@@ -51,12 +51,14 @@ def write_report(
     records.write_json(folder / "report.json", result)
     parts = [(rows, COLUMNS), (gaps, DIFFERENCE_COLUMNS), (kinds, tables.KIND_COLUMNS),
              (usage, tables.CLASS_COLUMNS)]  # fmt: skip
+    notes = [f"made differently: {line}" for line in about.get("made_differently", ())]
     for markdown, name in ((False, "report.txt"), (True, "report.md")):
         text = [tables.table(part, columns, markdown) for part, columns in parts if part]
-        files.write_text(folder / name, "\n\n".join(text) + "\n")
+        files.write_text(folder / name, "\n\n".join([*text, *notes]) + "\n")
     if usage:
         figures.draw_usage(usage, folder / "usage.png")
-    return "\n\n".join(tables.table(part, columns) for part, columns in parts[:3] if part)
+    shown = [tables.table(part, columns) for part, columns in parts[:3] if part]
+    return "\n\n".join([*shown, *notes])
 
 
 def usage_by_kind(row: Mapping) -> list[dict]:

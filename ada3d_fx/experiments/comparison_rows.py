@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ..policy import Policy
 from ..report import records
-from .comparison_run import ComparisonRun
+from .comparison_run import ComparisonRun, NotMade
+from .made_from import MadeOtherwise
 from .matching import match_usage, random_phases, shuffled, unit_of
 
 PLAIN = {"testing.predict_with": "recognizer"}  # of rows without a selection network
@@ -15,11 +17,33 @@ EVERYTHING = {"frames": 1.0, "stages": 1.0}
 
 
 def make(run: ComparisonRun, name: str) -> dict:
-    """Return the result of a row, or of a variant; it is made now if it is not there yet."""
-    result = run.result(name)
-    if result is None:
-        result = run.train(name) if name in run.variants else ROWS[name](run)
-    return result
+    """Return the result of a row, or of a variant; it is made now if it is not there yet.
+
+    Raises:
+        MadeOtherwise: it is there, but was made from something else.
+    """
+    return run.train(name) if name in run.variants else ROWS[name](run)
+
+
+def check_made(runs: Sequence[ComparisonRun], names: Sequence[str]) -> None:
+    """Look, before anything is made, whether all that is there may be used again.
+
+    Rows that depend on one that is not there yet are looked at when they are to be made.
+
+    Raises:
+        MadeOtherwise: something was made from something else; all of it is told.
+    """
+    parts: dict[Path, Sequence[str]] = {}
+    for run in runs:
+        for name in names:
+            try:
+                make(run.looking(), name)
+            except MadeOtherwise as error:
+                parts |= error.parts
+            except NotMade:
+                continue
+    if parts:
+        raise MadeOtherwise(parts)
 
 
 def own_usage(run: ComparisonRun) -> dict[str, float]:
@@ -40,12 +64,12 @@ def matched_options(run: ComparisonRun, less: float = 0.0) -> dict[str, Any]:
 
 def upper(run: ComparisonRun) -> dict:
     """Test the recognizer as it is, on all frames with all stages."""
-    return run.test("upper", run.start, {"testing.policy": "full", **PLAIN})
+    return run.test("upper", run.start_weights, {"testing.policy": "full", **PLAIN})
 
 
 def random(run: ComparisonRun) -> dict:
     """Test the same recognizer under random policies that cost what ada3d costs."""
-    return run.test("random", run.start, {**matched_options(run), **PLAIN})
+    return run.test("random", run.start_weights, {**matched_options(run), **PLAIN})
 
 
 def random_ft(run: ComparisonRun) -> dict:
@@ -71,15 +95,15 @@ def recognizer_shuffled(run: ComparisonRun) -> dict:
 
 def selector_only(run: ComparisonRun) -> dict:
     """Test ada3d by the scores of its selection network alone."""
-    checkpoint = make(run, "ada3d")["checkpoint"]
-    return run.test("selector_only", checkpoint, {"testing.predict_with": "selector"})
+    ours = run.weights_of(make(run, "ada3d"))
+    return run.test("selector_only", ours, {"testing.predict_with": "selector"})
 
 
 def upper_both(run: ComparisonRun) -> dict:
     """Test upper's recognizer together with ada3d's selection network."""
-    checkpoint = make(run, "ada3d")["checkpoint"]
+    ours = run.weights_of(make(run, "ada3d"))
     options = {"testing.policy": "full", "testing.predict_with": "both"}
-    return run.test("upper_both", checkpoint, options, recognizer=run.start)
+    return run.test("upper_both", ours, options, recognizer=run.start_weights)
 
 
 def random_ft_both(run: ComparisonRun) -> dict:
@@ -89,8 +113,8 @@ def random_ft_both(run: ComparisonRun) -> dict:
         **matched_options(run, less=run.model.classifier_macs / 1e9),
         "testing.predict_with": "both",
     }
-    recognizer = theirs["checkpoint"]
-    return run.test("random_ft_both", ours["checkpoint"], options, recognizer=recognizer)
+    recognizer = run.weights_of(theirs)
+    return run.test("random_ft_both", run.weights_of(ours), options, recognizer=recognizer)
 
 
 def shuffled_policies(run: ComparisonRun) -> dict:
@@ -138,14 +162,11 @@ def _under_its_policies(
     """Test ada3d's networks under its own policies, or what ``change`` makes of them."""
     result = make(run, "ada3d")
     policies = change(records.policies_of(result["clips"]))
-    path = run.folder / name / "recorded.json"
     clips = [
         {**clip, **records.policy_words(frames, stages)}
         for clip, frames, stages in zip(result["clips"], policies.frames, policies.stages)
     ]
-    records.write_policies(path, clips)
-    recorded = {"testing.policy": "recorded", "testing.policy_file": str(path)}
-    return run.test(name, result["checkpoint"], {**(options or {}), **recorded})
+    return run.test(name, run.weights_of(result), options or {}, policies=clips)
 
 
 MAIN = {"upper": upper, "random": random, "random_ft": random_ft, "ada3d": ada3d}

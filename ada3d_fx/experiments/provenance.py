@@ -28,6 +28,11 @@ def versions() -> dict[str, str | None]:
     }
 
 
+def command_line() -> str:
+    """Return the command line of this process."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
 def provenance(config: str | Path, begin: float) -> dict:
     """Return what a tool's report says of its own making.
 
@@ -39,7 +44,7 @@ def provenance(config: str | Path, begin: float) -> dict:
         The command, the config, seconds since ``begin``, and versions.
     """
     return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": command_line(),
         "config": str(config),
         "seconds": round(time.monotonic() - begin, 1),
         "versions": versions(),

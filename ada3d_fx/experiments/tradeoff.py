@@ -19,8 +19,9 @@ from ..progress import Console
 from ..report import figures, records, tables
 from ..report.statistics import aggregate
 from .comparison_report import COLUMNS as COMPARISON_COLUMNS
-from .comparison_rows import make
+from .comparison_rows import check_made, make
 from .comparison_run import ComparisonRun, Setup
+from .makers import of_rows
 from .provenance import provenance
 
 SWEPT = ("upper", "ada3d", "random_ft")
@@ -53,6 +54,7 @@ def tradeoff(
 
     Raises:
         Ada3DError: nothing that measures accuracy, or bad input of the runs.
+        MadeOtherwise: parts that are there were made from something else; see ``setup.redo``.
     """
     begin, console = time.monotonic(), console or Console()
     default = load_config(setup.config, setup.cfg_options).get("work_dir") or "work_dirs"
@@ -83,22 +85,46 @@ def sweep(
 
     What does not depend on the value, the warm-up, is made once.
     """
+    runs = {value: _runs(setup, value, option, seeds, folds, folder, console) for value in values}
+    every = [run for of_value in runs.values() for run in of_value]
+    for run in every:
+        run.check()
+    if not setup.redo:
+        check_made(every, SWEPT)
     rows = []
     for value in values:
-        entry = f"model.objective.{option}={value}"
-        work_dir = str(folder / f"{option}_{value:g}")
-        here = dataclasses.replace(
-            setup, cfg_options=[*setup.cfg_options, entry], work_dir=work_dir
-        )  # fmt: skip
-        console.say(f"{option} {value:g}")
-        runs = [ComparisonRun(here, seed, fold, console) for seed in seeds for fold in folds]
-        for run in runs:
-            run.warm_start = folder / run.name / "warmup"
-            run.check()
+        setting = f"{option} {_word(value)}"
+        console.say(setting)
         for name in SWEPT:
-            row = aggregate(name, [make(run, name) for run in runs])
-            rows.append({**row, "setting": f"{option} {value:g}", "value": value})
+            results = [make(run, name) for run in runs[value]]
+            row = {**aggregate(name, results), "setting": setting, "value": value}
+            rows.append(row | {"made_by": of_rows({name: results})["made_by"]})
     return sorted(rows, key=lambda row: row["value"])
+
+
+def _runs(
+    setup: Setup,
+    value: float,
+    option: str,
+    seeds: Sequence[int],
+    folds: Sequence[int | None],
+    folder: Path,
+    console: Console,
+) -> list[ComparisonRun]:
+    """Return the runs of one value, which share their warm-ups with those of the others."""
+    here = dataclasses.replace(
+        setup, cfg_options=[*setup.cfg_options, f"model.objective.{option}={value}"],
+        work_dir=str(folder / f"{option}_{_word(value)}"),
+    )  # fmt: skip
+    runs = [ComparisonRun(here, seed, fold, console) for seed in seeds for fold in folds]
+    for run in runs:
+        run.warm_start = folder / run.name / "warmup"
+    return runs
+
+
+def _word(value: float) -> str:
+    """Return a value in few digits if that is the value, else in all of them."""
+    return f"{value:g}" if float(f"{value:g}") == value else repr(value)
 
 
 def thresholds(
