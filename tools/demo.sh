@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The main job on generated clips: recognizer, Ada3D, comparison. Sets itself up on a fresh machine;
 # some 20 minutes on two CPU cores. Ends with FOLDER/report.json and a table. Started again, it goes on
-# from what is there.
+# from what is there; if that was made from other code or data it says so, and wants another FOLDER.
 #
 #   bash tools/demo.sh [--small] [FOLDER]
 #

@@ -366,11 +366,12 @@ class ComparisonRun:
     ) -> dict:
         """Test a checkpoint, whatever is there, and keep the result with what made it."""
         folder = self.folder / name
+        paths = [unchanged(one) for one in (weights, recognizer) if one is not None]
         runner = self._tester(name, options)
         model, threshold = runner.model, None
-        load_weights(model, unchanged(weights))
+        load_weights(model, paths[0])
         if recognizer is not None:
-            load_recognizer(model.recognizer, unchanged(recognizer))
+            load_recognizer(model.recognizer, paths[1])
         budget, tested = model.estimator.objective.budget, model.testing_options
         learned = tested.policy == "learned" and tested.predict_with != "selector"
         if budget is not None and learned and model.random_part == "none":

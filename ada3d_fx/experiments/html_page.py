@@ -143,6 +143,8 @@ def page(folder: Path, sweep: Path | None, title: str | None) -> str:
         table(result["rows"], comparison_report.COLUMNS),
         made_with(result),
     ]
+    for line in result.get("made_differently", ()):
+        parts.append(f'<p class="note">made differently: {html.escape(line)}</p>')
     for heading, key, columns, note in (
         ("Differences", "differences", DIFFERENCE_COLUMNS,
          "Points of accuracy; 95 % intervals of a paired bootstrap over videos."),

@@ -154,8 +154,9 @@ def read(path: Path) -> Record | None:
 
 
 def write(folder: Path, record: Mapping[str, Any]) -> None:
-    """Write a folder's made_from.json, the whole of it or nothing."""
-    records.write_json(folder / FILE, {"made_from": record})
+    """Write a folder's made_from.json, the whole of it or nothing, if it says something else."""
+    if read(folder) != record:
+        records.write_json(folder / FILE, {"made_from": record})
 
 
 def differences(old: Any, new: Mapping[str, Any], keys: Iterable[str] | None = None) -> list[str]:

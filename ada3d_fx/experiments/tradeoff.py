@@ -85,7 +85,9 @@ def sweep(
 
     What does not depend on the value, the warm-up, is made once.
     """
-    runs = {value: _runs(setup, value, option, seeds, folds, folder, console) for value in values}
+    runs = {
+        value: sweep_runs(setup, value, option, seeds, folds, folder, console) for value in values
+    }
     every = [run for of_value in runs.values() for run in of_value]
     for run in every:
         run.check()
@@ -102,7 +104,7 @@ def sweep(
     return sorted(rows, key=lambda row: row["value"])
 
 
-def _runs(
+def sweep_runs(
     setup: Setup,
     value: float,
     option: str,

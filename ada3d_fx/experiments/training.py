@@ -16,6 +16,7 @@ from ..mm.checkpoint import check_start, go_on, last_checkpoint
 from ..mm.checks import check_config
 from ..mm.config import load_config, require
 from ..progress import Console, is_main_process
+from . import made_from
 from .data_check import check_before_training
 
 
@@ -59,8 +60,21 @@ def train(path: str, cfg_options: Sequence[str], options: RunOptions, console: C
     else:
         check_start(runner)
     console.say(f"log: {runner.logger.log_file}")
+    _keep_record(config, console)
     runner.train()
     return f"trained {runner.iter} iterations; checkpoints: {config.work_dir}"
+
+
+def _keep_record(config: Config, console: Console) -> None:
+    """Leave what the training is made from, and say what a resumed one was made from till then."""
+    record = made_from.for_training(made_from.record_of(config))
+    if config.get("resume") and config.get("load_from"):
+        folder = Path(config.load_from).parent
+        found = made_from.differences(made_from.read(folder), record)
+        if found:
+            told = "; ".join(made_from.shortened(found))
+            console.say(f"  warning: until now {folder} was made from something else: {told}")
+    made_from.write(Path(config.work_dir), record)
 
 
 def training_config(path: str, cfg_options: Sequence[str], options: RunOptions) -> Config:

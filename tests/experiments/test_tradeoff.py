@@ -1,5 +1,6 @@
 """The trade-off: trained at several values, and by the threshold of one checkpoint."""
 
+import dataclasses
 import json
 
 import experiment_parts
@@ -7,7 +8,9 @@ import pytest
 
 import ada3d_fx.mm  # noqa: F401
 from ada3d_fx.experiments.comparison_run import Setup
-from ada3d_fx.experiments.tradeoff import SWEPT, curves, tradeoff
+from ada3d_fx.experiments.made_from import MadeOtherwise
+from ada3d_fx.experiments.tradeoff import SWEPT, curves, sweep_runs, tradeoff
+from ada3d_fx.progress import Console
 
 
 @pytest.fixture(scope="module")
@@ -53,3 +56,22 @@ def test_a_sweep_trains_each_value_and_shares_the_warm_up(work, monkeypatch):
     assert not list((folder / "out").glob("gamma_*/seed0/warmup"))
     found = curves(rows)
     assert len(found["upper"]) == 1 and len(found["ada3d"]) >= 1
+    assert [row["made_by"][0]["rows"] for row in rows] == [[name] for name in SWEPT] * 2
+    before = [path.stat().st_mtime_ns for path in sorted((folder / "out").rglob("*.pth"))]
+    again, _ = rows_of(folder, setup, [0.5, 4], "gamma")
+    assert again == rows
+    changed = dataclasses.replace(setup, cfg_options=["train_dataloader.batch_size=2"])
+    with pytest.raises(MadeOtherwise, match=r"gamma_4/seed0/ada3d: made from something else"):
+        tradeoff(changed, [0.5, 4], "gamma")
+    assert before == [path.stat().st_mtime_ns for path in sorted((folder / "out").rglob("*.pth"))]
+
+
+def test_values_that_print_alike_have_folders_of_their_own(work, monkeypatch):
+    """And nothing is trained in the folder of another value."""
+    folder, _ = work
+    monkeypatch.chdir(folder)
+    setup = Setup("config.py", recognizer_checkpoint="plain.pth", work_dir="alike")
+    runs = [sweep_runs(setup, value, "gamma", [0], [None], folder, Console())[0]
+            for value in (2.0, 0.1234567, 0.1234568)]  # fmt: skip
+    names = [run.folder.parent.name for run in runs]
+    assert names == ["gamma_2", "gamma_0.1234567", "gamma_0.1234568"]

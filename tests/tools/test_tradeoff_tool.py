@@ -7,9 +7,10 @@ import pytest
 def test_the_command_line_is_parsed(monkeypatch):
     args = command_lines.parse(
         monkeypatch, "tradeoff", "config.py", "--recognizer-checkpoint", "plain.pth",
-        "--gmacs", "0.2,0.3", "--seeds", "0,1",
+        "--gmacs", "0.2,0.3", "--seeds", "0,1", "--redo",
     )  # fmt: skip
     assert args.gmacs == [0.2, 0.3] and args.gammas is None and args.seeds == [0, 1]
+    assert args.redo
     args = command_lines.parse(
         monkeypatch, "tradeoff", "config.py", "--checkpoint", "model.pth", "--gmacs", "0.4",
         "--calibrate-on", "train",

@@ -118,7 +118,7 @@ def test_one_option_means_the_same_everywhere(monkeypatch):
         for option, text in options_of(name, monkeypatch).items():
             meanings.setdefault(option, {})[name] = text.partition(" (default")[0]
     for option in ("--cfg-options", "--clip-shape", "--seeds", "--folds", "--calibrate-on",
-                   "--recognizer-checkpoint", "--verbose", "--work-dir", "--launcher"):  # fmt: skip
+                   "--recognizer-checkpoint", "--verbose", "--work-dir", "--launcher", "--redo"):  # fmt: skip
         assert len(set(meanings[option].values())) == 1, option
         assert len(meanings[option]) >= 2, option
     assert all(text.startswith("GMACs per clip") for text in meanings["--gmacs"].values())
