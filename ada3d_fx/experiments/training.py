@@ -60,12 +60,12 @@ def train(path: str, cfg_options: Sequence[str], options: RunOptions, console: C
     else:
         check_start(runner)
     console.say(f"log: {runner.logger.log_file}")
-    _keep_record(config, console)
+    keep_record(config, console)
     runner.train()
     return f"trained {runner.iter} iterations; checkpoints: {config.work_dir}"
 
 
-def _keep_record(config: Config, console: Console) -> None:
+def keep_record(config: Config, console: Console) -> None:
     """Leave what the training is made from, and say what a resumed one was made from till then."""
     record = made_from.for_training(made_from.record_of(config))
     if config.get("resume") and config.get("load_from"):
