@@ -211,7 +211,7 @@ class ComparisonRun:
         Raises:
             MadeOtherwise: there is something else, and no ``redo``.
         """
-        if result is not None or any(folder.glob("*.pth")):
+        if result is not None or any(folder.glob("[!.]*.pth")):
             found = made_from.differences(made_from.read(folder), record)
             if found:
                 self._replace(folder, found)

@@ -23,16 +23,18 @@ from mmengine.runner import Runner
 from ..errors import Ada3DError
 from ..progress import Bar, Console, duration
 from . import processes
-from .broken import VideoRunner
 from .hooks import InvalidLossHook
 from .metric import row_of
 from .optim import unwrap
+from .saving import WholeCheckpointHook, WholeRunner
 
 PACKAGE = Path(__file__).parents[1]
 
 
 def build_runner(config: Config, console: Console | None = None, title: str = "") -> Runner:
     """Build MMEngine's runner, with `ConsoleHook`, `InvalidLossHook`, and a quiet console.
+
+    Its checkpoints are written whole, see `WholeCheckpointHook`.
 
     Args:
         config: the run's config.
@@ -46,8 +48,9 @@ def build_runner(config: Config, console: Console | None = None, title: str = ""
     console = console or Console()
     make_work_dir(config.work_dir)
     processes.prepare(config)
-    runner = (VideoRunner if console.verbose else ConsoleRunner).from_cfg(config)
+    runner = (WholeRunner if console.verbose else ConsoleRunner).from_cfg(config)
     processes.check_agreement(config)
+    WholeCheckpointHook.take_over(runner)
     runner.register_hook(ConsoleHook(console, title), priority="VERY_LOW")
     if not any(isinstance(hook, InvalidLossHook) for hook in runner.hooks):
         runner.register_hook(InvalidLossHook(), priority="VERY_HIGH")
@@ -72,7 +75,7 @@ def make_work_dir(path: str | Path) -> None:
         ) from error
 
 
-class ConsoleRunner(VideoRunner):
+class ConsoleRunner(WholeRunner):
     """A runner whose logger writes to its file and shows warnings on the console."""
 
     def build_logger(self, *args, **kwargs) -> MMLogger:
