@@ -55,6 +55,8 @@ def compare(
                 make(run, name)
     elif pictures:
         check_made(runs[:1], ["ada3d"])
+        if runs[0].result("ada3d") is None:
+            raise Ada3DError(f"--pictures: there is no row ada3d in {runs[0].folder} to draw")
     results = {
         name: made
         for name in (*ROWS, *setup.variants)

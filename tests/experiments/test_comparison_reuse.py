@@ -203,6 +203,13 @@ def test_a_report_alone_names_the_maker_and_no_other(copy):
         run(setup_of(copy, "model.objective.gamma=9"), report_only=True, pictures=1)
 
 
+def test_a_report_alone_makes_nothing_to_draw(copy):
+    shutil.rmtree(copy / "out" / "seed0" / "ada3d")
+    with pytest.raises(Ada3DError, match=r"--pictures: there is no row ada3d in .*seed0 to draw"):
+        run(setup_of(copy), report_only=True, pictures=1)
+    assert not (copy / "out" / "seed0" / "ada3d").exists()
+
+
 @pytest.mark.parametrize("content", ['{"row": {"na', '{"rows": []}', "[]", ""])
 def test_a_broken_result_does_not_count_and_is_told_once(copy, content):
     run, path = ComparisonRun(setup_of(copy), 0, console=Said()), copy / "out" / "seed0" / "upper"
