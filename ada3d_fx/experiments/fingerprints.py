@@ -19,12 +19,7 @@ from ..errors import Ada3DError
 from ..mm.checkpoint import load_checkpoint
 
 PACKAGE = Path(__file__).parents[1]
-# The package's folders and files whose code can change a result.
-CODE = (
-    *("plan", "policy", "distribution", "packed", "passes", "convert", "cost", "learn", "mm"),
-    *("report/records", "experiments/matching", "experiments/comparison_run"),
-)
-# Those whose code cannot, and why. What is in neither table fails a test.
+# Folders and files of the package whose code changes no result, and why. All other code counts.
 NO_CODE = {
     "__init__": "the public names",
     "errors": "messages",
@@ -37,6 +32,8 @@ NO_CODE = {
     "mm/console": "what is shown",
     "mm/checks": "stops before a run, or not",
 }
+# Files in these folders that count all the same: policies read, costs matched, tests made.
+CODE_THERE = ("report/records", "experiments/matching", "experiments/comparison_run")
 # Packages whose versions can change a result: arithmetic, random numbers, decoding, prices.
 PACKAGES = ("torch", "torchvision", "mmengine", "mmaction2", "mmcv", "fvcore", "numpy", "decord")
 ALIASES = {"mmcv": ("mmcv", "mmcv-lite"), "decord": ("decord", "eva-decord")}
@@ -119,14 +116,17 @@ def _size(video: Path) -> int:
 @cache
 def code() -> dict[str, str]:
     """Return a digest of the code of each part of the package that can change a result."""
-    digests = {}
-    for part in CODE:
-        folder = PACKAGE / part
-        found = sorted(folder.rglob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
-        names = {path: path.relative_to(PACKAGE).with_suffix("").as_posix() for path in found}
-        counted = [path for path in found if names[path] not in NO_CODE]
-        digests[part] = _short(part for path in counted for part in (names[path], _code(path)))
-    return digests
+    texts: dict[str, list[str]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = path.relative_to(PACKAGE).with_suffix("").as_posix()
+        part = name.partition("/")[0]
+        if part.startswith("."):  # configs and tools in a wheel
+            continue
+        if name in CODE_THERE:
+            texts[name] = [_code(path)]
+        elif not {part, name} & set(NO_CODE):
+            texts.setdefault(part, []).extend((name, _code(path)))
+    return {part: _short(text) for part, text in texts.items()}
 
 
 def imported_code(names: Sequence[str]) -> dict[str, str]:
