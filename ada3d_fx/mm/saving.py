@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import is_main_process
+from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
@@ -53,7 +53,9 @@ class WholeCheckpointHook(CheckpointHook):
         paths: Mapping[str, str | None] = getattr(self, "best_ckpt_path_dict", {})
         self.best_ckpt_path_dict = {key: self._here(path) for key, path in paths.items()}
         done = _validated_when(runner)
-        if done and self._note() != str(done):
+        missing = [bool(done) and self._note() != str(done)]
+        broadcast_object_list(missing)  # where processes share no folder, the first one knows
+        if missing[0]:
             runner.val_loop.run()
 
     def after_val_epoch(self, runner: Runner, metrics: Mapping[str, Any] | None = None) -> None:
