@@ -55,7 +55,9 @@ class WholeCheckpointHook(CheckpointHook):
         done = _validated_when(runner)
         missing = [bool(done) and self._note() != str(done)]
         broadcast_object_list(missing)  # where processes share no folder, the first one knows
-        if missing[0]:
+        if missing[0]:  # a best one is noted in the checkpoint too, as after any validation
+            name = self.filename_tmpl.format(_progress(runner)[0])
+            self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
             runner.val_loop.run()
 
     def after_val_epoch(self, runner: Runner, metrics: Mapping[str, Any] | None = None) -> None:

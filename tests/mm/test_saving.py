@@ -69,7 +69,10 @@ def test_an_interrupted_validation_is_made_up_for_in_the_very_folder(folder):
     assert old_best and BEST not in old_best
     shutil.copytree(path / "interrupted", path / "copy")
     count = Count()
-    train(config, path / "copy", count)
+    runner = train(config, path / "copy", count)
+    noted = torch.load(path / "copy" / "epoch_3.pth", weights_only=True)["message_hub"]
+    assert noted["runtime_info"]["best_ckpt"] == str(path / "copy" / BEST)
+    assert runner.message_hub.get_info("best_ckpt") == str(path / "copy" / BEST)
     train(config, path / "copy", count)
     assert count.validations == 1  # what was validated is not validated again
     found, expected = checkpoints(path / "copy"), checkpoints(path / "unbroken")
