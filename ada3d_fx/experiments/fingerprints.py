@@ -31,6 +31,9 @@ NO_CODE = {
     "experiments": "options and reports; what rows are is compared as config entries",
     "mm/console": "what is shown",
     "mm/checks": "stops before a run, or not",
+    "mm/schema": "stops before a run, or not",
+    "mm/signatures": "stops before a run, or not",
+    "mm/probing": "stops before a run, or not",
 }
 # Files in these folders that count all the same: policies read, costs matched, tests made.
 CODE_THERE = ("report/records", "experiments/matching", "experiments/comparison_run")

@@ -20,6 +20,7 @@ def folder(tmp_path_factory):
     config = experiment_parts.config_of(path)
     experiment_parts.write(path, config)
     config.model.recognizer_checkpoint = str(path / "plain.pth")  # which is there now
+    config.fold, config.data_root = 0, "here"
     config.dump(str(path / "config.py"))
     return path
 
@@ -34,7 +35,7 @@ def record(folder, *options):
         "work_dir=elsewhere",
         "experiment_name=b",
         "train_dataloader.num_workers=2",
-        "train_dataloader.persistent_workers=True",
+        "train_dataloader.pin_memory=True",
         "default_hooks.logger.interval=9",
         "default_hooks.checkpoint.max_keep_ckpts=1",
         "custom_hooks.1.interval=9",  # PolicyLogHook
@@ -58,7 +59,7 @@ def test_what_changes_no_result_does_not_count(folder, option):
         ("randomness.seed=4", "randomness.seed: 3 -> 4"),
         ("test_dataloader.dataset.pipeline.1.clip_len=2",
          "test_dataloader.dataset.pipeline.1.clip_len: 4 -> 2"),
-        ("fold=2", "fold: nothing -> 2"),
+        ("fold=2", "fold: 0 -> 2"),
         ("model.clip_shape=(3,4,16,16)", "model.clip_shape: [3, 4, 32, 32] -> [3, 4, 16, 16]"),
     ],
 )  # fmt: skip
