@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..policy import Policy
-from .segments import Segments
+from .segments import Segments, as_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,8 +82,7 @@ def pack_frames(clips: Tensor, packing: Packing) -> Tensor:
         frames = frames[clip, time]
     if packing.frame_gates is not None:
         frames = frames * packing.frame_gates[:, None, None, None].to(frames)
-    frames = frames.contiguous(memory_format=torch.channels_last)
-    return frames.unsqueeze(2)
+    return as_rows(frames)
 
 
 def restore_order(values: Tensor, packing: Packing) -> Tensor:

@@ -20,6 +20,22 @@ class ClipRun(NamedTuple):
     on: Any  # the decision they share, or a tuple of several
 
 
+def as_rows(frames: Tensor) -> Tensor:
+    """Lay frames [F, C, H, W] out as a pack [F, C, 1, H, W], channels last; a view where they are.
+
+    Every stride is that of the format. Any would be right for an axis of size 1, but not for torch's
+    BatchNorm on the CPU: where strides leave open what the format is, it takes two formats for one,
+    and gives wrong gradients (seen in 2.14, see https://github.com/pytorch/pytorch/issues/63224).
+    """
+    frames = frames.contiguous(memory_format=torch.channels_last)
+    _, channels, height, width = frames.shape
+    row = width * channels
+    if frames.stride() != (height * row, 1, row, channels):
+        last = frames.permute(0, 2, 3, 1)
+        frames = last.flatten().view(last.shape).permute(0, 3, 1, 2)
+    return frames.unsqueeze(2)
+
+
 @dataclass(frozen=True)
 class Segments:
     """The clip table of a pack: clip i owns ``lengths[i]`` consecutive rows.
@@ -106,5 +122,5 @@ class Segments:
     @staticmethod
     def join(parts: Sequence[Tensor]) -> Tensor:
         """Join dense [n, C, L, H, W] parts, in order, to a pack [F, C, 1, H, W]: undoes `split`."""
-        packs = [part.transpose(1, 2).flatten(0, 1).unsqueeze(2) for part in parts]
+        packs = [as_rows(part.transpose(1, 2).flatten(0, 1)) for part in parts]
         return torch.cat(packs) if len(packs) > 1 else packs[0]

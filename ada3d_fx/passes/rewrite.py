@@ -16,7 +16,7 @@ from torch import fx, nn
 from ..packed.module_tree import graph_over, with_modules
 from ..packed.packing import Packing, pack_frames, restore_order, stage_gate
 from ..packed.regions import DenseRegion, paths_with_twins
-from ..packed.segments import Segments
+from ..packed.segments import Segments, as_rows
 from ..plan import StagePlan
 from .analysis import PACKED, TimeAnalysis
 from .checkpoints import checkpointed, subgraph, tagged
@@ -119,7 +119,11 @@ class _Writer:
         (source,) = (n for n in node.all_input_nodes if n in self.analysis.tensors)
         value, move = self._value(source), self.analysis.axis_moves[node]
         if move == "permute":
-            return self.graph.node_copy(node, lambda _: value)
+            moved = self.graph.node_copy(node, lambda _: value)
+            if self._kind(node) == "swapped":
+                return moved
+            frames = self._call(f"{node.name}_frames", torch.squeeze, moved, 2)
+            return self._call(f"{node.name}_rows", as_rows, frames)
         if move == "fold":
             return self._call(node.name, torch.flatten, value, 0, 1)
         return self._call(node.name, torch.unsqueeze, value, 1) if move == "unfold" else value
