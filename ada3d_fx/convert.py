@@ -21,6 +21,7 @@ from .plan import StagePlan
 from .policy import Policy, check_policy
 
 
+@torch.inference_mode(False)  # else its parameters could never be trained
 def convert(
     model: nn.Module,
     clip_shape: Sequence[int] = (3, 8, 224, 224),

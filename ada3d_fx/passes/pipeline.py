@@ -83,6 +83,7 @@ def _is_twin(root: nn.Module, path: str) -> bool:
         return False
 
 
+@torch.inference_mode(False)  # where tensors do not tell that they were written into
 def run_passes(
     root: nn.Module, clip_shape: tuple[int, int, int, int], grouping: Grouping
 ) -> Conversion:

@@ -138,6 +138,16 @@ def test_a_model_made_in_inference_mode_runs():
         torch.testing.assert_close(adaptive(x), model(x), **EXACT)
 
 
+def test_a_network_converted_in_inference_mode_trains():
+    with torch.inference_mode():
+        adaptive = ada3d_fx.convert(net(), clip_shape=SHAPE)
+    ada3d_fx.convert(adaptive, clip_shape=SHAPE).train()(clips(2, SHAPE)).sum().backward()
+    before = adaptive.norm.running_mean.clone()
+    adaptive.train()(clips(2, SHAPE)).sum().backward()
+    assert adaptive.conv.weight.grad.any()
+    assert not torch.equal(adaptive.norm.running_mean, before)
+
+
 class Twice(Net):
     """One convolution, called twice with a BatchNorm of its own each time."""
 
