@@ -137,6 +137,14 @@ def place_constants(module: nn.Module, device: torch.device) -> None:
             module.__dict__[name] = value.to(device)
 
 
+def free_name(root: nn.Module, path: str) -> str:
+    """Return ``path``, with underscores at its end until nothing in ``root`` has that name."""
+    parent, _, name = path.rpartition(".")
+    while hasattr(root.get_submodule(parent), name):
+        name += "_"
+    return f"{parent}.{name}" if parent else name
+
+
 def adopt_children(module: nn.Module, root: nn.Module) -> None:
     """Let a module made by `graph_over` or `with_modules` see the children of ``root`` of now.
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from torch import fx, nn
 
+from ..packed.module_tree import free_name
 from ..packed.regions import Checkpointed
 
 
@@ -55,7 +56,7 @@ def checkpointed(root: nn.Module, graph: fx.Graph) -> dict[str, Checkpointed]:
         if not _before(nodes[0], graph).issuperset(inputs):
             continue
         outputs = [node for node in nodes if any(user not in members for user in node.users)]
-        name = f"checkpoint_{len(made)}"
+        name = free_name(root, f"checkpoint_{len(made)}")
         made[name] = Checkpointed(root, subgraph(nodes, inputs, outputs))
         with graph.inserting_before(nodes[0]):
             result = graph.create_node("call_module", name, tuple(inputs), {}, name)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from ..packed.module_tree import graph_over
+from ..packed.module_tree import free_name, graph_over
 from ..packed.twins import plain
 from .whole import is_known
 
@@ -47,9 +47,9 @@ class FoldedGraph:
         self.folds: list[_Fold] = []
         graph = fx.Graph()
         graph.output(graph.graph_copy(graph_module.graph, {}))
-        folded = nn.ModuleDict()
+        folded, holder = nn.ModuleDict(), free_name(graph_module, "folded")
         for node in graph.nodes:
-            pair = _convolution_and_norm(graph_module, node)
+            pair = _convolution_and_norm(graph_module, node, f"{holder}.")
             if pair is None:
                 continue
             source, conv = pair
@@ -57,11 +57,11 @@ class FoldedGraph:
             name = f"{len(folded)}_{str(source.target).replace('.', '_')}"
             folded[name] = _without_weights(conv)
             self.folds.append(_Fold(str(source.target), str(node.target), folded[name]))
-            source.target = f"folded.{name}"
+            source.target = f"{holder}.{name}"
             node.replace_all_uses_with(source)
             graph.erase_node(node)
-        _sum_in_place(graph)
-        self.graph_module = graph_over(graph_module, graph, "FoldedGraph", {"folded": folded})
+        _sum_in_place(graph, f"{holder}.")
+        self.graph_module = graph_over(graph_module, graph, "FoldedGraph", {holder: folded})
 
     def refresh(self) -> bool:
         """Fold the weights of now.
@@ -84,17 +84,13 @@ class FoldedGraph:
 
 
 def _convolution_and_norm(
-    graph_module: fx.GraphModule, node: fx.Node
+    graph_module: fx.GraphModule, node: fx.Node, folded: str
 ) -> tuple[fx.Node, Convolution] | None:
     """The convolution before a BatchNorm, as node and module, if nobody else takes its output."""
     if node.op != "call_module" or not isinstance(node.args[0], fx.Node):
         return None
     source = node.args[0]
-    if (
-        source.op != "call_module"
-        or len(source.users) > 1
-        or str(source.target).startswith("folded.")
-    ):
+    if source.op != "call_module" or len(source.users) > 1 or str(source.target).startswith(folded):
         return None
     conv = graph_module.get_submodule(str(source.target))
     norm = graph_module.get_submodule(str(node.target))
@@ -166,12 +162,12 @@ def sum_into(left: Tensor, right: Any) -> Any:
     return left.add_(right) if alike else left + right
 
 
-def _sum_in_place(graph: fx.Graph) -> None:
+def _sum_in_place(graph: fx.Graph, folded: str) -> None:
     """Let sums overwrite their left side where it is a folded convolution's and nobody else's."""
     for node in graph.nodes:
         if node.op != "call_function" or node.target is not operator.add or len(node.args) != 2:
             continue
         left = node.args[0]
         only_here = isinstance(left, fx.Node) and len(left.users) == 1
-        if only_here and left.op == "call_module" and str(left.target).startswith("folded."):
+        if only_here and left.op == "call_module" and str(left.target).startswith(folded):
             node.target = sum_into

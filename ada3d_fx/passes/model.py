@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from keyword import iskeyword
 from typing import Any
 
 import torch
@@ -92,6 +93,22 @@ def scoring_model(model: nn.Module) -> nn.Module:
     scores = ScoringModel(_part(model, "backbone"), _part(model, "cls_head"), neck)
     scores.training = model.training  # the flags of the parts are their own
     return copy.deepcopy(scores)
+
+
+def check_names(root: nn.Module) -> None:
+    """Check that the names of a model's parts can be written in a program.
+
+    Raises:
+        Ada3DError: one is a word of Python's.
+    """
+    tensors = (*root.named_parameters(), *root.named_buffers())
+    for path, _ in (*root.named_modules(), *tensors):
+        word = next((part for part in path.split(".") if iskeyword(part)), None)
+        if word is not None or path == "self":
+            raise Ada3DError(
+                f"convert: the model's part {path!r} has a name that Python keeps for itself "
+                f"({word or path}), so no program can be written that uses it; rename it"
+            )
 
 
 def _part(model: nn.Module, name: str) -> nn.Module:

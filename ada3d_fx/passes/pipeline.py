@@ -17,6 +17,7 @@ from .fold import FoldedGraph
 from .group import Grouping
 from .isolation import own_caches
 from .layouts import analyse
+from .model import check_names
 from .planning import make_plan
 from .rewrite import rewrite
 from .shadow import shadow_of
@@ -97,9 +98,10 @@ def run_passes(
 
     Raises:
         UnsupportedModel: nothing can be decided, or the model cannot run on such clips.
-        Ada3DError: an unknown grouping.
+        Ada3DError: an unknown grouping, or a part whose name no program can have.
     """
     without_constants(root)  # of an earlier conversion
+    check_names(root)
     shadow = shadow_of(root)
     programs = trace(root, shadow, clip_shape)
     shape_cache: dict = {}

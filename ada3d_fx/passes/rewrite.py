@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from ..packed.module_tree import graph_over, with_modules
+from ..packed.module_tree import free_name, graph_over, with_modules
 from ..packed.packing import Packing, pack_frames, restore_order, stage_gate
 from ..packed.regions import DenseRegion, paths_with_twins
 from ..packed.segments import Segments, as_rows
@@ -163,7 +163,7 @@ class _Writer:
         stages = sorted(set(stage_of.values()))
         if "dense" in (*kinds, *made):
             stages = list(range(len(self.gates)))
-        name = f"dense_region_{len(self.regions)}"
+        name = free_name(self.root, f"dense_region_{len(self.regions)}")
         self.regions[name] = DenseRegion(
             self.root,
             body,
