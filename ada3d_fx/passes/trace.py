@@ -10,6 +10,7 @@ from torch import fx, nn
 
 from ..errors import Reason, UnsupportedModel
 from ..packed.module_tree import constants_of
+from .in_place import settle_writes
 from .isolation import own_caches
 from .model import model_name
 from .program import Program, drop_unused
@@ -53,6 +54,9 @@ def _trace(
             raise UnsupportedModel(name, [reason]) from error
     add_constants(shadow, constants_of(root))
     _keep_first_input(graph)
+    misread = settle_writes(graph)
+    if misread:
+        raise UnsupportedModel(model_name(root), misread)
     drop_unused(graph, root)
     return Program(graph, tracer.untraceable)
 

@@ -14,8 +14,9 @@ from torch import Tensor, fx, nn
 
 from ..errors import Reason
 from ..packed.module_tree import constants_of
+from .in_place import note_writes, versions
 from .isolation import NoDraws, calls_caught, catch_draws, catch_functions, replacing
-from .program import writes
+from .program import AUGMENTED, writes
 from .shadow import add_constants, dtype_of, shadow_call
 from .whole import is_known
 
@@ -49,6 +50,17 @@ class _Proxy(fx.Proxy):
     def __len__(self) -> int:
         fake = self.node.meta.get("fake")
         return len(fake) if isinstance(fake, (tuple, list)) else super().__len__()
+
+
+def _augmented(function: Callable) -> Callable:
+    def method(self: _Proxy, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", function, (self, other), {})
+
+    return method
+
+
+for _name in AUGMENTED - {"setitem"}:  # fx itself takes `x += y` for `x = x + y`
+    setattr(_Proxy, f"__{_name}__", _augmented(getattr(operator, _name)))
 
 
 class Tracer(fx.Tracer):
@@ -144,7 +156,9 @@ class Tracer(fx.Tracer):
         if self._inside_checkpoint is not None:
             proxy.node.meta["checkpoint"] = self._inside_checkpoint
         with torch.device("meta"), torch.no_grad(), suppress(Exception):
+            before = versions(proxy.node)
             proxy.node.meta["fake"] = self._fake(proxy.node)
+            note_writes(proxy.node, before)
         return proxy
 
     def _fake(self, node: fx.Node) -> Any:
@@ -161,7 +175,11 @@ class Tracer(fx.Tracer):
         if node.op == "call_method":
             return getattr(args[0], target)(*args[1:], **kwargs)
         if node.op == "call_module":
-            return shadow_call(self.shadow.get_submodule(target), args, kwargs)
+            module = self.shadow.get_submodule(target)
+            made = shadow_call(module, args, kwargs)
+            # the shadow is in evaluation, where dropout gives what it takes
+            drops = self.training and isinstance(module, nn.modules.dropout._DropoutNd)
+            return torch.empty_like(made) if drops and not module.inplace else made
         return None  # the output
 
     def _fake_argument(self, node: fx.Node) -> Any:

@@ -1,0 +1,146 @@
+"""Operations that write into a value, such as ``x += y`` or ``nn.ReLU(inplace=True)``.
+
+A graph passes values on, and neither the order of operations that do not need each other nor the
+memory of a value is kept by the passes. So what is read after a write must take the writer's result,
+and what is read elsewhere must not be written into.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, fx
+
+from ..errors import Reason
+from .program import module_path, writes
+
+
+def versions(node: fx.Node) -> dict[fx.Node, int]:
+    """Return how often each tensor that ``node`` takes was written into, by its node."""
+    values = {source: source.meta.get("fake") for source in node.all_input_nodes}
+    return {n: value._version for n, value in values.items() if isinstance(value, Tensor)}
+
+
+def note_writes(node: fx.Node, before: dict[fx.Node, int]) -> None:
+    """Note in ``node.meta`` the tensor that it has written into.
+
+    Args:
+        node: it has just run on values of the meta device.
+        before: the `versions` before that.
+    """
+    written = [n for n, version in before.items() if n.meta["fake"]._version != version]
+    if _by_name(node):  # such as squeeze_, which writes no element
+        written = [n for n in before if n is node.args[0]]
+    if written:
+        result = node.meta.get("fake")
+        node.meta["writes"] = next((n for n in written if n.meta["fake"] is result), written[0])
+
+
+def _by_name(node: fx.Node) -> bool:
+    return node.op in ("call_method", "call_function") and writes(node.target)
+
+
+def settle_writes(graph: fx.Graph) -> list[Reason]:
+    """Let every read after a write see it, and no other read.
+
+    What has the tensor that was written into then takes the writer's result, views of it are made
+    anew of that, and a tensor that others read too is copied before it is written into.
+
+    Args:
+        graph: as it was traced, with what `note_writes` has noted; it is changed.
+
+    Returns:
+        Why the graph does not say what the model does: values that are written into through a view
+        of them, and read afterwards.
+    """
+    reasons: dict[Reason, None] = {}
+    for node in list(graph.nodes):
+        if "writes" not in node.meta:
+            continue
+        # what an earlier write has settled may be another node with the same tensor now
+        written = node.meta["writes"]
+        source = next(n for n in node.all_input_nodes if n is written or _same(n, written))
+        nodes = list(graph.nodes)
+        place = nodes.index(node)
+        aliases = {n for n in nodes[:place] if n is source or _overlap(n, source)}
+        seen = _Renewed(graph, node, source, aliases)
+        for reader in nodes[place + 1 :]:
+            for used in aliases.intersection(reader.all_input_nodes):
+                new = seen.of(used, reader)
+                if new is not None:
+                    reader.replace_input_with(used, new)
+                else:
+                    where, writer = module_path(used), module_path(node)
+                    why = f"{writer} writes into it through a view; write it out of place"
+                    reasons[Reason(where, why)] = None
+        shared = any(not _same(other, source) for other in aliases - {source})
+        if shared or len(source.users) > 1 or source.op == "placeholder":
+            with graph.inserting_before(node):
+                copied = graph.call_method("clone", (source,))
+            copied.meta = {**node.meta, "fake": source.meta.get("fake")}
+            del copied.meta["writes"]
+            node.replace_input_with(source, copied)
+    return list(reasons)
+
+
+class _Renewed:
+    """What stands after a write for the values that share memory with what was written into.
+
+    Args:
+        graph: where views are made anew.
+        writer: the node that writes.
+        source: the node into whose tensor it writes.
+        aliases: the nodes before it whose tensors share memory with that.
+    """
+
+    def __init__(self, graph: fx.Graph, writer: fx.Node, source: fx.Node, aliases: set[fx.Node]):
+        self.graph, self.aliases = graph, aliases
+        self.new: dict[fx.Node, fx.Node | None] = {
+            n: writer if n is source or _same(n, source) else None
+            for n in aliases
+            if n is source or _same(n, source) or "writes" in n.meta
+        }
+        if not _same(writer, source):  # its result is another value
+            self.new.update(dict.fromkeys(self.new))
+
+    def of(self, node: fx.Node, reader: fx.Node) -> fx.Node | None:
+        """Return what ``reader`` must take instead of ``node``; None where nothing says that."""
+        if node in self.new:
+            return self.new[node]
+        inputs = {n: self.of(n, reader) for n in node.all_input_nodes if self._carries(n)}
+        if not inputs or None in inputs.values():
+            self.new[node] = None
+        else:
+            with self.graph.inserting_before(reader):
+                self.new[node] = self.graph.node_copy(node, lambda n: inputs.get(n) or n)
+        return self.new[node]
+
+    def _carries(self, node: fx.Node) -> bool:
+        """Whether a node has one of the tensors, or several of which one is, as ``chunk`` does."""
+        if node in self.aliases:
+            return True
+        fake = node.meta.get("fake")
+        return isinstance(fake, (tuple, list)) and any(map(self._carries, node.all_input_nodes))
+
+
+def _same(node: fx.Node, other: fx.Node) -> bool:
+    """Whether two nodes have the very same tensor."""
+    value = node.meta.get("fake")
+    return isinstance(value, Tensor) and value is other.meta.get("fake")
+
+
+def _overlap(node: fx.Node, other: fx.Node) -> bool:
+    """Whether the tensors of two nodes have an element in common."""
+    one, two = node.meta.get("fake"), other.meta.get("fake")
+    if not isinstance(one, Tensor) or not isinstance(two, Tensor):
+        return False
+    if one is two:
+        return True
+    storage = one.untyped_storage()
+    if storage._cdata != two.untyped_storage()._cdata:
+        return False
+    marks = torch.zeros(storage.nbytes() // one.element_size(), dtype=torch.bool, device="cpu")
+    for value, mark in ((one, True), (two, False)):
+        part = marks.as_strided(value.shape, value.stride(), value.storage_offset())
+        if mark:
+            part.fill_(True)
+    return bool(part.any())
