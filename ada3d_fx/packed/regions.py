@@ -148,7 +148,14 @@ def _per_run(kind: str, value: Any, table: Segments, runs: Sequence[ClipRun]) ->
 
 
 def _joined(kind: str, parts: Sequence[Any]) -> Any:
-    """What the runs made, as one value of the packed program."""
+    """What the runs made, as one value of the packed program.
+
+    Their gradients are contiguous, as those of a model are: torch's InstanceNorm gives wrong ones
+    for those of a pack, which are channels last, see `as_rows`.
+    """
+    for part in parts if kind in ("frames", "clips") else ():
+        if part.requires_grad:
+            part.register_hook(Tensor.contiguous)
     if kind == "frames":
         return Segments.join(parts)
     if kind == "clips":

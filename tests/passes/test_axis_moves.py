@@ -56,3 +56,25 @@ def test_gradients_through_moved_axes(dense):
         torch.testing.assert_close(
             parameter.grad, theirs[path].grad, msg=lambda m, path=path: f"{path}: {m}", **EXACT
         )
+
+
+class Instance(Frames):
+    """InstanceNorm with statistics, which has no packed form."""
+
+    def __init__(self):
+        super().__init__(False)
+        self.instance = nn.InstanceNorm3d(4, affine=True, track_running_stats=True)
+
+    def forward(self, x):
+        return self.fc(self.last(self.instance(self.conv(x)).sigmoid_()).flatten(1))
+
+
+@pytest.mark.parametrize("length", [1, 6])
+def test_gradients_of_what_runs_densely(length):
+    torch.manual_seed(0)
+    model = Instance().double().eval()
+    adaptive, x = ada3d_fx.convert(model, clip_shape=SHAPE), clips(1, SHAPE)
+    policy = Policy(torch.arange(6)[None] < length, torch.ones(1, 1, dtype=torch.bool))
+    adaptive(x, policy).square().sum().backward()
+    model(x[:, :, :length]).square().sum().backward()
+    torch.testing.assert_close(adaptive.instance.weight.grad, model.instance.weight.grad, **EXACT)
