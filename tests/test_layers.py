@@ -35,8 +35,8 @@ ARROWS["__init__"] = CORE - {"cli", "values", "progress", "files", "__init__"}
 # Inside a folder, files import those before them only.
 ORDER = {
     "packed": "segments packing windows module_tree twins regions",
-    "passes": "model shadow whole program in_place isolation tracer trace rules analysis shapes axis_moves rowwise layouts "
-    "group planning regions checkpoints rewrite fold pipeline",
+    "passes": "model shadow whole program in_place isolation tracer trace rules analysis shapes axis_moves "
+    "rowwise layouts group planning regions checkpoints rewrite fold pipeline",
     "cost": "shapes_only count price executed payoff selector",
     "learn": "backbones heads selector reward losses estimators step clip_selector diagnose",
     "report": "tables reading records statistics figures policy_pictures",
