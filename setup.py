@@ -32,7 +32,10 @@ FRAMEWORK = [
     # releases of setuptools no longer have.
     "setuptools>=77,<81",
 ]
-DEV = ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.8", "mypy>=1.11", "pre-commit>=3.5"]
+DEV = [
+    *("pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100"),
+    *("ruff>=0.8", "mypy>=1.11", "pre-commit>=3.5"),
+]
 # Folder of the checkout, what of it is packaged, and where in the package: as in MMAction2's wheel,
 # whose configs and tools are in mmaction/.mim/. The shell scripts set a checkout up and stay there.
 MIM = (

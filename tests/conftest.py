@@ -1,6 +1,7 @@
 """What every test needs: MMAction2 importable, its registry the default, the same random numbers."""
 
 import warnings
+from collections import Counter
 
 import pytest
 import torch
@@ -28,3 +29,17 @@ def _reproducible():
     init_default_scope("mmaction")
     torch.manual_seed(0)
     torch.set_num_threads(1)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """What the fuzz tests did, added up over all of them and all processes."""
+    counts = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            for name, value in getattr(report, "user_properties", ()):
+                if name == "fuzz" and report.when == "call":
+                    counts.update(value)
+    if counts:
+        terminalreporter.section("random sequences")
+        for name, number in sorted(counts.items()):
+            terminalreporter.write_line(f"{number:8}  {name}")

@@ -5,6 +5,7 @@ Nothing here uses ada3d_fx's own execution: only the original model, its module 
 """
 
 import copy
+import functools
 import statistics
 
 import torch
@@ -13,35 +14,46 @@ from torch.nn import functional as F
 
 
 class _CentreSlice(nn.Module):
-    """A convolution with w[:, :, kt // 2] only (paper, sec. 3.2), written out."""
+    """A convolution with w[:, :, kt // 2] only (paper, sec. 3.2), written out; its hooks are called."""
 
     def __init__(self, conv):
         super().__init__()
-        self.conv = conv
+        self.conv = copy.copy(conv)
+        self.conv.forward = functools.partial(_centre_slice, self.conv)
 
     def forward(self, x):
-        conv = self.conv
-        middle = conv.kernel_size[0] // 2
-        _, height, width = conv.padding
-        return F.conv3d(
-            x, conv.weight[:, :, middle : middle + 1], conv.bias, conv.stride, (0, height, width),
-            (1, *conv.dilation[1:]), conv.groups,
-        )  # fmt: skip
+        return self.conv(x)
+
+
+def _centre_slice(conv, x):
+    middle = conv.kernel_size[0] // 2
+    padding = conv.padding
+    if padding == "same":
+        padding = [d * (k - 1) // 2 for d, k in zip(conv.dilation, conv.kernel_size)]
+    return F.conv3d(
+        x, conv.weight[:, :, middle : middle + 1], conv.bias, conv.stride, (0, *padding[1:]),
+        (1, *conv.dilation[1:]), conv.groups,
+    )  # fmt: skip
 
 
 class _WholeClipIfShort(nn.Module):
-    """A pool over time that takes what there is where the clip is shorter than its window."""
+    """A pool over time that takes what there is, padding and all, where the clip is shorter than its
+    window."""
 
     def __init__(self, pool):
         super().__init__()
         self.pool = pool
 
     def forward(self, x):
-        kernel, height, width = self.pool.kernel_size
-        if x.shape[2] >= kernel:
+        kernel, stride, padding = (
+            (value,) * 3 if isinstance(value, int) else value
+            for value in (self.pool.kernel_size, self.pool.stride, self.pool.padding)
+        )
+        whole = x.shape[2] + 2 * padding[0]
+        if whole >= kernel[0]:
             return self.pool(x)
         short = copy.copy(self.pool)
-        short.kernel_size = (x.shape[2], height, width)
+        short.kernel_size, short.stride = (whole, *kernel[1:]), stride
         return short(x)
 
 
@@ -49,17 +61,24 @@ def _window(pool):
     return pool.kernel_size if isinstance(pool.kernel_size, int) else pool.kernel_size[0]
 
 
-def sliced(model, plan, stages, copy_weights=True):
-    """A copy of the original model with the stages that are off made 2D."""
-    kept = {} if copy_weights else {id(p): p for p in model.parameters()}
-    model = copy.deepcopy(model, kept)
-    off = [site for stage, on in zip(plan.stages, stages) if not on for site in stage.sites]
-    for path, module in list(model.named_modules()):
-        parent, _, name = path.rpartition(".")
+def sliced(model, plan, stages, copy_weights=True, shared=()):
+    """A copy of the original model with the stages that are off made 2D.
+
+    Its parameters are copies, or the model's own; so are the modules in ``shared``."""
+    own = {} if copy_weights else {id(p): p for p in model.parameters()}
+    model = copy.deepcopy(model, {**own, **{id(module): module for module in shared}})
+    off = {site for stage, on in zip(plan.stages, stages) if not on for site in stage.sites}
+    named = list(model.named_modules(remove_duplicate=False))
+    made = {}
+    for path, module in named:
         if path in off:
-            setattr(model.get_submodule(parent), name, _CentreSlice(module))
-        elif isinstance(module, nn.MaxPool3d) and _window(module) > 1:
-            setattr(model.get_submodule(parent), name, _WholeClipIfShort(module))
+            made[module] = _CentreSlice(module)
+        elif isinstance(module, (nn.MaxPool3d, nn.AvgPool3d)) and _window(module) > 1:
+            made.setdefault(module, _WholeClipIfShort(module))
+    for path, module in named:
+        if module in made:  # under each of its names
+            parent, _, name = path.rpartition(".")
+            model.get_submodule(parent)._modules[name] = made[module]
     return model
 
 
