@@ -18,7 +18,7 @@ hypothesis.configuration.set_hypothesis_home_dir(tempfile.gettempdir())
 
 NUMBER = int(os.environ.get("ADA3D_FUZZ", "1000"))
 SEED = int(os.environ.get("ADA3D_FUZZ_SEED", "0"))
-PART = 100  # sequences of one test
+PART = 50  # sequences of one test
 
 
 def fuzz(number, seed, note):
