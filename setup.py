@@ -24,13 +24,13 @@ FRAMEWORK = [
     "mmcv-lite==2.1.0",
     "mmaction2==1.2.0",
     "decord>=0.6",
-    "av>=11",  # writes the generated clips; its wheels bring their own H.264 encoder
+    "av>=12",  # writes the generated clips; its wheels, which 12 was the first to have for Python 3.10, bring their own H.264 encoder
     "tensorboard>=2.12",
-    "rich>=12",  # progress bars; MMEngine brings it too
+    "rich>=12.3",  # progress bars; MMEngine brings it too, and needs the columns of 12.3
     "importlib_metadata",  # mmaction2 imports it without declaring it
     # mmengine looks packages up through pkg_resources (`_base_ = 'mmaction::...'`), which later
     # releases of setuptools no longer have.
-    "setuptools>=77,<81",
+    "setuptools>=77.0.3,<81",
 ]
 DEV = [
     *("pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100"),

@@ -15,6 +15,7 @@ TOOLS = PACKAGE.parent / "tools"
 ARROWS = {
     "errors": set(),
     "files": set(),
+    "weights": {"errors"},
     "plan": {"errors"},
     "policy": {"errors", "plan"},
     "distribution": {"errors", "policy"},
@@ -22,7 +23,7 @@ ARROWS = {
     "passes": {"errors", "plan", "packed"},
     "convert": {"errors", "plan", "policy", "packed", "passes"},
     "cost": {"errors", "policy", "distribution", "passes", "convert"},
-    "learn": {"errors", "plan", "policy", "distribution"},
+    "learn": {"errors", "weights", "plan", "policy", "distribution"},
     "report": {"errors", "files", "plan", "policy"},
     "progress": set(),
     "values": {"files"},
@@ -31,7 +32,7 @@ ARROWS = {
 CORE = set(ARROWS)
 ARROWS["mm"] = CORE | {"__init__"}
 ARROWS["experiments"] = CORE | {"__init__", "mm"}
-ARROWS["__init__"] = CORE - {"cli", "values", "progress", "files", "__init__"}
+ARROWS["__init__"] = CORE - {"cli", "values", "progress", "files", "weights", "__init__"}
 # Inside a folder, files import those before them only.
 ORDER = {
     "packed": "segments packing windows module_tree twins regions",

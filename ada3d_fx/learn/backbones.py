@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-import re
-import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import Ada3DError
-
-# what torch.load raises for files that hold something else
-UNREADABLE = (
-    pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError,
-    AttributeError, AssertionError, OSError, ArithmeticError, MemoryError, struct.error,
-)  # fmt: skip
+from ..weights import read_file
 
 
 class SmallConvNet(nn.Module):
@@ -52,33 +44,6 @@ def mobilenet_v2(width_mult: float = 1.0) -> nn.Module:
     net = build(weights=None, width_mult=width_mult)
     net.classifier = nn.Identity()
     return net
-
-
-def read_file(path: str | Path, what: str) -> Any:
-    """Read what a file of torch's holds, on the CPU. No code in it is run.
-
-    Args:
-        path: the file.
-        what: names it in messages.
-
-    Raises:
-        Ada3DError: no such file, or one that torch cannot read.
-    """
-    if not Path(path).is_file():
-        found = "a folder" if Path(path).is_dir() else "no file"
-        raise Ada3DError(f"{what}: {found} at {path}")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
-        code = re.search(r"GLOBAL ([\w.]+\.\w+) was|Unsupported class (\S+)", str(error))
-        if code:
-            reason = f"it holds {code[1] or code[2]}, which is no data and is never run"
-        elif not Path(path).stat().st_size:
-            reason = "it is empty"
-        else:
-            told = str(error).strip().partition("\n")[0].partition(". ")[0][:80]
-            reason = f"it is cut off, or no file of torch's ({type(error).__name__}: {told})"
-        raise Ada3DError(f"{what}: {path} cannot be read: {reason}") from error
 
 
 def state_of(content: Any, path: str | Path, what: str) -> dict[str, Tensor]:

@@ -15,8 +15,9 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from ..errors import Ada3DError
-from ..learn.backbones import read_file, state_of
+from ..learn.backbones import state_of
 from ..learn.selector import SelectionNetwork
+from ..weights import read_file
 from .build import build_recognizer
 from .optim import unwrap
 

@@ -1,12 +1,13 @@
-"""Make the published MMAction2 1.2.0 and MMEngine 0.10 importable and resumable.
+"""Make the published MMAction2 1.2.0 and MMEngine 0.10 importable, resumable, and safe to load with.
 
-Nothing happens where nothing is missing.
+Gaps are filled where there are some; MMEngine's reading of checkpoints is replaced in any case.
 
 - MMAction2's package lacks ``mmaction.models.localizers.drn`` although ``mmaction.models`` imports
   it.
 - MMAction2 imports ``importlib_metadata`` without depending on it.
-- MMEngine calls ``torch.load`` as before PyTorch 2.6, where every class in a checkpoint must now be
-  allowed by name.
+- MMEngine calls ``torch.load`` without ``weights_only``. Before PyTorch 2.6 that runs whatever code
+  the file holds, and MMEngine's downloads do so still. From 2.6 on, every class in a checkpoint must
+  be allowed by name.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ import importlib.util
 import pickle
 import sys
 import types
+import urllib.parse
 from pathlib import Path
 
 import torch
+
+from .. import weights
 
 
 def apply() -> list[str]:
@@ -34,8 +38,8 @@ def apply() -> list[str]:
     if _lacks_drn():
         _stub_drn()
         filled.append("mmaction.models.localizers.drn")
-    if hasattr(torch.serialization, "add_safe_globals"):
-        torch.serialization.add_safe_globals(_checkpoint_classes())
+    torch.serialization.add_safe_globals(_checkpoint_classes())
+    _read_checkpoints_safely()
     return filled
 
 
@@ -64,6 +68,37 @@ def _stub_drn() -> None:
     sys.modules[package.__name__], sys.modules[module.__name__] = package, module
 
 
+class _TorchOfLoaders(types.ModuleType):
+    """What MMEngine's checkpoint loaders take for torch: the same, but for ``load``."""
+
+    load = staticmethod(weights.read)
+
+    def __getattr__(self, name: str):
+        return getattr(torch, name)
+
+
+def _read_checkpoints_safely() -> None:
+    """Make MMEngine read checkpoints by `weights.read`, wherever they come from.
+
+    All its loaders, of local files, of downloads and of ``modelzoo://`` and the like, are in this
+    module, and find both names there.
+    """
+    from mmengine.runner import checkpoint as loaders
+
+    loaders.torch = _TorchOfLoaders("torch")
+    loaders.load_url = _load_url
+
+
+def _load_url(url, model_dir=None, map_location=None, progress=True):
+    """Download a checkpoint, unless it was before, and read it, as torch.utils.model_zoo does."""
+    folder = Path(model_dir or Path(torch.hub.get_dir(), "checkpoints"))
+    path = folder / Path(urllib.parse.urlparse(url).path).name
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(path), progress=progress)
+    return weights.read(path, map_location)
+
+
 def _checkpoint_classes() -> list:
     """List what MMEngine's own checkpoints hold beside tensors.
 
@@ -76,17 +111,15 @@ def _checkpoint_classes() -> list:
     core = numpy._core if hasattr(numpy, "_core") else numpy.core
     return [
         _checkpoint_getattr(),
+        _checkpoint_encode(),
         scheduler.OneCycleParamScheduler,
         HistoryBuffer,
         numpy.ndarray,
         numpy.dtype,
         core.multiarray._reconstruct,
         core.multiarray.scalar,
-        numpy.dtypes.Float64DType,
-        numpy.dtypes.Float32DType,
-        numpy.dtypes.Int64DType,
-        numpy.dtypes.Int32DType,
-        numpy.dtypes.BoolDType,
+        # numpy.dtypes has these since NumPy 1.25 only
+        *(type(numpy.dtype(name)) for name in ("float64", "float32", "int64", "int32", "bool")),
     ]
 
 
@@ -105,7 +138,25 @@ def _checkpoint_getattr():
             raise pickle.UnpicklingError(f"a checkpoint may not read {name!r} of {owner!r}")
         return getattr(owner, name)
 
-    # classes are allowed by the name under which the checkpoint asks for them
-    checkpoint_getattr.__module__ = "builtins"
-    checkpoint_getattr.__name__ = checkpoint_getattr.__qualname__ = "getattr"
-    return checkpoint_getattr
+    return _under_the_name(checkpoint_getattr, "builtins", "getattr")
+
+
+def _checkpoint_encode():
+    """Make what stands in for ``_codecs.encode``, by which a pickle holds the bytes of arrays.
+
+    PyTorch allows that one itself since 2.5.
+    """
+
+    def checkpoint_encode(text, encoding):
+        if encoding != "latin1":
+            raise pickle.UnpicklingError(f"a checkpoint may not use the encoding {encoding!r}")
+        return text.encode(encoding)
+
+    return _under_the_name(checkpoint_encode, "_codecs", "encode")
+
+
+def _under_the_name(stand_in, module: str, name: str):
+    """Rename a function: what is allowed is found by the name under which a checkpoint asks for it."""
+    stand_in.__module__ = module
+    stand_in.__name__ = stand_in.__qualname__ = name
+    return stand_in
