@@ -16,6 +16,7 @@ ARROWS = {
     "errors": set(),
     "files": set(),
     "weights": {"errors"},
+    "requirements": {"errors"},
     "plan": {"errors"},
     "policy": {"errors", "plan"},
     "distribution": {"errors", "policy"},

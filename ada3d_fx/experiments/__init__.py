@@ -1,1 +1,5 @@
 """What the larger tools do."""
+
+from .. import requirements
+
+requirements.check(requirements.FRAMEWORK)

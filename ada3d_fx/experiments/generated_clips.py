@@ -11,16 +11,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import av
-import decord
 import numpy as np
 
-from .. import files
+from .. import files, requirements
 from ..errors import Ada3DError
 from ..progress import Console
 from .clip_record import ClipRecord, alone
 from .rendering import CLASSES, render_video
 
+av = requirements.module("av", "writing videos")
+decord = requirements.module("decord", "reading videos")
 SPLITS = ("train", "val")
 FORMAT_VERSION = 2
 LEAST_SIDE, LEAST_FRAMES = 32, 8

@@ -3,10 +3,15 @@
 In a config: ``custom_imports = dict(imports=['ada3d_fx.mm'])``.
 """
 
-from . import compat
+from .. import requirements
 
-compat.apply()
+requirements.check(requirements.FRAMEWORK)
 
-from . import build, datasets, hooks, metric, optim, recognizer  # noqa: E402  (after compat)
+with requirements.explained():
+    from . import compat
+
+    compat.apply()
+
+    from . import build, datasets, hooks, metric, optim, recognizer
 
 __all__ = ["build", "compat", "datasets", "hooks", "metric", "optim", "recognizer"]

@@ -5,12 +5,17 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator, Mapping
+from typing import Any
 
+from .. import requirements
 from ..errors import Ada3DError
 from .broken import limit_of
 from .config import inner_datasets
 from .lists import VideoList, ann_file, require_list
 from .video_probe import probe
+
+# What a component needs whose type starts so: the module.
+NEEDED = {"Decord": "decord", "PyAV": "av", "OpenCV": "cv2", "TensorboardVisBackend": "tensorboard"}
 
 
 def check_config(config: Mapping, splits: tuple[str, ...], videos: int | None = 4) -> None:
@@ -26,10 +31,28 @@ def check_config(config: Mapping, splits: tuple[str, ...], videos: int | None = 
         Ada3DError: a file is missing, a list empty or malformed, a label not one of the model's
             classes, or a video does not decode. The message names file and line.
     """
+    check_packages([config.get("visualizer"), *(config.get(f"{s}_dataloader") for s in splits)])
     if limit_of(config):
         videos = 0
     for dataset, num_classes in listed_datasets(config, splits):
         check_dataset(dataset, num_classes, videos)
+
+
+def check_packages(part: Any) -> None:
+    """Check that what the components of a config import when they are built or run is installed.
+
+    Raises:
+        Ada3DError: a package is missing; the message has the command that installs it.
+    """
+    if isinstance(part, (list, tuple)):
+        for inner in part:
+            check_packages(inner)
+    elif isinstance(part, Mapping):
+        kind = part.get("type")
+        for start, module in NEEDED.items():
+            if isinstance(kind, str) and kind.startswith(start):
+                requirements.module(module, f"{kind} in the config")
+        check_packages(list(part.values()))
 
 
 def listed_datasets(
@@ -96,6 +119,8 @@ def check_video(video: str, where: str) -> None:
     Raises:
         Ada3DError: it is missing, or does not decode.
     """
+    for module in ("av", "decord"):
+        requirements.module(module, "looking at videos")
     video = video_file(video)
     error = probe(video, whole=False)["error"]
     if error:
