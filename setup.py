@@ -8,6 +8,7 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).parent
 README = ROOT / "README.md"
 
+# The lower bounds are those with which tools/test_oldest.sh runs the tests.
 CORE = [
     "torch>=2.4",
     "torchvision>=0.19",
@@ -24,12 +25,15 @@ FRAMEWORK = [
     "mmcv-lite==2.1.0",
     "mmaction2==1.2.0",
     "decord>=0.6",
-    "av>=12",  # writes the generated clips; its wheels, which 12 was the first to have for Python 3.10, bring their own H.264 encoder
+    # Writes the generated clips. Its wheels bring their own H.264 encoder; 11 has none for Python 3.10,
+    # and its source needs FFmpeg's headers.
+    "av>=12",
     "tensorboard>=2.12",
-    "rich>=12.3",  # progress bars; MMEngine brings it too, and needs the columns of 12.3
-    "importlib_metadata",  # mmaction2 imports it without declaring it
+    "rich>=12.3",  # progress bars; MMEngine brings it too, and imports columns that 12.2 lacks
+    "importlib_metadata>=4",  # mmaction2 imports it without declaring it
     # mmengine looks packages up through pkg_resources (`_base_ = 'mmaction::...'`), which later
-    # releases of setuptools no longer have.
+    # releases of setuptools no longer have. 77 is the first that reads the license's name (PEP 639);
+    # 77.0.0 was withdrawn.
     "setuptools>=77.0.3,<81",
 ]
 DEV = [

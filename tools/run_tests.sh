@@ -8,14 +8,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source tools/setup_env.sh
 setup_env dev
 
-PARALLEL=(-n "$("$PYTHON" -c 'import os; print(min(4, os.cpu_count() or 1))')" --dist worksteal)
-for argument in "$@"; do
-    case "$argument" in
-        -n* | --numprocesses* | no:xdist | -pno:xdist) PARALLEL=() ;;
-    esac
-done
-
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
 "$PYTHON" -m mypy
-"$PYTHON" -m pytest ${PARALLEL[@]+"${PARALLEL[@]}"} "$@"
+run_pytest "$@"
