@@ -12,7 +12,7 @@ import argparse
 import sys
 import warnings
 
-with warnings.catch_warnings():
+with warnings.catch_warnings(record=True):
     warnings.simplefilter("ignore")  # what other packages warn of while they are imported
     import torch
 
