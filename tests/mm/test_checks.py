@@ -8,7 +8,7 @@ import mm_parts
 import pytest
 import torch
 
-from ada3d_fx import Ada3DError
+from ada3d_fx import Ada3DError, requirements
 from ada3d_fx.cli import user_errors
 from ada3d_fx.mm import compat
 from ada3d_fx.mm.checkpoint import load_checkpoint
@@ -133,6 +133,31 @@ def test_tools_name_a_missing_file_and_exit_2(tool, tmp_path):
     )  # fmt: skip
     assert done.returncode == 2
     assert "absent.py" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "kind, module, package",
+    [("DecordInit", "decord", "decord"), ("PyAVInit", "av", "av"), ("OpenCVInit", "cv2", "opencv-python")],
+)  # fmt: skip
+def test_a_pipeline_whose_package_is_missing(tmp_path, monkeypatch, kind, module, package):
+    config = mm_parts.run_config(tmp_path, tmp_path)
+    config.train_dataloader.dataset.pipeline[0].type = kind
+    config.visualizer = None
+    monkeypatch.setattr(requirements, "find_spec", lambda name: None)
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    with pytest.raises(
+        Ada3DError, match=f"{package} is not installed; {kind} in the config needs it"
+    ):
+        check_config(config, ("train",))
+
+
+def test_a_backend_of_the_visualizer_whose_package_is_missing(tmp_path, monkeypatch):
+    config = mm_parts.run_config(tmp_path, tmp_path)
+    config.train_dataloader.dataset.pipeline = []
+    monkeypatch.setattr(requirements, "find_spec", lambda name: None)
+    monkeypatch.delitem(sys.modules, "tensorboard", raising=False)
+    with pytest.raises(Ada3DError, match="tensorboard is not installed; TensorboardVisBackend"):
+        check_config(config, ("train",))
 
 
 def test_compat_is_idle_where_nothing_is_missing():
