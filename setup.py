@@ -15,7 +15,7 @@ CORE = [
     "fvcore>=0.1.5.post20221221",
     "numpy>=1.24",
     "matplotlib>=3.7",
-    "pillow>=9",
+    "pillow>=9.1",  # 9.0 draws animations in the colours of the web only
 ]
 FRAMEWORK = [
     "mmengine>=0.10.5,<0.11",

@@ -96,15 +96,15 @@ def _convolution_and_norm(
     norm = graph_module.get_submodule(str(node.target))
     if not _folds(conv, norm):
         return None
-    assert isinstance(conv, Convolution)
+    assert isinstance(conv, (nn.Conv3d, nn.Conv2d))
     return source, conv
 
 
 def _folds(conv: nn.Module, norm: nn.Module) -> bool:
     """Whether these two compute what torch.nn's convolution and BatchNorm do, with statistics."""
-    return (
-        isinstance(conv, Convolution)
-        and isinstance(norm, Norm)
+    return (  # tuples of classes, as torch.compile of 2.4 takes no union of them here
+        isinstance(conv, (nn.Conv3d, nn.Conv2d))
+        and isinstance(norm, (nn.BatchNorm3d, nn.BatchNorm2d, nn.SyncBatchNorm))
         and norm.running_mean is not None
         and all(
             is_known(plain(module)) and not hasattr(module, "parametrizations")

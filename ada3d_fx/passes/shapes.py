@@ -91,7 +91,11 @@ class ShapeInterpreter(fx.Interpreter):
             module = fit_window(module, args[0].shape[2]) if self.fit else module
         key = (target, repr((self.fit, _shapes_in((args, kwargs)))))
         if key not in self.shape_cache:
-            self.shape_cache[key] = shadow_call(module, args, kwargs)
+            value = shadow_call(module, args, kwargs)
+            if isinstance(value, Tensor) and not value.numel():
+                # before 2.6 or so, the meta device gives this where arithmetic raises
+                raise RuntimeError(f"its result is empty, {list(value.shape)}")
+            self.shape_cache[key] = value
         return self.shape_cache[key]
 
 
