@@ -33,7 +33,7 @@ def test_weights_are_read_from_a_path_and_from_an_open_file(file):
 def test_no_code_of_a_file_runs(kind, tmp_path):
     written = write_hostile(kind, tmp_path / "hostile.pth", tmp_path / "ran")
     for source in (written, io.BytesIO(written.read_bytes())):
-        with pytest.raises(Ada3DError, match="cannot be read as weights: "):
+        with pytest.raises(Ada3DError, match="cannot be read: "):
             weights.read(source)
     assert not (tmp_path / "ran").exists()
 
@@ -60,7 +60,7 @@ def test_the_message_says_what_is_in_it_and_does_not_advise_less_care(tmp_path):
 def test_a_tar_file_is_no_file_of_weights(tmp_path):
     with tarfile.open(tmp_path / "weights.tar", "w") as tar:
         tar.add(__file__, "storages")
-    with pytest.raises(Ada3DError, match="cannot be read as weights"):
+    with pytest.raises(Ada3DError, match="cannot be read: "):
         weights.read(tmp_path / "weights.tar")
 
 
@@ -78,6 +78,8 @@ def test_any_damage_is_told(file):
             assert str(file) in str(error)
 
 
-def test_a_missing_file_is_an_error_of_the_system(tmp_path):
-    with pytest.raises(FileNotFoundError):
+def test_a_missing_file_and_a_folder_are_told(tmp_path):
+    with pytest.raises(Ada3DError, match=r"checkpoint: no file at .*absent\.pth"):
         weights.read(tmp_path / "absent.pth")
+    with pytest.raises(Ada3DError, match="weights: a folder at"):
+        weights.read_file(tmp_path, "weights")

@@ -17,7 +17,7 @@ import argparse
 import sys
 import warnings
 
-with warnings.catch_warnings():
+with warnings.catch_warnings(record=True):
     warnings.simplefilter("ignore")  # what other packages warn of while they are imported
     from ada3d_fx import cli, values
     from ada3d_fx.errors import Ada3DError
