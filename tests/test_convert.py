@@ -529,6 +529,9 @@ def test_gates_have_the_gradients_of_blends(name):
         assert dropped == bool(twin[0][~policy.frames].any())
 
 
+@pytest.mark.skipif(
+    torch.__version__ < "2.5", reason="the compiler of 2.4 fails (docs/how_it_works.md)"
+)
 def test_a_compiled_network_decides_as_the_eager_one():
     """Decisions stay with each batch: what is compiled for one policy does not serve another."""
     _, adaptive = converted("i3d_r18", shape=(3, 4, 16, 16))
