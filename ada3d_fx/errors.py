@@ -65,7 +65,8 @@ def said_to_users(error: Ada3DError | OSError | UnicodeEncodeError) -> str | Non
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     if isinstance(error, FileNotFoundError) or not (error.filename or full):
         return None
-    return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+    what = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+    return f"{what}; make room and run it again" if full else what
 
 
 class Reason(NamedTuple):

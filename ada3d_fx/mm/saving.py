@@ -69,7 +69,7 @@ class WholeCheckpointHook(CheckpointHook):
     def _note(self) -> str | None:
         """Return after which epoch, or iteration, the last validation was."""
         path = Path(self.out_dir, NOTE)
-        return path.read_text() if self._is_local() and path.is_file() else None
+        return path.read_text(encoding="utf-8") if self._is_local() and path.is_file() else None
 
     def _is_local(self) -> bool:
         return self.out_dir is not None and "://" not in str(self.out_dir)

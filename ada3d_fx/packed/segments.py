@@ -27,7 +27,8 @@ def as_rows(frames: Tensor) -> Tensor:
     BatchNorm on the CPU: where strides leave open what the format is, it takes two formats for one,
     and gives wrong gradients (seen in 2.14, see https://github.com/pytorch/pytorch/issues/63224).
     """
-    frames = frames.contiguous(memory_format=torch.channels_last)
+    if not frames.is_contiguous(memory_format=torch.channels_last):
+        frames = frames.contiguous(memory_format=torch.channels_last)
     _, channels, height, width = frames.shape
     row = width * channels
     if frames.stride() != (height * row, 1, row, channels):

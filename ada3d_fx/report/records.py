@@ -205,7 +205,8 @@ def _random_options(text: str, given: str, allowed: Sequence[str]) -> dict[str, 
             require_number(name, options[name], *BOUNDS[name])
         except (KeyError, ValueError, Ada3DError) as error:
             example = ",".join(f"{one}={RANDOM_OPTIONS[one]}" for one in allowed)
-            raise Ada3DError(f"--policy {text}: {item!r}; try random:{example}") from error
+            what = error if isinstance(error, Ada3DError) else repr(item)
+            raise Ada3DError(f"--policy {text}: {what}; try random:{example}") from error
     return options
 
 

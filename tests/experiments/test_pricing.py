@@ -23,7 +23,7 @@ def config(tmp_path_factory):
     """An Ada3D config whose data and checkpoint do not exist."""
     made = Config({
         "model": mm_parts.model(recognizer_checkpoint="nowhere.pth"),
-        "train_dataloader": {"dataset": {"type": "VideoDataset", "ann_file": "nowhere.txt"}},
+        "train_dataloader": {"dataset": {"type": "VideoDataset", "ann_file": "nowhere.txt", "pipeline": []}},
     })  # fmt: skip
     path = tmp_path_factory.mktemp("pricing") / "config.py"
     made.dump(str(path))

@@ -35,7 +35,7 @@ def test_prices_are_printed(config, monkeypatch, capsys, tmp_path):
         (["--policy", "nothing"], "expected full, or random:"),
         (["--policy", "learned"], "expected full, or random:"),
         (["--policy", "random:frame=0.5"], "'frame=0.5'; try random:"),
-        (["--policy", "random:frames=3"], "outside [0, 1]"),
+        (["--policy", "random:frames=3"], "at most 1"),
         (["--policy", "nowhere.json"], "no file at nowhere.json"),
         (["--clip-shape", "3,8,224"], "expected C,T,H,W"),
         (["--clip-shape", "3,0,224,224"], "expected C,T,H,W"),
