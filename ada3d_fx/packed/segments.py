@@ -123,5 +123,6 @@ class Segments:
     @staticmethod
     def join(parts: Sequence[Tensor]) -> Tensor:
         """Join dense [n, C, L, H, W] parts, in order, to a pack [F, C, 1, H, W]: undoes `split`."""
-        packs = [as_rows(part.transpose(1, 2).flatten(0, 1)) for part in parts]
+        channels_last = [part.permute(0, 2, 3, 4, 1).flatten(0, 1) for part in parts]
+        packs = [as_rows(frames.permute(0, 3, 1, 2)) for frames in channels_last]
         return torch.cat(packs) if len(packs) > 1 else packs[0]
