@@ -106,7 +106,10 @@ def _layout(node: fx.Node, root: nn.Module, analysis: TimeAnalysis, shapes: Shap
     if broadcast:
         analysis.broadcast_nodes.append(node)
     packed = kinds & PACKED
-    alike = len(packed) == 1 and "dense" not in kinds and ("clips" not in kinds or broadcast)
+    # of whole clips, one frame may meet several: that is what the model's own code makes of it
+    lengths = {layout.lengths[-1] for layout in inputs if layout.kind in PACKED}
+    together = len(lengths) == 1 and ("clips" not in kinds or broadcast)
+    alike = len(packed) == 1 and "dense" not in kinds and together
     rule = rule_of(node, root, analysis, shapes, *packed) if alike else None
     if rule is None:
         analysis.dense_nodes.append(node)

@@ -154,3 +154,30 @@ def test_a_pool_that_fails_at_full_length_is_refused():
     model = Pools(nn.MaxPool3d((16, 1, 1))).double().eval()
     with pytest.raises(UnsupportedModel, match="pool"):
         ada3d_fx.convert(model, clip_shape=SHAPE)
+
+
+class OneFrameMeetsTwo(nn.Module):
+    """A gate of one frame, where another value of the model has one frame too."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv3d(3, 4, (3, 1, 1), padding=(1, 0, 0))
+        self.pool, self.even = nn.MaxPool3d((2, 1, 1)), nn.Conv3d(4, 4, (2, 1, 1))
+        self.up, self.gate = nn.Upsample(scale_factor=(2, 1, 1)), nn.Conv3d(4, 4, 1)
+        self.last, self.fc = nn.AdaptiveAvgPool3d(1), nn.Linear(4, 5)
+
+    def forward(self, x):
+        x = self.up(self.even(self.pool(self.conv(x))))
+        x = x * self.gate(nn.functional.adaptive_avg_pool3d(x, 1)).sigmoid()
+        return self.fc(self.last(x).flatten(1))
+
+
+def test_one_frame_may_meet_several():
+    torch.manual_seed(0)
+    model, shape = OneFrameMeetsTwo().double().eval(), (3, 4, 8, 8)
+    adaptive, x = ada3d_fx.convert(model, clip_shape=shape), clips(3, shape)
+    policy = Policy(torch.ones(3, 4, dtype=torch.bool), torch.tensor([[True], [False], [True]]))
+    run = lambda model, x: model(x)  # noqa: E731
+    wanted = oracle.scores(model, adaptive.plan, x, policy, run=run).detach()
+    with torch.no_grad():
+        torch.testing.assert_close(adaptive(x, policy), wanted, **EXACT)
