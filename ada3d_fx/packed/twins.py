@@ -29,9 +29,6 @@ class Twin(nn.Module):
         return _turn_back(copy.copy(self))
 
 
-# A twin's forward takes the clip table too, which no class of torch.nn does: mypy is told so below.
-
-
 class PackedConv3d(Twin, nn.Conv3d):
     """A temporal convolution on a pack, or its centre slice w[:, :, kt // 2] (paper, sec. 3.2).
 
@@ -40,8 +37,8 @@ class PackedConv3d(Twin, nn.Conv3d):
     2D needs no code of its own.
     """
 
-    def forward(  # type: ignore[override]
-        self, rows: Tensor, segments: Segments, gate: StageGate | None = None
+    def forward(
+        self, rows: Tensor, segments: Segments | None = None, gate: StageGate | None = None
     ) -> Tensor:
         """Convolve each clip with all taps where its gate is on, else with the centre slice.
 
@@ -49,12 +46,15 @@ class PackedConv3d(Twin, nn.Conv3d):
 
         Args:
             rows: the pack, [F, C, 1, H, W].
-            segments: its clip table.
+            segments: its clip table; None for clips as they are, where a model calls the module
+                behind its pools over time too.
             gate: the decision of each clip; None where all are on.
 
         Returns:
             [F', C', 1, H', W'].
         """
+        if segments is None:
+            return self._whole(rows)
         if gate is None or ungateable(self) is not None:
             return self._run(rows, segments, None)
         out, soft = self._run(rows, segments, gate.on), gate.soft
@@ -110,8 +110,10 @@ class PackedConv3d(Twin, nn.Conv3d):
 class _RunWise(Twin):
     """A pool on a pack: the original on the clips of each run, its window fitted to short ones."""
 
-    def forward(self, rows: Tensor, segments: Segments) -> Tensor:
-        """Pool each clip: [F, C, 1, H, W] -> [F', C, 1, H', W']."""
+    def forward(self, rows: Tensor, segments: Segments | None = None) -> Tensor:
+        """Pool each clip: [F, C, 1, H, W] -> [F', C, 1, H', W']; clips as they are without a table."""
+        if segments is None:
+            return super().forward(rows)
         runs = segments.runs()
         return Segments.join(
             [
@@ -121,19 +123,19 @@ class _RunWise(Twin):
         )
 
 
-class PackedMaxPool3d(_RunWise, nn.MaxPool3d):  # type: ignore[misc]
+class PackedMaxPool3d(_RunWise, nn.MaxPool3d):
     """Max pooling over time and space."""
 
 
-class PackedAvgPool3d(_RunWise, nn.AvgPool3d):  # type: ignore[misc]
+class PackedAvgPool3d(_RunWise, nn.AvgPool3d):
     """Average pooling over time and space."""
 
 
-class PackedAdaptiveAvgPool3d(_RunWise, nn.AdaptiveAvgPool3d):  # type: ignore[misc]
+class PackedAdaptiveAvgPool3d(_RunWise, nn.AdaptiveAvgPool3d):
     """The mean over time: one row per clip."""
 
 
-class PackedAdaptiveMaxPool3d(_RunWise, nn.AdaptiveMaxPool3d):  # type: ignore[misc]
+class PackedAdaptiveMaxPool3d(_RunWise, nn.AdaptiveMaxPool3d):
     """The maximum over time: one row per clip."""
 
 

@@ -181,3 +181,27 @@ def test_one_frame_may_meet_several():
     wanted = oracle.scores(model, adaptive.plan, x, policy, run=run).detach()
     with torch.no_grad():
         torch.testing.assert_close(adaptive(x, policy), wanted, **EXACT)
+
+
+class PoolsBehindPools(nn.Module):
+    """Modules over time that are called where time is, and again where it is gone."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv3d(3, 4, (3, 1, 1), padding=(1, 0, 0))
+        self.stride = nn.Conv3d(4, 4, 1, stride=(2, 1, 1))
+        self.last, self.fc = nn.AdaptiveMaxPool3d((1, None, None)), nn.Linear(4, 5)
+
+    def forward(self, x):
+        x = self.last(self.stride(self.conv(x)))
+        return self.fc(self.last(self.stride(x)).mean((2, 3, 4)))
+
+
+def test_modules_over_time_are_called_where_time_is_gone():
+    torch.manual_seed(0)
+    model = PoolsBehindPools().double().eval()
+    adaptive, x = ada3d_fx.convert(model, clip_shape=SHAPE), clips(4, SHAPE)
+    policy = Policy.random(adaptive.plan, 4, torch.rand(4), 0.5)
+    run = lambda model, x: model(x)  # noqa: E731
+    wanted = oracle.scores(model, adaptive.plan, x, policy, run=run)
+    torch.testing.assert_close(adaptive(x, policy), wanted, **EXACT)
