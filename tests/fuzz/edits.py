@@ -53,8 +53,8 @@ def data_assign(root, choice):
 
 def init_data(root, choice):
     parameter = _parameter(root, choice)[2]
-    torch.manual_seed(choice)
-    nn.init.uniform_(parameter.data, 0.1, 0.6)
+    nn.init.constant_(parameter.data, 0.1)  # numbers drawn in place would follow the memory format
+    parameter.data.add_(_random_like(parameter, choice))
 
 
 def numpy_view(root, choice):
@@ -118,14 +118,21 @@ def unfreeze(root, choice):
 _NORMS = nn.modules.batchnorm._BatchNorm
 
 
+def _called(module):
+    """Programs call it; its code is not traced through, where numbers are read once."""
+    return type(module).forward.__module__ != "random_blocks"
+
+
 def eps(root, choice):
     for _, module in _modules(root, (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)):
-        module.eps = 0.01 * (1 + choice % 5)
+        if _called(module):
+            module.eps = 0.01 * (1 + choice % 5)
 
 
 def momentum(root, choice):
     for _, module in _modules(root, _NORMS):
-        module.momentum = 0.3
+        if _called(module):
+            module.momentum = 0.3
 
 
 def statistics_data(root, choice):
@@ -216,10 +223,8 @@ def shift_input(module, inputs):
 
 
 def _watchable(root):
-    """The modules that programs call; the code of others is traced through, and they are not called."""
     kinds = (nn.Conv3d, nn.BatchNorm3d, nn.Linear, nn.ReLU)
-    every = [m for _, m in _modules(root, kinds)]
-    return [m for m in every if type(m).forward.__module__ != "random_blocks"]
+    return [m for _, m in _modules(root, kinds) if _called(m)]
 
 
 def forward_hook(root, choice):
