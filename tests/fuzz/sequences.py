@@ -137,7 +137,7 @@ class _Snapshot:
     def _scores(self):
         with torch.no_grad():
             try:
-                return copy.deepcopy(self.model).eval()(self.clips)
+                return copy.deepcopy(self.model).eval()(self.clips.clone())
             except (ValueError, RuntimeError):
                 return None
 
@@ -180,7 +180,7 @@ def check_refusal(user, network, refusal, counts):
         return
     with torch.no_grad():
         try:
-            model(clips)
+            model(clips.clone())
         except (RuntimeError, ValueError) as error:
             counts["refused: the model does not run"] += 1
             assert type(error)
@@ -193,7 +193,7 @@ def _runs_at_multiples(model, clips, unit):
     with torch.no_grad():
         for length in range(unit, frames + 1, unit):
             try:
-                if len(model(clips[:, :, :length])) != 2:
+                if len(model(clips[:, :, :length].clone())) != 2:
                     return False
             except (RuntimeError, ValueError, IndexError):
                 return False
@@ -308,7 +308,7 @@ class State:
         elif kind == "float32":
             self.float32(options)
         elif kind == "memory format":
-            flat = any(p.ndim == 4 for p in self.mirror.parameters())
+            flat = any(t.ndim == 4 for t in (*self.mirror.parameters(), *self.mirror.buffers()))
             wanted = torch.contiguous_format if flat else torch.channels_last_3d
             self.both(lambda root: root.to(memory_format=wanted))
         elif kind == "specialize":
