@@ -122,7 +122,7 @@ class _Writer:
             moved = self.graph.node_copy(node, lambda _: value)
             if self._kind(node) == "swapped":
                 return moved
-            frames = self._call(f"{node.name}_frames", torch.squeeze, moved, 2)
+            frames = tagged(self._call(f"{node.name}_frames", torch.squeeze, moved, 2), node)
             return self._call(f"{node.name}_rows", as_rows, frames)
         if move == "fold":
             return self._call(node.name, torch.flatten, value, 0, 1)

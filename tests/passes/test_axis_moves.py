@@ -58,6 +58,26 @@ def test_gradients_through_moved_axes(dense):
         )
 
 
+class CheckpointedFrames(Frames):
+    """The 2D network and what moves the time axis are computed anew in backward."""
+
+    def forward(self, x):
+        x = torch.utils.checkpoint.checkpoint(self.inner, self.conv(x), use_reentrant=False)
+        return self.fc(self.last(x).flatten(1))
+
+    def inner(self, x):
+        n, t = x.shape[0], x.shape[2]
+        x = self.flat(x.transpose(1, 2).flatten(0, 1)).relu()
+        return x.unflatten(0, (n, t)).transpose(1, 2)
+
+
+def test_moved_axes_stay_in_their_checkpoint():
+    adaptive = ada3d_fx.convert(CheckpointedFrames(False).double(), clip_shape=SHAPE)
+    program = adaptive.training_module
+    assert [name for name in program._modules if name.startswith("checkpoint")] == ["checkpoint_0"]
+    assert "transpose" not in program.code
+
+
 class Instance(Frames):
     """InstanceNorm with statistics, which has no packed form."""
 
