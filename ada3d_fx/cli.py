@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import argparse
 import functools
-import logging
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import NoReturn
 
 from . import progress, values
@@ -245,15 +243,3 @@ def user_errors(main: Callable[[], None]) -> Callable[[], int]:
         return 0
 
     return wrapped
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Mute what the constructors of recognizers log and warn of."""
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(logging.NOTSET)

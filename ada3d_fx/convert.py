@@ -102,8 +102,7 @@ class AdaptiveNetwork(nn.Module):
             Scores [N, classes], rows in the order of ``clips``.
 
         Raises:
-            Ada3DError: clips or policy of another shape than the plan's, or frames not in whole
-                units.
+            Ada3DError: clips or policy of another shape than the plan's, or parts of units.
         """
         return self.with_auxiliary(clips, policy)[0]
 

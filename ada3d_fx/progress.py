@@ -6,9 +6,11 @@ import atexit
 import codecs
 import contextlib
 import io
+import logging
 import os
 import sys
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Sized
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -207,3 +209,15 @@ def _rich_bars() -> Progress:
                TimeLeft(), TextColumn("left"))  # fmt: skip
     console = RichConsole(stderr=True, force_terminal=True)
     return Progress(*columns, console=console, transient=True, redirect_stdout=False)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Mute what the constructors of recognizers log and warn of."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)

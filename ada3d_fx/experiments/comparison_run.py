@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 from mmengine.config import Config
 
 from .. import files
-from ..cli import quiet
 from ..errors import Ada3DError
 from ..mm import console as mm_console
 from ..mm import schema
@@ -24,7 +23,7 @@ from ..mm.checks import check_config
 from ..mm.config import calibration_list, load_config, merge
 from ..mm.metric import row_of
 from ..mm.testing import calibrate, record_policies
-from ..progress import Console
+from ..progress import Console, quiet
 from ..report import records
 from . import made_from, matching
 from .fingerprints import fingerprint

@@ -6,13 +6,12 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..cli import quiet
 from ..convert import convert
 from ..cost.price import price_table
 from ..mm.build import build_recognizer
 from ..mm.config import recognizer_config
 from ..mm.zoo import Listed, listed_flops
-from ..progress import Console
+from ..progress import Console, quiet
 from ..report import records, tables
 from .provenance import versions
 

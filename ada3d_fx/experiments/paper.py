@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ..cli import quiet
 from ..convert import convert
 from ..cost.price import PriceTable, price_table
 from ..cost.selector import selector_price
 from ..errors import Ada3DError
 from ..mm.build import build_recognizer, build_selector
 from ..mm.config import load_config
-from ..progress import Console
+from ..progress import Console, quiet
 from ..report import records, tables
 from .price_report import PAPERS_SELECTOR
 from .provenance import versions

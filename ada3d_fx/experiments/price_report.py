@@ -9,7 +9,6 @@ from dataclasses import asdict
 import torch
 from mmengine.config import Config
 
-from ..cli import quiet
 from ..convert import convert
 from ..cost.executed import executed
 from ..cost.payoff import Payoff, payoff
@@ -19,7 +18,7 @@ from ..errors import Ada3DError
 from ..mm.build import build_recognizer, build_selector
 from ..mm.config import clip_shape_of, recognizer_config
 from ..policy import Policy
-from ..progress import Console
+from ..progress import Console, quiet
 from ..report import tables
 
 PAPERS_SELECTOR = {"type": "SelectionNetwork", "head": {"type": "MeanHead"}, "input_size": 112}

@@ -8,14 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .. import files
-from ..cli import quiet
 from ..convert import convert
 from ..cost.price import price_table
 from ..errors import Ada3DError, UnsupportedModel
 from ..mm.build import build_recognizer
 from ..mm.config import clip_shape_of, load_config, recognizer_config
 from ..mm.zoo import Shipped, shipped_recognizers
-from ..progress import Console
+from ..progress import Console, quiet
 from ..report import records, tables
 
 COLUMNS = (

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 
-from ..cli import quiet
 from ..convert import channels_last, convert
 from ..cost.price import price
 from ..errors import Ada3DError
@@ -21,7 +20,7 @@ from ..mm.config import load_config, recognizer_config
 from ..passes.model import scoring_model
 from ..plan import StagePlan
 from ..policy import Policy
-from ..progress import Console
+from ..progress import Console, quiet
 from ..report import records
 
 DEFAULT_USAGES = ((0.7, 0.4), (0.5, 0.2))
