@@ -71,6 +71,7 @@ class DenseRegion(Region):
     ):
         super().__init__(root, graph)
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
+        self.writes = any("writes" in node.meta for node in graph.nodes)  # in place, into a value
         self.twin_paths, self.sites = tuple(twin_paths), dict(sites)
 
     def forward(
@@ -98,6 +99,11 @@ class DenseRegion(Region):
             _per_run(kind, value, table, runs)
             for kind, value, table in zip(self.inputs, values, tables)
         ]
+        if self.writes:  # autograd lets nobody write into what `split` gives
+            parts = [
+                part if kind == "dense" else [own.clone() for own in part]
+                for kind, part in zip(self.inputs, parts)
+            ]
         results = [self.program(self._variant(run), *part) for run, part in zip(runs, zip(*parts))]
         return tuple(_joined(kind, made) for kind, made in zip(self.outputs, zip(*results)))
 

@@ -21,6 +21,8 @@ class Net(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.drop = nn.Dropout(0.0)
         self.last, self.fc = nn.AdaptiveAvgPool3d(1), nn.Linear(4, 5)
+        self.steps = nn.Parameter(torch.rand(1, 1, 4, 1, 1))
+        self.mix = nn.Parameter(torch.randn(4, 4, 3, 1, 1))
         self.write = write
 
     def forward(self, x):
@@ -62,6 +64,16 @@ def in_a_dense_region(net, x):
     return y + x
 
 
+def alone_in_a_dense_region(net, x):
+    return x.tanh_()
+
+
+def of_a_fixed_length(net, x):
+    y = nn.functional.conv3d(x * net.steps, net.mix - net.mix.mean(), padding=(1, 0, 0))
+    y += x
+    return y
+
+
 def view_read(net, x):
     """As SlowFast's paths, of which one begins with an activation in place."""
     slow, fast = x[:, :, ::2], net.relu(x)
@@ -100,7 +112,8 @@ def clips_themselves(net, x):
     "write",
     [
         augmented, method, module, read_before, read_before_in_a_dense_region, in_a_dense_region,
-        view_read, chunk_read, halves_read, other_half, dropped, clips_themselves,
+        alone_in_a_dense_region, of_a_fixed_length, view_read, chunk_read, halves_read, other_half,
+        dropped, clips_themselves,
     ],
 )  # fmt: skip
 def test_reads_after_a_write_see_it(write):
