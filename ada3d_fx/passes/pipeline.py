@@ -31,6 +31,7 @@ class Conversion:
     grouping: Grouping  # what one decision governs, as `convert` was asked
     root: nn.Module  # the model, with twins in place of the modules that mix time
     twin_paths: tuple[str, ...]  # where the twins are
+    aliases: tuple[tuple[str, ...], ...]  # the names of each module that has several
     plan: StagePlan  # what can be decided
     source: fx.Graph  # the model's own program in evaluation: clips -> scores
     windows: dict[
@@ -44,8 +45,16 @@ class Conversion:
         """Let the programs run the children of the model of now, which users may have replaced.
 
         Raises:
-            Ada3DError: a child was replaced by one that is not converted.
+            Ada3DError: a child was replaced by one that is not converted, or a module of several
+                names under one of them only.
         """
+        for names in self.aliases:
+            if len({id(self.root.get_submodule(name)) for name in names}) > 1:
+                raise Ada3DError(
+                    f"AdaptiveNetwork: {', '.join(names)} were one module when it was converted, and "
+                    "are several now; replace all of them by one, or replace it in the plain model "
+                    "and convert that again"
+                )
         seen, root = self.graph_module._modules, self.root
         replaced = [name for name, child in root._modules.items() if seen.get(name) is not child]
         if not replaced:
@@ -84,6 +93,14 @@ def _is_twin(root: nn.Module, path: str) -> bool:
         return False
 
 
+def _aliases(root: nn.Module) -> tuple[tuple[str, ...], ...]:
+    names: dict[nn.Module, list[str]] = {}
+    for path, module in root.named_modules(remove_duplicate=False):
+        if not any(True for _ in module.children()):
+            names.setdefault(module, []).append(path)
+    return tuple(tuple(paths) for paths in names.values() if len(paths) > 1)
+
+
 @torch.inference_mode(False)  # where tensors do not tell that they were written into
 def run_passes(
     root: nn.Module, clip_shape: tuple[int, int, int, int], grouping: Grouping
@@ -116,6 +133,7 @@ def run_passes(
         grouping=grouping,
         root=root,
         twin_paths=tuple(sorted(twin_paths)),
+        aliases=_aliases(root),
         plan=plan,
         source=programs[0].graph,
         windows=analyses[0].windows,

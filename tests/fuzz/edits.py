@@ -28,8 +28,12 @@ def _modules(root, kinds):
 
 
 def _replace(root, path, module):
-    parent, _, name = path.rpartition(".")
-    setattr(root.get_submodule(parent), name, module)
+    """Under all the names that the old one has."""
+    old = root.get_submodule(path)
+    for other, found in list(root.named_modules(remove_duplicate=False)):
+        if found is old:
+            parent, _, name = other.rpartition(".")
+            setattr(root.get_submodule(parent), name, module)
 
 
 def mul_(root, choice):

@@ -230,6 +230,17 @@ def test_a_part_that_is_not_converted_is_refused():
         adaptive(clips(1))
 
 
+def test_one_of_several_names_replaced_is_refused():
+    model = net()
+    model.norm2 = model.norm
+    adaptive = ada3d_fx.convert(model, clip_shape=SHAPE)
+    adaptive.norm2 = nn.BatchNorm3d(4).double().eval()
+    with pytest.raises(ada3d_fx.Ada3DError, match="norm, norm2 were one module"):
+        adaptive(clips(1, SHAPE))
+    adaptive.norm = adaptive.norm2
+    same(adaptive, clips(1, SHAPE))
+
+
 def test_prices_follow_a_replaced_head():
     adaptive = ada3d_fx.convert(net(), clip_shape=SHAPE)
     before = ada3d_fx.price_table(adaptive).full
