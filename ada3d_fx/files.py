@@ -97,6 +97,25 @@ def append(path: str | Path, line: str) -> None:
         file.write(line.encode("utf-8", "surrogateescape"))
 
 
+def drop_unfinished_line(path: str | Path) -> None:
+    """Cut a journal off behind its last whole line: what follows is of a process that was killed.
+
+    Raises:
+        OSError: the file cannot be read or written; ``filename`` names it.
+    """
+    with _named(path), open(path, "rb+") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end:
+            start = max(0, end - 2**16)
+            file.seek(start)
+            last = file.read(end - start).rfind(b"\n")
+            if last >= 0:
+                end = start + last + 1
+                break
+            end = start
+        file.truncate(end)
+
+
 def check(path: str | Path) -> None:
     """Check that a file could be written, before the work whose result it shall hold.
 

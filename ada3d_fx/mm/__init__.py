@@ -12,6 +12,17 @@ with requirements.explained():
 
     compat.apply()
 
-    from . import build, datasets, hooks, metric, optim, recognizer
+    from . import build, datasets, hooks, inferencer, metric, optim, recognizer
+    from .inferencer import Ada3DInferencer
 
-__all__ = ["build", "compat", "datasets", "hooks", "metric", "optim", "recognizer"]
+__all__ = [
+    "Ada3DInferencer",
+    "build",
+    "compat",
+    "datasets",
+    "hooks",
+    "inferencer",
+    "metric",
+    "optim",
+    "recognizer",
+]

@@ -42,6 +42,7 @@ class VideoList:
     with_offset: bool = False  # of such lines
     multi_class: bool = False
     num_classes: int | None = None
+    labels_needed: bool = True  # a line without any is an error
 
     @classmethod
     def of(cls, dataset: Mapping, num_classes: int | None = None) -> VideoList | None:
@@ -121,6 +122,8 @@ class VideoList:
             labels = tuple(int(field) for field in fields)
         except ValueError:
             labels = ()
+        if not fields and not self.labels_needed:
+            return ()
         if not labels:
             raise Ada3DError(f"{where}: {line!r} is not 'video label [label ...]'{self._why(line)}")
         for label in labels:

@@ -1,0 +1,359 @@
+"""From many videos to rows: in one process or several, killed and gone on with, and a summary."""
+
+from __future__ import annotations
+
+import array
+import json
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+from mmengine.config import Config
+from mmengine.dist import all_gather_object, barrier, get_rank, get_world_size, init_dist
+from mmengine.logging import MMLogger
+from torch import distributed
+
+from ..errors import Ada3DError
+from ..mm import processes
+from ..mm.config import load_config
+from ..mm.console import WarningHandler
+from ..mm.inferencer import Ada3DInferencer, InferenceOptions, dataset_of, find, prepare_config
+from ..mm.inputs import Videos
+from ..mm.results import COLUMNS, VideoResult, row_of
+from ..progress import Console, duration, is_main_process
+from ..report import policy_pictures, records, tables
+from . import fingerprints, made_from
+from .journal import Journal
+from .provenance import provenance
+
+SHOWN = 20  # rows that are shown as a table; of more there is a summary only
+BROKEN_SHOWN = 5  # videos that do not decode, in a summary
+WAIT = 30 * 24 * 3600  # seconds that the first process waits for the last
+CODE = ("inferencer", "inputs", "results", "scoring", "streaming")  # of mm/, that makes the rows
+TABLE_COLUMNS = (
+    *(("video", "video", "{}"), ("model", "model", "{}"), ("class", "class", "{}")),
+    *(("score", "score", "{:.3f}"), ("frames", "frames", "{}"), ("stages", "stages", "{}")),
+    *(("gmacs", "GMACs", "{:.4g}"), ("decode_ms", "decode ms", "{:.1f}")),
+    *(("select_ms", "select ms", "{:.1f}"), ("recognise_ms", "recognise ms", "{:.1f}")),
+    ("error", "error", "{}"),
+)
+SUMMARY_COLUMNS = (
+    *(("model", "model", "{}"), ("videos", "videos", "{}"), ("errors", "errors", "{}")),
+    *(("accuracy", "accuracy %", "{:.2f}"), ("clips", "clips", "{:.4g}")),
+    *(("gmacs", "GMACs", "{:.4g}"), ("gmacs_selector", "selection network", "{:.3g}")),
+    *(("decode_ms", "decode ms", "{:.1f}"), ("select_ms", "select ms", "{:.1f}")),
+    ("recognise_ms", "recognise ms", "{:.1f}"),
+)
+MEANS = ("clips", "gmacs", "gmacs_selector", "select_ms", "recognise_ms")  # of those that decode
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How videos are inferred."""
+
+    out: str | None = None  # the rows, .jsonl or .csv; None: they are not kept
+    model: InferenceOptions = field(default_factory=InferenceOptions)
+    also: tuple[str, str] | None = None  # config and checkpoint of a second model, for comparison
+    batch_size: int = 8  # clips that are run at once
+    workers: int | None = None  # processes that decode, for each that infers; None: by the cores
+    device: str | None = None  # None: a GPU if there is one
+    pictures: str | None = None  # a folder for pictures of what was decided
+    animations: str | None = None  # a folder for animations of it
+    scores: bool = False  # keep the scores of all classes
+    redo: bool = False  # set aside what was made from something else
+    json: str | None = None  # write the summary to this file
+    launcher: str = "none"  # 'pytorch', 'slurm' or 'mpi' in several processes
+
+
+class Model(NamedTuple):
+    """One of the models that predict."""
+
+    name: str
+    path: str  # of its config
+    config: Config
+    checkpoint: str
+    options: InferenceOptions
+
+
+def infer(
+    path: str,
+    cfg_options: Sequence[str],
+    checkpoint: str,
+    inputs: Sequence[str],
+    options: RunOptions,
+    console: Console,
+) -> str | None:
+    """Predict videos, and return a table of few and a summary of all of them.
+
+    It is None in all processes but the first.
+
+    Args:
+        path: an Ada3D config or a plain recognizer's.
+        cfg_options: KEY=VALUE entries of it.
+        checkpoint: its checkpoint.
+        inputs: videos, folders, patterns and lists.
+        options: how.
+        console: where progress is shown.
+
+    Raises:
+        Ada3DError: bad input, told before the first video; or rows that another run made.
+        OSError: the rows cannot be written.
+    """
+    begin = time.monotonic()
+    models = _models(path, cfg_options, checkpoint, options)
+    _join(models[0].config, options)
+    _mute(console)
+    videos = find(models[0].config, inputs, options.model.data_prefix)
+    names = [model.name for model in models]
+
+    def place(row: Mapping[str, Any]) -> int:
+        index = row["index"]
+        if row["video"] != videos[index].path or index < 0:
+            raise ValueError(f"video {index} is {videos[index].path}, not {row['video']}")
+        return index * len(names) + names.index(row["model"])
+
+    with ExitStack() as stack:
+        folder = None if options.out else stack.enter_context(TemporaryDirectory())
+        out = options.out or f"{folder}/rows.jsonl"
+        journal = Journal(out, len(videos) * len(names), place)
+        made = _make(models, videos, journal, options, console)
+        if not is_main_process():
+            return None
+        told, rows = _told(journal, names)
+    seconds = time.monotonic() - begin
+    if options.json:
+        records.write_json(options.json, {"rows": rows, **provenance(path, begin)})
+    speed = f"{made} predicted in {duration(seconds)}, {made / seconds:.3g} a second"
+    return f"{told}\n\n{speed if made else 'all were there'}" + f"\n{out}" * bool(options.out)
+
+
+def _models(
+    path: str, cfg_options: Sequence[str], checkpoint: str, options: RunOptions
+) -> list[Model]:
+    """Read the configs; the options are the first model's, but for how lists are read."""
+    given = [(path, cfg_options, checkpoint, options.model)]
+    if options.also:
+        shared = InferenceOptions(data_prefix=options.model.data_prefix)
+        given.append((options.also[0], (), options.also[1], shared))
+    models: list[Model] = []
+    for config_path, entries, weights, how in given:
+        config = load_config(config_path, entries)
+        prepare_config(config, how)
+        if not Path(weights).is_file():
+            raise Ada3DError(f"checkpoint: no file at {weights}")
+        name = Path(config_path).stem
+        if any(name == other.name for other in models):
+            name = f"{name}, {Path(weights).stem}"
+            name += ", also" if any(name == other.name for other in models) else ""
+        models.append(Model(name, config_path, config, weights, how))
+    return models
+
+
+def _join(config: Config, options: RunOptions) -> None:
+    """Join the processes of a distributed run; they wait for each other at the start and the end.
+
+    Raises:
+        Ada3DError: the launcher did not start this process, or there is no place for all their rows.
+    """
+    if options.launcher != "none" and not options.out:
+        raise Ada3DError("several processes need --out FILE, beside which each writes its rows")
+    config.launcher = options.launcher
+    env_cfg = config.get("env_cfg") or {}
+    config.env_cfg = {**env_cfg, "dist_cfg": {"backend": "gloo", "timeout": WAIT}}
+    processes.prepare(config)
+    if options.launcher != "none" and not distributed.is_initialized():  # on GPUs
+        init_dist(options.launcher, backend="gloo", timeout=WAIT)
+
+
+def _mute(console: Console) -> None:
+    """Show on the console what this package warns of, and nothing that others say."""
+    handler = WarningHandler()
+    handler.console = console
+    MMLogger.get_current_instance().handlers = [handler]
+
+
+# -------------------------------------------------------------------------------- the rows
+
+
+def _make(
+    models: Sequence[Model], videos: Videos, journal: Journal, options: RunOptions,
+    console: Console,
+) -> int:  # fmt: skip
+    """Make the rows that are not there, and return how many this start made, in all processes."""
+    record = _record(models, videos, options)
+    if get_rank() == 0:
+        journal.begin(record, options.redo)
+    barrier()
+    different = made_from.differences(journal.record(), record)
+    if different:
+        raise Ada3DError(
+            f"process {get_rank()} would make other rows than process 0: "
+            f"{'; '.join(made_from.shortened(different))}; have all machines the same files, and is "
+            f"{journal.out} in a folder that they share?"
+        )
+    whole = journal.complete
+    there = None if whole else journal.places()[0]
+    barrier()  # before anything is appended, or removed
+    made = 0
+    if there is not None:
+        for number, model in enumerate(models):
+            lacking = array.array(
+                "q", (i for i in range(len(videos)) if there[i * len(models) + number] < 0)
+            )
+            if lacking:
+                made += _predict(model, videos, lacking, journal, options, console)
+        made = sum(all_gather_object(made)) if get_world_size() > 1 else made
+    if get_rank() == 0:
+        journal.remove_parts() if whole else journal.merge(columns(models, options))
+    return made
+
+
+def _predict(
+    model: Model, videos: Videos, lacking: Sequence[int], journal: Journal, options: RunOptions,
+    console: Console,
+) -> int:  # fmt: skip
+    """Append this process's share of the rows that a model lacks, and return how many."""
+    rank, world = get_rank(), get_world_size()
+    inferencer = _inferencer(model, journal, options, console)
+    inferencer.clips_kept = bool(options.pictures or options.animations)
+    mine = lacking[rank::world]
+    done = (len(videos) - len(lacking)) // world
+    with console.bar(f"predicting ({model.name})", len(mine) + done, done) as bar:
+        for result in inferencer.results(videos, order=mine):
+            _draw(result, inferencer, model, options)
+            row = {"model": model.name, **row_of(result, inferencer.names)}
+            if options.scores:
+                row["scores"] = result.score.tolist() if result.scores else None
+            journal.add(row, rank)
+            bar.advance()
+    return len(mine)
+
+
+def _inferencer(
+    model: Model, journal: Journal, options: RunOptions, console: Console
+) -> Ada3DInferencer:
+    """Build the inferencer of a model, with the threshold that an earlier start found, if one did."""
+    key, how = f"threshold of {model.name}", model.options
+    known = journal.noted(key)
+    barrier()  # before the first process notes what it finds
+    if how.gmacs is not None and known is not None:
+        how = how._replace(gmacs=None, threshold=known)
+    inferencer = Ada3DInferencer(
+        model.config, model.checkpoint, options.device, batch_size=options.batch_size,
+        num_workers=options.workers, console=console, **how._asdict(),
+    )  # fmt: skip
+    if how.gmacs is not None:
+        console.say(
+            f"threshold for {how.gmacs:.4g} GMACs per clip: {inferencer.threshold:.4f}"
+        )  # fmt: skip
+        if get_rank() == 0:
+            journal.note(key, inferencer.threshold)
+    return inferencer
+
+
+def _draw(
+    result: VideoResult, inferencer: Ada3DInferencer, model: Model, options: RunOptions
+) -> None:
+    """Draw what was decided for a video, where that is asked for, and let go of its pixels."""
+    if inferencer.clips_kept:
+        for folder, ending, draw in (
+            (options.pictures, "png", policy_pictures.draw_policies),
+            (options.animations, "gif", policy_pictures.animate),
+        ):
+            if folder:
+                inferencer.draw(result, Path(folder) / model.name, ending, draw)
+        result.video.clips = None
+
+
+def columns(models: Sequence[Model], options: RunOptions) -> list[str]:
+    """The columns of a .csv file."""
+    return ["model", *COLUMNS, *(["scores"] if options.scores else [])]
+
+
+def _record(models: Sequence[Model], videos: Videos, options: RunOptions) -> dict[str, Any]:
+    """Return what the rows are made from."""
+    record: dict[str, Any] = {"input": videos.digest, "scores": options.scores}
+    for number, model in enumerate(models):
+        config = model.config
+        parts: dict[str, Any] = {"model": config.model, "pipeline": dataset_of(config)["pipeline"]}
+        parts["custom_imports"] = config.get("custom_imports") or {}
+        prefix = "also: " if number else ""
+        found = made_from.record_of(Config(parts))
+        record |= {f"{prefix if '.' in key else ''}{key}": value for key, value in found.items()}
+        record[f"{prefix}name"] = model.name
+        record[f"{prefix}checkpoint"] = fingerprints.fingerprint(model.checkpoint)
+        names = config.get("class_file")
+        if names and Path(names).is_file():
+            record[f"{prefix}class_file"] = fingerprints.fingerprint(names)
+        if model.options.gmacs is not None:
+            record[f"{prefix}--gmacs"] = model.options.gmacs
+            record[f"{prefix}--calibrate-on"] = model.options.calibrate_on
+    folder = fingerprints.PACKAGE / "mm"
+    for name in CODE:
+        code = fingerprints.bare_code((folder / f"{name}.py").read_text(encoding="utf-8"))
+        record[f"code of ada3d_fx/mm/{name}"] = made_from.digest(code)
+    return json.loads(json.dumps(record))  # as it is read back
+
+
+# ------------------------------------------------------------------------------ the summary
+
+
+def _told(journal: Journal, names: Sequence[str]) -> tuple[str, list[dict]]:
+    """Tell the rows, if they are few, and what they come to; the latter as rows, too."""
+    few, broken, tallies = [], [], {name: Tally(name) for name in names}
+    for row in journal.rows():
+        tallies[row["model"]].add(row)
+        if journal.size <= SHOWN:
+            shown = row["predicted"] if row["class"] is None else row["class"]
+            few.append({**row, "class": shown, "video": Path(row["video"]).name})
+        if row["error"] and len(broken) < BROKEN_SHOWN:
+            broken.append(f"{row['video']}: {row['error']}")
+    rows = [tally.row() for tally in tallies.values()]
+    wanted = [c for c in TABLE_COLUMNS if c[0] != "model" or len(names) > 1]
+    wanted = [c for c in wanted if c[0] != "error" or broken]
+    errors = sum(row["errors"] for row in rows)
+    lines = [tables.table(few, wanted), ""] if few else []
+    lines += [tables.table(rows, SUMMARY_COLUMNS)]
+    if broken and not few:
+        more = errors - len(broken)
+        lines += ["do not decode:", *(f"  {one}" for one in broken)]
+        lines += [f"  and {more} more"] if more else []
+    return "\n".join(lines), rows
+
+
+class Tally:
+    """Means over the rows of a model, of which none is kept.
+
+    Args:
+        name: the model's.
+    """
+
+    def __init__(self, name: str):
+        self.name, self.videos, self.errors = name, 0, 0
+        self.labelled = self.right = 0
+        self.sums = dict.fromkeys((*MEANS, "decode_ms"), 0.0)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Count a row."""
+        self.videos += 1
+        self.sums["decode_ms"] += row["decode_ms"]
+        if row["error"]:
+            self.errors += 1
+            return
+        for name in MEANS:
+            self.sums[name] += row[name]
+        if isinstance(row["label"], int):
+            self.labelled += 1
+            self.right += row["label"] == row["predicted"]
+
+    def row(self) -> dict[str, Any]:
+        """Return the means; accuracy, in percent, is of the labelled videos that decode."""
+        whole = self.videos - self.errors
+        row: dict[str, Any] = {"model": self.name, "videos": self.videos, "errors": self.errors}
+        row["accuracy"] = 100 * self.right / self.labelled if self.labelled else None
+        row |= {name: self.sums[name] / whole if whole else None for name in MEANS}
+        return row | {"decode_ms": self.sums["decode_ms"] / self.videos}
