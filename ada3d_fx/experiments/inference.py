@@ -19,7 +19,7 @@ from torch import distributed
 
 from ..errors import Ada3DError
 from ..mm import processes
-from ..mm.config import load_config
+from ..mm.config import class_names, load_config
 from ..mm.console import WarningHandler
 from ..mm.inferencer import Ada3DInferencer, InferenceOptions, dataset_of, find, prepare_config
 from ..mm.inputs import Videos
@@ -173,7 +173,10 @@ def _mute(console: Console) -> None:
     """Show on the console what this package warns of, and nothing that others say."""
     handler = WarningHandler()
     handler.console = console
-    MMLogger.get_current_instance().handlers = [handler]
+    logger = MMLogger.get_current_instance()
+    for old in logger.handlers:
+        old.close()
+    logger.handlers = [handler]
 
 
 # -------------------------------------------------------------------------------- the rows
@@ -205,7 +208,9 @@ def _make(
                 "q", (i for i in range(len(videos)) if there[i * len(models) + number] < 0)
             )
             if lacking:
-                made += _predict(model, videos, lacking, journal, options, console)
+                made += _predict(
+                    model, class_names(models[0].config), videos, lacking, journal, options, console
+                )
         made = sum(all_gather_object(made)) if get_world_size() > 1 else made
     if get_rank() == 0:
         journal.remove_parts() if whole else journal.merge(columns(models, options))
@@ -213,12 +218,16 @@ def _make(
 
 
 def _predict(
-    model: Model, videos: Videos, lacking: Sequence[int], journal: Journal, options: RunOptions,
-    console: Console,
+    model: Model, names: Mapping[int, str], videos: Videos, lacking: Sequence[int],
+    journal: Journal, options: RunOptions, console: Console,
 ) -> int:  # fmt: skip
-    """Append this process's share of the rows that a model lacks, and return how many."""
+    """Append this process's share of the rows that a model lacks, and return how many.
+
+    ``names`` are of the classes, where the model's config has none.
+    """
     rank, world = get_rank(), get_world_size()
     inferencer = _inferencer(model, journal, options, console)
+    inferencer.names = inferencer.names or names
     inferencer.clips_kept = bool(options.pictures or options.animations)
     mine = lacking[rank::world]
     done = (len(videos) - len(lacking)) // world

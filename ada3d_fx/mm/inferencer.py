@@ -358,7 +358,9 @@ def prepare_config(config: Config, options: InferenceOptions) -> None:
     if given and testing.get("policy", "learned") != "learned":
         raise Ada3DError(f"--{given[0]} is for learned policies, not {testing['policy']} ones")
     if options.threshold is not None:
-        require_number("--threshold", options.threshold, 0.0, 1.0)
+        require_number("--threshold", options.threshold, 0.0, 1.0, above=True)
+        if options.threshold == 1:
+            raise Ada3DError("--threshold 1: no probability is above it; try 0.99")
         testing["threshold"] = options.threshold
     if testing.get("policy") == "recorded":
         raise Ada3DError(

@@ -77,8 +77,8 @@ def find_videos(
             may be missing.
         dataset: of the config; says how lists are read, and to which folder they are relative.
         num_classes: classes of the model, for the labels of lists.
-        must_exist: whether a file that is not there is an error here; otherwise it becomes a video
-            that does not decode.
+        must_exist: whether it is an error that a file is not there, or no video in a folder;
+            otherwise that becomes a video that does not decode.
 
     Raises:
         Ada3DError: nothing there, no video in a folder, or a bad list.
@@ -101,7 +101,7 @@ def _videos(
     if "\0" in path:
         raise Ada3DError(f"inputs: {path!r} has a NUL character in its name")
     if os.path.isdir(path):
-        yield from _in_folder(path)
+        yield from _in_folder(path, must_exist)
     elif os.path.isfile(path) and path.lower().endswith(LISTS):
         yield from _in_list(path, dataset, num_classes)
     elif os.path.lexists(path) or not (must_exist or glob.has_magic(path)):
@@ -115,7 +115,7 @@ def _videos(
         raise Ada3DError(f"inputs: nothing at {path}; give a video, a folder, a pattern or a list")
 
 
-def _in_folder(folder: str) -> Iterator[Video]:
+def _in_folder(folder: str, must_exist: bool) -> Iterator[Video]:
     found = False
     for place, folders, names in os.walk(folder):
         folders.sort()
@@ -123,7 +123,9 @@ def _in_folder(folder: str) -> Iterator[Video]:
             if os.path.splitext(name)[1].lower() in CONTAINERS:
                 found = True
                 yield Video(os.path.join(place, name))
-    if not found:
+    if not found and not must_exist:
+        yield Video(folder)
+    elif not found:
         raise Ada3DError(
             f"inputs: no video in the folder {folder}; videos end with {', '.join(CONTAINERS)}"
         )

@@ -165,7 +165,7 @@ class _HandedOut:
 def _batches(dataset: Dataset, order: Iterable[int], workers: int) -> Iterator[DecodedVideo]:
     loader = DataLoader(
         dataset, batch_size=None, sampler=order, num_workers=workers, prefetch_factor=AHEAD,
-        collate_fn=_as_it_is, worker_init_fn=_one_thread,
+        collate_fn=_as_it_is, worker_init_fn=_begin_worker,
     )  # fmt: skip
     videos = iter(loader)
     if threading.current_thread() is threading.main_thread():
@@ -196,10 +196,14 @@ def _as_it_is(video: DecodedVideo) -> DecodedVideo:
     return video
 
 
-def _one_thread(_: int) -> None:
+def _begin_worker(_: int) -> None:
     import cv2
 
     cv2.setNumThreads(0)  # its threads would have stayed behind in the process that forked this one
+    # what decoders print of broken videos, and multiprocessing of a killed process's others
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
 
 
 def check_pipeline(steps: Sequence[Mapping]) -> None:

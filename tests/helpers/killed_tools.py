@@ -21,7 +21,7 @@ from pathlib import Path
 
 import command_lines
 
-TOOLS = ("train", "compare", "tradeoff", "generate_clips")
+TOOLS = ("train", "compare", "tradeoff", "generate_clips", "infer")
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
 
 
