@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import re
 import secrets
@@ -114,6 +115,37 @@ def drop_unfinished_line(path: str | Path) -> None:
                 break
             end = start
         file.truncate(end)
+
+
+@contextmanager
+def locked(path: str | Path) -> Iterator[int | None]:
+    """Hold a file as this process's own, for as long as the block and the process last.
+
+    Not so in processes that this one forks. Where files cannot be locked, nothing is held.
+
+    Args:
+        path: the file; it is made, and stays.
+
+    Yields:
+        None; or where another process holds it, that process's number, or 0 if that is not known.
+
+    Raises:
+        OSError: the file cannot be written; ``filename`` names it.
+    """
+    with _named(path), open(path, "ab+") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                file.seek(0)
+                told = file.read(20)
+                yield int(told) if told.isdigit() else 0
+                return
+        else:
+            file.truncate(0)
+            file.write(str(os.getpid()).encode())
+            file.flush()
+        yield None
 
 
 def check(path: str | Path) -> None:

@@ -187,33 +187,34 @@ def _make(
     console: Console,
 ) -> int:  # fmt: skip
     """Make the rows that are not there, and return how many this start made, in all processes."""
-    record = _record(models, videos, options)
-    if get_rank() == 0:
+    record, rank = _record(models, videos, options), get_rank()
+    if rank == 0:
+        journal.check_free()
         journal.begin(record, options.redo)
     barrier()
     different = made_from.differences(journal.record(), record)
     if different:
         raise Ada3DError(
-            f"process {get_rank()} would make other rows than process 0: "
+            f"process {rank} would make other rows than process 0: "
             f"{'; '.join(made_from.shortened(different))}; have all machines the same files, and is "
             f"{journal.out} in a folder that they share?"
         )
-    whole = journal.complete
-    there = None if whole else journal.places()[0]
-    barrier()  # before anything is appended, or removed
     made = 0
-    if there is not None:
-        for number, model in enumerate(models):
+    with journal.held(rank):
+        whole = journal.complete
+        there = None if whole else journal.places()[0]
+        barrier()  # before anything is appended, or removed
+        for number, model in enumerate(models if there is not None else ()):
             lacking = array.array(
                 "q", (i for i in range(len(videos)) if there[i * len(models) + number] < 0)
             )
             if lacking:
-                made += _predict(
-                    model, class_names(models[0].config), videos, lacking, journal, options, console
-                )
+                names = class_names(models[0].config)
+                made += _predict(model, names, videos, lacking, journal, options, console)
         made = sum(all_gather_object(made)) if get_world_size() > 1 else made
-    if get_rank() == 0:
-        journal.remove_parts() if whole else journal.merge(columns(models, options))
+        if rank == 0:
+            journal.remove_parts() if whole else journal.merge(columns(models, options))
+        barrier()
     return made
 
 

@@ -8,7 +8,7 @@ import glob
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,42 @@ class Journal:
         return self.out.with_name(f"{self.out.stem}.{ending}")
 
     # ------------------------------------------------------------------------------- the start
+
+    def check_free(self) -> None:
+        """Check, in one process before all others, that no other run makes these rows.
+
+        A process of a killed run may have outlived what started it.
+
+        Raises:
+            Ada3DError: another run's process is appending rows.
+        """
+        pattern = f".{glob.escape(self.out.stem)}.rank*.lock"
+        for path in sorted(self.out.parent.glob(pattern)):
+            with files.locked(path) as holder:
+                self._refuse(holder)
+
+    @contextmanager
+    def held(self, rank: int) -> Iterator[None]:
+        """Keep other runs from these rows until the block ends.
+
+        Raises:
+            Ada3DError: another run's process is appending rows.
+        """
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        lock = self.out.with_name(f".{self.out.stem}.rank{rank}.lock")
+        with files.locked(lock) as holder:
+            self._refuse(holder)
+            yield
+            if self.complete:
+                lock.unlink(missing_ok=True)
+
+    def _refuse(self, holder: int | None) -> None:
+        if holder is not None:
+            number = f"process {holder}" if holder else "a process"
+            raise Ada3DError(
+                f"{self.out}: {number} of another run is making its rows, and may have outlived what "
+                "started it; wait for it or end it, and start again"
+            )
 
     def begin(self, record: Mapping[str, Any], redo: bool = False) -> None:
         """Make ready to begin or to go on, in one process before all others.
