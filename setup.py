@@ -1,4 +1,4 @@
-"""Packaging of ada3d_fx: `pip install .`, with the extra `dev` for tests, lint and types."""
+"""Packaging of ada3d_fx: `pip install .`, with the extras `dev` (tests, lint, types) and `ray` (clusters)."""
 
 from pathlib import Path
 
@@ -40,6 +40,7 @@ DEV = [
     *("pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100"),
     *("ruff>=0.8", "mypy>=1.11", "pre-commit>=3.5"),
 ]
+RAY = ["ray[data]>=2.9"]  # docs/ray_inference.py
 # Folder of the checkout, what of it is packaged, and where in the package: as in MMAction2's wheel,
 # whose configs and tools are in mmaction/.mim/. The shell scripts set a checkout up and stay there.
 MIM = (
@@ -84,7 +85,7 @@ setup(
     packages=find_packages(include=["ada3d_fx", "ada3d_fx.*"]),
     python_requires=">=3.10",
     install_requires=CORE + FRAMEWORK,
-    extras_require={"dev": DEV},
+    extras_require={"dev": DEV, "ray": RAY},
     cmdclass={"build_py": BuildWithMim},
     classifiers=[
         "Development Status :: 4 - Beta",

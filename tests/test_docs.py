@@ -39,6 +39,7 @@ PROGRAMS = {"pip", "pre-commit", "git"}
 STARTS = {
     "dist_train.sh": ("train.py", {1}), "dist_test.sh": ("test.py", {2}),
     "slurm_train.sh": ("train.py", {0, 1}), "slurm_test.sh": ("test.py", {0, 1}),
+    "dist_infer.sh": ("infer.py", {2}), "slurm_infer.sh": ("infer.py", {0, 1}),
 }  # fmt: skip
 # Kinds of fenced blocks: what runs, what is parsed, what a Python block prints, what is only read.
 KINDS = {"python", "bash", "text output", "text"}

@@ -1,4 +1,4 @@
-# Sourced by dist_train.sh, dist_test.sh, slurm_train.sh and slurm_test.sh: how processes are started.
+# Sourced by dist_train.sh, dist_test.sh, dist_infer.sh and their Slurm twins: how processes are started.
 
 TOOLS="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 PYTHON="${ADA3D_PYTHON:-python}"

@@ -30,8 +30,8 @@ LAUNCHERS = {
     "mpi": ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
 }
 HINTS = {
-    "pytorch": "start it with bash tools/dist_train.sh or tools/dist_test.sh, or with torchrun",
-    "slurm": "start it with bash tools/slurm_train.sh or tools/slurm_test.sh, or with srun",
+    "pytorch": "start it with bash tools/dist_train.sh, dist_test.sh or dist_infer.sh, or with torchrun",
+    "slurm": "start it with bash tools/slurm_train.sh, slurm_test.sh or slurm_infer.sh, or with srun",
     "mpi": "start it with Open MPI's mpirun",
 }
 
