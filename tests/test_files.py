@@ -112,6 +112,47 @@ def test_a_pipe_is_given_all_bytes_and_stays_a_pipe(tmp_path):
     assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
 
 
+@pytest.mark.parametrize(
+    "text, left",
+    [
+        ("", ""),
+        ("half", ""),
+        ("one\n", "one\n"),
+        ("one\ntwo", "one\n"),
+        ("one\n" + 200_000 * "x", "one\n"),
+        (200_000 * "x", ""),
+        ("\n\n\0\0", "\n\n"),
+    ],
+)
+def test_a_journal_is_cut_off_behind_its_last_whole_line(text, left, tmp_path):
+    path = tmp_path / "journal"
+    path.write_text(text)
+    files.drop_unfinished_line(path)
+    assert path.read_text() == left
+
+
+HOLDS = """
+import time
+with files.locked(sys.argv[1]) as holder:
+    print(holder, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_lock_is_held_until_its_process_ends(tmp_path):
+    path = tmp_path / "lock"
+    other = subprocess.Popen(script(HOLDS, path), stdout=subprocess.PIPE)
+    try:
+        assert other.stdout.readline() == b"None\n"
+        with files.locked(path) as holder:
+            assert holder == other.pid
+    finally:
+        other.kill()
+        other.wait()
+    with files.locked(path) as holder:
+        assert holder is None and path.read_text() == str(os.getpid())
+
+
 TO_STDOUT = """
 print("before")
 files.write_text("/dev/stdout", "file\\n")

@@ -6,7 +6,7 @@ import copy
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,20 +22,13 @@ from .. import files
 from ..errors import Ada3DError, require_number
 from ..progress import Console, quiet
 from ..report import policy_pictures
-from . import schema
 from .broken import NamedPipeline, VideoLoader
 from .build import build_recognizer
 from .checkpoint import load_weights
-from .checks import check_config, check_packages
-from .config import (
-    calibration_list,
-    class_names,
-    inner_datasets,
-    load_config,
-    require,
-    set_policy,
-)
-from .inputs import Videos, find_videos
+from .checks import check_config
+from .config import calibration_list, class_names, load_config
+from .inference_config import InferenceOptions, dataset_of, find, prepare_config
+from .inputs import Videos
 from .results import (
     COLUMNS,
     TEXTS,
@@ -49,22 +42,11 @@ from .results import (
 from .scoring import Ada3DScorer, ClipScorer, PlainScorer
 from .streaming import (
     VideoDataset,
-    check_pipeline,
     decoded,
     default_workers,
     video_pipeline,
 )
 from .testing import calibrate
-
-
-class InferenceOptions(NamedTuple):
-    """What an inferencer does otherwise than its config says."""
-
-    policy: str | None = None  # 'learned' or 'full'
-    threshold: float | None = None  # what the greedy policy's probabilities must exceed
-    gmacs: float | None = None  # GMACs per clip for which the threshold is set
-    calibrate_on: str = "val"  # the list on which it is set
-    data_prefix: str | None = None  # the folder to which lists are relative
 
 
 @INFERENCERS.register_module()
@@ -329,80 +311,6 @@ class Ada3DInferencer(BaseInferencer):
             else:
                 columns[name] = np.array([np.nan if v is None else v for v in values], np.float64)
         return columns
-
-
-# -------------------------------------------------------------------------------- configs
-
-
-def prepare_config(config: Config, options: InferenceOptions) -> None:
-    """Make a config one for inference: set what the options say, and take training out of its way.
-
-    Raises:
-        Ada3DError: no test pipeline for videos, options that the model has not, or recorded policies.
-    """
-    require(config, "test_dataloader")
-    steps = dataset_of(config).get("pipeline") or []
-    check_pipeline(steps)
-    check_packages(list(steps))
-    model = config.model
-    if options.policy:
-        set_policy(config, options.policy)
-    given = [name for name in ("threshold", "gmacs") if getattr(options, name) is not None]
-    if model.get("type") != "Ada3DRecognizer":
-        if given:
-            raise Ada3DError(f"--{given[0]} is for learned policies: the model has none")
-        return
-    if len(given) > 1:
-        raise Ada3DError("--gmacs sets the threshold; give either it or --threshold")
-    testing = dict(model.get("testing") or {})
-    if given and testing.get("policy", "learned") != "learned":
-        raise Ada3DError(f"--{given[0]} is for learned policies, not {testing['policy']} ones")
-    if options.threshold is not None:
-        require_number("--threshold", options.threshold, 0.0, 1.0, above=True)
-        if options.threshold == 1:
-            raise Ada3DError("--threshold 1: no probability is above it; try 0.99")
-        testing["threshold"] = options.threshold
-    if testing.get("policy") == "recorded":
-        raise Ada3DError(
-            "testing.policy='recorded' goes by the test list; tools/test.py runs it. Try --policy "
-            "learned or full"
-        )
-    model.testing = testing
-    model.recognizer_checkpoint = model.selector_checkpoint = None  # all is in the checkpoint
-    if "training" in model:
-        model.training = {k: v for k, v in model.training.items() if k != "distill"}
-    schema.check(config)
-
-
-def find(
-    config: Config, inputs: Any, data_prefix: str | None = None, must_exist: bool = True
-) -> Videos:
-    """Find the videos of paths, folders, patterns and lists, see `find_videos`.
-
-    Args:
-        config: says how lists are read.
-        inputs: as `find_videos` takes them.
-        data_prefix: the folder to which lists are relative; None: the config's.
-        must_exist: as `find_videos` takes it.
-    """
-    dataset = dict(dataset_of(config))
-    if data_prefix is not None:
-        dataset.pop("data_root", None)
-        dataset["data_prefix"] = data_prefix
-    return find_videos(inputs, dataset, num_classes_of(config), must_exist)
-
-
-def dataset_of(config: Config) -> Mapping:
-    """Return the config of the dataset whose videos are tested."""
-    return next(inner_datasets(config.test_dataloader.dataset), {})
-
-
-def num_classes_of(config: Config) -> int | None:
-    """Return how many classes the model has; None: its config does not say it."""
-    recognizer = config.model.get("recognizer", config.model)
-    if not isinstance(recognizer, Mapping):
-        return None
-    return (recognizer.get("cls_head") or {}).get("num_classes")
 
 
 def _device(name: str) -> torch.device:

@@ -1,4 +1,4 @@
-"""dist_train.sh, dist_test.sh, slurm_train.sh, slurm_test.sh: what they start, and how it ends.
+"""dist_train.sh, dist_test.sh, dist_infer.sh, and their Slurm twins: what they start, and how it ends.
 
 There is no Slurm here: a stand-in for srun says what it is asked to start, or starts it.
 """
@@ -89,6 +89,8 @@ def test_slurm_starts_a_process_for_each_gpu(tmp_path):
     [
         ("dist_train.sh", ["c.py"], {}, "expected bash tools/dist_train.sh CONFIG GPUS"),
         ("dist_test.sh", ["c.py", "2"], {}, "CONFIG CHECKPOINT GPUS"),
+        ("dist_infer.sh", ["c.py", "c.pth", "2"], {}, "GPUS INPUT..."),
+        ("slurm_infer.sh", ["part", "job", "c.py", "c.pth"], {}, "CHECKPOINT INPUT..."),
         ("dist_train.sh", ["c.py", "--amp"], {}, "GPUS is '--amp'"),
         ("dist_train.sh", ["c.py", "0"], {}, "GPUS is '0'"),
         ("dist_train.sh", ["c.py", "1"], {"NNODES": "2"}, "set MASTER_ADDR"),

@@ -1,0 +1,85 @@
+"""What the rows of an inference come to: a table of few, and means of any number of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..report import tables
+from .journal import Journal
+
+SHOWN = 20  # rows that are shown as a table; of more there is a summary only
+BROKEN_SHOWN = 5  # videos that do not decode, in a summary
+TABLE_COLUMNS = (
+    *(("video", "video", "{}"), ("model", "model", "{}"), ("class", "class", "{}")),
+    *(("score", "score", "{:.3f}"), ("frames", "frames", "{}"), ("stages", "stages", "{}")),
+    *(("gmacs", "GMACs", "{:.4g}"), ("decode_ms", "decode ms", "{:.1f}")),
+    *(("select_ms", "select ms", "{:.1f}"), ("recognise_ms", "recognise ms", "{:.1f}")),
+    ("error", "error", "{}"),
+)
+SUMMARY_COLUMNS = (
+    *(("model", "model", "{}"), ("videos", "videos", "{}"), ("errors", "errors", "{}")),
+    *(("accuracy", "accuracy %", "{:.2f}"), ("clips", "clips", "{:.4g}")),
+    *(("gmacs", "GMACs", "{:.4g}"), ("gmacs_selector", "selection network", "{:.3g}")),
+    *(("decode_ms", "decode ms", "{:.1f}"), ("select_ms", "select ms", "{:.1f}")),
+    ("recognise_ms", "recognise ms", "{:.1f}"),
+)
+MEANS = ("clips", "gmacs", "gmacs_selector", "select_ms", "recognise_ms")  # of those that decode
+
+
+def summary(journal: Journal, names: Sequence[str]) -> tuple[str, list[dict]]:
+    """Tell the rows, if they are few, and what they come to; the latter as rows, too."""
+    few, broken, tallies = [], [], {name: Tally(name) for name in names}
+    for row in journal.rows():
+        tallies[row["model"]].add(row)
+        if journal.size <= SHOWN:
+            shown = row["predicted"] if row["class"] is None else row["class"]
+            few.append({**row, "class": shown, "video": Path(row["video"]).name})
+        if row["error"] and len(broken) < BROKEN_SHOWN:
+            broken.append(f"{row['video']}: {row['error']}")
+    rows = [tally.row() for tally in tallies.values()]
+    wanted = [c for c in TABLE_COLUMNS if c[0] != "model" or len(names) > 1]
+    wanted = [c for c in wanted if c[0] != "error" or broken]
+    errors = sum(row["errors"] for row in rows)
+    lines = [tables.table(few, wanted), ""] if few else []
+    lines += [tables.table(rows, SUMMARY_COLUMNS)]
+    if broken and not few:
+        more = errors - len(broken)
+        lines += ["do not decode:", *(f"  {one}" for one in broken)]
+        lines += [f"  and {more} more"] if more else []
+    return "\n".join(lines), rows
+
+
+class Tally:
+    """Means over the rows of a model, of which none is kept.
+
+    Args:
+        name: the model's.
+    """
+
+    def __init__(self, name: str):
+        self.name, self.videos, self.errors = name, 0, 0
+        self.labelled = self.right = 0
+        self.sums = dict.fromkeys((*MEANS, "decode_ms"), 0.0)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Count a row."""
+        self.videos += 1
+        self.sums["decode_ms"] += row["decode_ms"]
+        if row["error"]:
+            self.errors += 1
+            return
+        for name in MEANS:
+            self.sums[name] += row[name]
+        if isinstance(row["label"], int):
+            self.labelled += 1
+            self.right += row["label"] == row["predicted"]
+
+    def row(self) -> dict[str, Any]:
+        """Return the means; accuracy, in percent, is of the labelled videos that decode."""
+        whole = self.videos - self.errors
+        row: dict[str, Any] = {"model": self.name, "videos": self.videos, "errors": self.errors}
+        row["accuracy"] = 100 * self.right / self.labelled if self.labelled else None
+        row |= {name: self.sums[name] / whole if whole else None for name in MEANS}
+        return row | {"decode_ms": self.sums["decode_ms"] / self.videos}
