@@ -238,22 +238,23 @@ def _predict(
 def _inferencer(
     model: Model, journal: Journal, options: RunOptions, console: Console
 ) -> Ada3DInferencer:
-    """Build the inferencer of a model, with the threshold that an earlier start found, if one did."""
-    key, how = f"threshold of {model.name}", model.options
+    """Build the inferencer of a model, with the dials that an earlier start found, if one did."""
+    key, how = f"dials of {model.name}", model.options
     known = journal.noted(key)
     barrier()  # before the first process notes what it finds
-    if how.gmacs is not None and known is not None:
-        how = how._replace(gmacs=None, threshold=known)
+    searched = how.gmacs is not None and not known
     inferencer = Ada3DInferencer(
         model.config, model.checkpoint, options.device, batch_size=options.batch_size,
-        num_workers=options.workers, console=console, **how._asdict(),
+        num_workers=options.workers, console=console,
+        **(how if searched else how._replace(gmacs=None))._asdict(),
     )  # fmt: skip
-    if how.gmacs is not None:
-        console.say(
-            f"threshold for {how.gmacs:.4g} GMACs per clip: {inferencer.threshold:.4f}"
-        )  # fmt: skip
+    if known:
+        inferencer.set_dials(known)
+    if searched:
+        told = ", ".join(f"{name} {value:.4f}" for name, value in inferencer.dials.items())
+        console.say(f"for {how.gmacs:.4g} GMACs per clip: {told}")
         if get_rank() == 0:
-            journal.note(key, inferencer.threshold)
+            journal.note(key, inferencer.dials)
     return inferencer
 
 

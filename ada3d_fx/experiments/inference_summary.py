@@ -29,7 +29,15 @@ MEANS = ("clips", "gmacs", "gmacs_selector", "select_ms", "recognise_ms")  # of 
 
 
 def summary(journal: Journal, names: Sequence[str]) -> tuple[str, list[dict]]:
-    """Tell the rows, if they are few, and what they come to; the latter as rows, too."""
+    """Tell the rows, if they are few, and what they come to.
+
+    Args:
+        journal: it is complete.
+        names: of the models.
+
+    Returns:
+        The text, and a row of means for each model.
+    """
     few, broken, tallies = [], [], {name: Tally(name) for name in names}
     for row in journal.rows():
         tallies[row["model"]].add(row)

@@ -105,7 +105,7 @@ class Ada3DInferencer(BaseInferencer):
         super().__init__(loaded, str(checkpoint), device or get_device(), "mmaction", False)
         self.names = class_names(loaded)
         self.clips_kept = False  # with the results, for pictures
-        self.threshold = self._set_threshold(console or Console())
+        self._calibrate(console or Console())
         self.scorer: ClipScorer = self._scorer()
 
     # -------------------------------------------------------------------------- its own parts
@@ -126,8 +126,8 @@ class Ada3DInferencer(BaseInferencer):
     def _init_visualizer(self, cfg: Config) -> None:
         return None
 
-    def _set_threshold(self, console: Console) -> float | None:
-        """Set the threshold for the cost that was asked for, and return the one there is."""
+    def _calibrate(self, console: Console) -> None:
+        """Set the dials for the cost that was asked for."""
         if self.options.gmacs is not None:
             name = self.options.calibrate_on
             check_config(self.cfg, (name,))
@@ -136,7 +136,20 @@ class Ada3DInferencer(BaseInferencer):
                 self, VideoLoader.of(loader, self.cfg), self.options.gmacs,
                 lambda clips: console.track(clips, "setting the threshold"),
             )  # fmt: skip
-        return getattr(getattr(self.model, "testing_options", None), "threshold", None)
+
+    @property
+    def dials(self) -> dict[str, float]:
+        """What a cost sets: the threshold, and where clips may exit the confidence that they need."""
+        options = getattr(self.model, "testing_options", None)
+        found = {} if options is None else {"threshold": options.threshold}
+        exits = getattr(self.model, "exit", None)
+        return found if exits is None else {**found, "exit": exits}
+
+    def set_dials(self, dials: Mapping[str, float]) -> None:
+        """Set what `dials` of the same model were."""
+        self.model.testing_options.threshold = dials["threshold"]
+        if "exit" in dials:
+            self.model.exit = dials["exit"]
 
     def _scorer(self) -> ClipScorer:
         if self.cfg.model.type == "Ada3DRecognizer":

@@ -193,7 +193,7 @@ def test_a_threshold_is_found_once(work, tmp_path, capsys):
     (work / "good.txt").write_text("".join(f"{i}.mp4 {i % 4}\n" for i in range(5)))
     entries = [f"train_dataloader.dataset.ann_file={work / 'good.txt'}"]
     run(work, out=str(out), model=model, cfg_options=entries)
-    assert "threshold for 0.0012" in capsys.readouterr().err
+    assert "for 0.0012 GMACs per clip: threshold" in capsys.readouterr().err
     wanted = timeless(out)
     lines = out.read_text().splitlines(keepends=True)
     out.unlink()

@@ -221,7 +221,10 @@ def test_dials(work):
     infer = inferencer(folder, gmacs=gmacs)
     rows = infer(list_file)["predictions"]
     mean = np.mean([row["gmacs"] for row in rows]) / VIEWS
-    assert mean == pytest.approx(gmacs, rel=0.2) and infer.threshold != 0.5
+    assert mean == pytest.approx(gmacs, rel=0.2) and infer.dials["threshold"] != 0.5
+    other = inferencer(folder)
+    other.set_dials(infer.dials)
+    assert without_scores(other(list_file)["predictions"]) == without_scores(rows)
 
 
 @pytest.mark.parametrize(
