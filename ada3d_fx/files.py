@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import re
 import secrets
@@ -132,6 +131,8 @@ def locked(path: str | Path) -> Iterator[int | None]:
     Raises:
         OSError: the file cannot be written; ``filename`` names it.
     """
+    import fcntl  # which not every system has
+
     with _named(path), open(path, "ab+") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
