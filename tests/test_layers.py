@@ -20,6 +20,7 @@ ARROWS = {
     "plan": {"errors"},
     "policy": {"errors", "plan"},
     "distribution": {"errors", "policy"},
+    "exits": {"policy"},
     "packed": {"errors", "policy"},
     "passes": {"errors", "plan", "packed"},
     "convert": {"errors", "plan", "policy", "packed", "passes"},

@@ -160,7 +160,12 @@ class PriceTable:
         return float((1 - share) * both[0] + share * both[1])
 
     def threshold(
-        self, distribution: PolicyDistribution, target: float, greedy: str = "threshold"
+        self,
+        distribution: PolicyDistribution,
+        target: float,
+        greedy: str = "threshold",
+        beside: float = 0,
+        exited: Callable[[float], Tensor] | None = None,
     ) -> float:
         """Find the threshold of the greedy policy at which clips cost ``target`` on average.
 
@@ -168,6 +173,9 @@ class PriceTable:
             distribution: of the clips' policies.
             target: multiply-adds per clip; the mean is as little below it as the decisions allow.
             greedy: how frames are chosen, see `PolicyDistribution.mode`.
+            beside: multiply-adds per clip of what runs beside the recognizer.
+            exited: from a threshold to the clips that the recognizer does not compute at it, bool
+                [N]; the higher the threshold, the more. None: it computes all.
 
         Raises:
             Ada3DError: a target below what any threshold gives; the message names the least.
@@ -175,13 +183,19 @@ class PriceTable:
 
         def cost(threshold: float) -> float:
             policy = distribution.mode(threshold, greedy)
-            return self.look_up(policy.num_frames, policy.stages).double().mean().item()
+            prices = self.look_up(policy.num_frames, policy.stages).double()
+            if exited is not None:
+                prices = prices.masked_fill(exited(threshold).cpu(), 0)
+            return prices.mean().item() + beside
 
         low, high = -_LARGEST_LOGIT, _LARGEST_LOGIT  # of the threshold
         if (least := cost(_sigmoid(high))) > target:
+            of_what = (
+                "one unit of frames, no stages" if exited is None else "the recognizer never runs"
+            )
             raise Ada3DError(
                 f"a mean of {target / 1e9:.4g} GMACs cannot be had: these clips cost at least "
-                f"{least / 1e9:.4g} each (one unit of frames, no stages)"
+                f"{least / 1e9:.4g} each ({of_what})"
             )
         if cost(_sigmoid(low)) <= target:
             return _sigmoid(low)

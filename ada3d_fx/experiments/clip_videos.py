@@ -39,8 +39,9 @@ def score_clips(runner: Runner, batches: Iterable) -> Videos:
         inputs, samples = data["inputs"], data["data_samples"]
         clips = inputs.flatten(0, 1)
         features = model.selector.frame_features(clips)
-        policy, scores = model.score(clips, features)
-        values = (previews(features), scores, model.price(policy)[:, None].double() / 1e9)
+        scored = model.score(clips, features)
+        macs = scored.spread(model.price(scored.policy))
+        values = (previews(features), scored.scores, macs[:, None].double() / 1e9)
         preview, scores, gmacs = (v.unflatten(0, inputs.shape[:2]).cpu() for v in values)
         labels = torch.stack([sample.gt_label for sample in samples]).flatten().cpu()
         parts.append(Videos(preview, scores, gmacs[..., 0], labels))

@@ -9,7 +9,7 @@ from ..errors import Ada3DError
 from ..mm.config import parse_options
 from ..progress import Console
 from .comparison_report import draw_examples, write_report
-from .comparison_rows import MAIN, ROWS, SCORES, check_made, make
+from .comparison_rows import MAIN, NEED_POLICIES, ROWS, SCORES, check_made, make
 from .comparison_run import ComparisonRun, Setup
 from .makers import made_by, of_rows
 from .provenance import provenance
@@ -86,12 +86,22 @@ def check_rows(rows: Sequence[str], variants: Mapping[str, Mapping]) -> None:
 
 
 def wanted_rows(rows: Sequence[str], model: Mapping) -> list[str]:
-    """List the rows to be made, without those of both networks where only one predicts.
+    """List the rows to be made: those that the config can have.
+
+    Rows of both networks need predictions of both; some of them a policy of every clip.
 
     Raises:
         Ada3DError: such a row was asked for by name.
     """
     names = list(ROWS) if "all" in rows else list(rows)
+    if model.get("exit") is not None:
+        asked = [name for name in rows if name in NEED_POLICIES]
+        if asked:
+            raise Ada3DError(
+                f"--rows {','.join(asked)}: clips that exit have no policy for the recognizer alone; "
+                "leave these rows out, or model.exit"
+            )
+        names = [name for name in names if name not in NEED_POLICIES]
     if (model.get("testing") or {}).get("predict_with") == "both":
         return names
     asked = [name for name in rows if name in SCORES]

@@ -49,8 +49,9 @@ def write_report(
         "gmacs_share": share.get("ada3d"), "shares": share, **about,
     }  # fmt: skip
     records.write_json(folder / "report.json", result)
-    parts = [(rows, COLUMNS), (gaps, DIFFERENCE_COLUMNS), (kinds, tables.KIND_COLUMNS),
-             (usage, tables.CLASS_COLUMNS)]  # fmt: skip
+    parts = [(rows, tables.with_exits(COLUMNS, rows)), (gaps, DIFFERENCE_COLUMNS),
+             (kinds, tables.KIND_COLUMNS),
+             (usage, tables.with_exits(tables.CLASS_COLUMNS, usage))]  # fmt: skip
     notes = [f"made differently: {line}" for line in about.get("made_differently", ())]
     for markdown, name in ((False, "report.txt"), (True, "report.md")):
         text = [tables.table(part, columns, markdown) for part, columns in parts if part]

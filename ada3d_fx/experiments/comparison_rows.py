@@ -6,14 +6,25 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..policy import Policy
-from ..report import records
 from .comparison_run import ComparisonRun, NotMade
 from .made_from import MadeOtherwise
 from .matching import match_usage, random_phases, shuffled, unit_of
 
-PLAIN = {"testing.predict_with": "recognizer"}  # of rows without a selection network
+# What a row of a file of policies tells of the policy.
+POLICY_WORDS = ("frames", "stages", "num_frames", "num_stages")
+FULL = {"testing.policy": "full"}
 EVERYTHING = {"frames": 1.0, "stages": 1.0}
+
+
+def all_run(run: ComparisonRun, predict_with: str = "recognizer") -> dict[str, Any]:
+    """Return the options of a row of whose clips none exits.
+
+    Args:
+        run: of the row.
+        predict_with: whose scores predict; rows without a selection network have the recognizer's.
+    """
+    exits = {} if run.config.model.get("exit") is None else {"exit": None}
+    return {"testing.predict_with": predict_with, **exits}
 
 
 def make(run: ComparisonRun, name: str) -> dict:
@@ -64,17 +75,17 @@ def matched_options(run: ComparisonRun, less: float = 0.0) -> dict[str, Any]:
 
 def upper(run: ComparisonRun) -> dict:
     """Test the recognizer as it is, on all frames with all stages."""
-    return run.test("upper", run.start_weights, {"testing.policy": "full", **PLAIN})
+    return run.test("upper", run.start_weights, {**FULL, **all_run(run)})
 
 
 def random(run: ComparisonRun) -> dict:
     """Test the same recognizer under random policies that cost what ada3d costs."""
-    return run.test("random", run.start_weights, {**matched_options(run), **PLAIN})
+    return run.test("random", run.start_weights, {**matched_options(run), **all_run(run)})
 
 
 def random_ft(run: ComparisonRun) -> dict:
     """Train the recognizer under such policies, for as many steps as ada3d."""
-    options = {**matched_options(run), **PLAIN}
+    options = {**matched_options(run), **all_run(run)}
     return run.train("random_ft", random_phases(run.phases), options)
 
 
@@ -85,24 +96,24 @@ def ada3d(run: ComparisonRun) -> dict:
 
 def recognizer_only(run: ComparisonRun) -> dict:
     """Test ada3d by the scores of its recognizer alone."""
-    return _under_its_policies(run, "recognizer_only", options=PLAIN)
+    return _under_its_policies(run, "recognizer_only", options=all_run(run))
 
 
 def recognizer_shuffled(run: ComparisonRun) -> dict:
     """Test ada3d's recognizer alone, under shuffled policies."""
-    return _under_its_policies(run, "recognizer_shuffled", shuffled, PLAIN)
+    return _under_its_policies(run, "recognizer_shuffled", shuffled, all_run(run))
 
 
 def selector_only(run: ComparisonRun) -> dict:
     """Test ada3d by the scores of its selection network alone."""
     ours = run.weights_of(make(run, "ada3d"))
-    return run.test("selector_only", ours, {"testing.predict_with": "selector"})
+    return run.test("selector_only", ours, all_run(run, "selector"))
 
 
 def upper_both(run: ComparisonRun) -> dict:
     """Test upper's recognizer together with ada3d's selection network."""
     ours = run.weights_of(make(run, "ada3d"))
-    options = {"testing.policy": "full", "testing.predict_with": "both"}
+    options = {**FULL, **all_run(run, "both")}
     return run.test("upper_both", ours, options, recognizer=run.start_weights)
 
 
@@ -111,7 +122,7 @@ def random_ft_both(run: ComparisonRun) -> dict:
     ours, theirs = make(run, "ada3d"), make(run, "random_ft")
     options = {
         **matched_options(run, less=run.model.classifier_macs / 1e9),
-        "testing.predict_with": "both",
+        **all_run(run, "both"),
     }
     recognizer = run.weights_of(theirs)
     return run.test("random_ft_both", run.weights_of(ours), options, recognizer=recognizer)
@@ -127,7 +138,7 @@ def upper_ft(run: ComparisonRun) -> dict:
     phases = random_phases(run.phases)
     unit = unit_of(phases[-1])
     phase = {**phases[-1], unit: sum(phase[unit] for phase in phases)}
-    options = {"testing.policy": "full", "random_policy": EVERYTHING, **PLAIN}
+    options = {**FULL, "random_policy": EVERYTHING, **all_run(run)}
     return run.train("upper_ft", [phase], options)
 
 
@@ -156,16 +167,16 @@ def random_stages(run: ComparisonRun) -> dict:
 def _under_its_policies(
     run: ComparisonRun,
     name: str,
-    change: Callable[[Policy], Policy] = lambda same: same,
+    change: Callable[[Sequence[Mapping]], Sequence[Mapping]] = lambda same: same,
     options: Mapping[str, Any] | None = None,
 ) -> dict:
-    """Test ada3d's networks under its own policies, or what ``change`` makes of them."""
+    """Test ada3d's networks under its own policies, or what ``change`` makes of them.
+
+    Clips that exited have a policy too: none.
+    """
     result = make(run, "ada3d")
-    policies = change(records.policies_of(result["clips"]))
-    clips = [
-        {**clip, **records.policy_words(frames, stages)}
-        for clip, frames, stages in zip(result["clips"], policies.frames, policies.stages)
-    ]
+    policies = change([{word: clip[word] for word in POLICY_WORDS} for clip in result["clips"]])
+    clips = [{**clip, **policy} for clip, policy in zip(result["clips"], policies, strict=True)]
     return run.test(name, run.weights_of(result), options or {}, policies=clips)
 
 
@@ -178,6 +189,8 @@ SCORES = {
     "upper_both": upper_both,
     "random_ft_both": random_ft_both,
 }
+# Those which need a policy of every clip, also of one that exited.
+NEED_POLICIES = ("recognizer_only", "recognizer_shuffled")
 ABLATIONS = {
     "shuffled": shuffled_policies,
     "upper_ft": upper_ft,

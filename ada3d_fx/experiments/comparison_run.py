@@ -367,7 +367,7 @@ class ComparisonRun:
         folder = self.folder / name
         paths = [unchanged(one) for one in (weights, recognizer) if one is not None]
         runner = self._tester(name, options)
-        model, threshold = runner.model, None
+        model, thresholds = runner.model, None
         load_weights(model, paths[0])
         if recognizer is not None:
             load_recognizer(model.recognizer, paths[1])
@@ -376,7 +376,7 @@ class ComparisonRun:
         if budget is not None and learned and model.random_part == "none":
             clips = runner.build_dataloader(calibration_list(self.config, self.calibrate_on))
             title = f"{self._title(name)}: setting the threshold"
-            threshold = calibrate(
+            thresholds = calibrate(
                 runner, clips, budget, track=lambda loader: self.console.track(loader, title)
             )
         row = row_of(name, runner.test())
@@ -384,7 +384,7 @@ class ComparisonRun:
         result = {"row": row, "clips": records.read_clips(folder / "policies.json")}
         result |= {"seed": self.seed, "fold": self.fold}
         result |= {"checkpoint": self._inside(weights.path), "weights": weights.fingerprint}
-        result |= {} if threshold is None else {"threshold": threshold}
+        result |= {} if thresholds is None else thresholds.entries()
         result |= {"command": command_line(), "config": str(self.config_path)}
         result |= {
             "versions": versions(),
@@ -412,8 +412,10 @@ class ComparisonRun:
         """Build a runner with the checkpoint of a result, its threshold set."""
         runner = self._tester("pictures")
         load_weights(runner.model, unchanged(self.weights_of(result)))
-        tested = runner.model.testing_options
+        model = runner.model
+        tested = model.testing_options
         tested.threshold = result.get("threshold", tested.threshold)
+        model.exit = result.get("exit", model.exit)
         return runner
 
 

@@ -73,13 +73,13 @@ def evaluate(
     console.say(f"log: {runner.logger.log_file}")
     if calibrated:
         loader = runner.build_dataloader(calibration_list(config, options.calibrate_on))
-        threshold = calibrate(
+        thresholds = calibrate(
             runner,
             loader,
             options.gmacs,
             lambda clips: console.track(clips, "setting the threshold"),
         )
-        console.say(f"threshold for {options.gmacs:.4g} GMACs per clip: {threshold:.4f}")
+        console.say(f"threshold for {options.gmacs:.4g} GMACs per clip: {thresholds}")
     metrics = runner.test()
     if not is_main_process():  # it has written the policies, where other machines may not see them
         return None
@@ -132,7 +132,7 @@ def summary(metrics: Mapping[str, float], clips: Sequence[Mapping]) -> str:
     percentiles = ", ".join(f"{p} % {row[f'gmacs_p{p}']:.4g}" for p in (10, 50, 90))
     return "\n".join(
         [
-            tables.table([row]),
+            tables.table([row], tables.with_exits(tables.COLUMNS, [row])),
             *([partial] if whole else []),
             "",
             f"GMACs per clip: {percentiles}, most {row['gmacs_max']:.4g}",
@@ -142,5 +142,16 @@ def summary(metrics: Mapping[str, float], clips: Sequence[Mapping]) -> str:
             "3D stages",
             tables.histogram([clip["num_stages"] for clip in clips], bins=64),
             f"{row['distinct_policies']:.0f} distinct policies of {len(clips)} clips",
+            *_exits(clips),
         ]
     )
+
+
+def _exits(clips: Sequence[Mapping]) -> list[str]:
+    """Tell how many clips need no recognizer, and how right those are; nothing where none exits."""
+    exited = [clip for clip in clips if not clip["num_frames"]]
+    if not exited:
+        return []
+    line = f"{len(exited)} of {len(clips)} clips need no recognizer: no frame, no stage"
+    right = [clip["predicted"] == clip["label"] for clip in exited if clip["label"] is not None]
+    return [f"{line}; {sum(right)} of {len(right)} are right" if right else line]

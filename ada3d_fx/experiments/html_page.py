@@ -158,10 +158,10 @@ def page(folder: Path, sweep: Path | None, title: str | None) -> str:
     if (folder / "policies.png").is_file():
         parts += ["<h2>Examples</h2>", picture(folder / "policies.png")]
     if sweep is not None:
-        both = (*tradeoff.COLUMNS, *tradeoff.THRESHOLD_COLUMNS)
+        both = (*tradeoff.COLUMNS, *tradeoff.EXIT_COLUMNS)
         swept = load(sweep / "tradeoff.json", "tradeoff", both)
         by_threshold = "target" in swept["rows"][0]
-        columns = tradeoff.THRESHOLD_COLUMNS if by_threshold else tradeoff.COLUMNS
+        columns = tradeoff.columns_of(swept["rows"]) if by_threshold else tradeoff.COLUMNS
         parts += ["<h2>Trade-off</h2>", picture(sweep / "tradeoff.png")]
         parts += [table(swept["rows"], columns), made_with(swept)]
     body = "\n".join(parts)

@@ -59,7 +59,7 @@ ONLY_TRAINING = (
 )
 ONLY_TESTING = ("test_dataloader", "test_cfg", "test_evaluator", "calibration")
 # What a warm-up does not read.
-AFTER_WARMUP = ("model.objective.", "model.training.classify", "model.testing.")
+AFTER_WARMUP = ("model.objective.", "model.training.classify", "model.testing.", "model.exit")
 # What differs between the runs of a comparison: its seed, its fold and what that names.
 OF_A_RUN = ("randomness.*", "fold", "*.ann_file", "*.data_prefix*", "model.recognizer_checkpoint")
 
@@ -131,7 +131,7 @@ def digest(values: Any) -> str:
 
 def for_training(record: Mapping[str, Any]) -> Record:
     """Return the part of a record on which a training depends."""
-    return _without(record, ONLY_TESTING)
+    return {k: v for k, v in _without(record, ONLY_TESTING).items() if k != "model.exit"}
 
 
 def for_testing(record: Mapping[str, Any]) -> Record:

@@ -75,6 +75,7 @@ def match_usage(model, frames: float, stages: float, gmacs: float) -> dict[str, 
     return usage
 
 
-def shuffled(policies: Policy) -> Policy:
-    """Return each clip the policy of another one, in a fixed random order."""
-    return policies[torch.randperm(len(policies), generator=torch.Generator().manual_seed(0))]
+def shuffled(policies: Sequence[Mapping]) -> list[Mapping]:
+    """Return each clip the policy of another one, in a fixed random order; exits count as one."""
+    order = torch.randperm(len(policies), generator=torch.Generator().manual_seed(0))
+    return [policies[i] for i in order.tolist()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,11 @@ THRESHOLD_COLUMNS = (
     ("target", "target GMACs", "{:.4g}"), ("threshold", "threshold", "{:.4f}"),
     *tables.COLUMNS[1:],
 )  # fmt: skip
+EXIT_COLUMNS = (
+    tables.COLUMNS[0], *THRESHOLD_COLUMNS[:2], ("exit", "exit above", "{:.4f}"),
+    tables.EXITS, *tables.COLUMNS[1:],
+)  # fmt: skip
+WITH_EXIT = "ada3d with exit"
 
 
 def tradeoff(
@@ -61,7 +67,8 @@ def tradeoff(
     folder = Path(setup.work_dir or f"{default}_tradeoff")
     console.say(f"logs and results: {folder}")
     if checkpoint:
-        rows, columns = thresholds(setup, values, checkpoint, folder, console), THRESHOLD_COLUMNS
+        rows = thresholds(setup, values, checkpoint, folder, console)
+        columns = columns_of(rows)
     else:
         rows, columns = sweep(setup, values, option, seeds, folds, folder, console), COLUMNS
     if any(row["accuracy"] is None for row in rows):
@@ -132,7 +139,11 @@ def _word(value: float) -> str:
 def thresholds(
     setup: Setup, values: Sequence[float], checkpoint: str, folder: Path, console: Console
 ) -> list[dict]:
-    """Set the threshold of one checkpoint for each cost; return a row for each."""
+    """Set the threshold of one checkpoint for each cost; return a row for each.
+
+    Where the config lets clips exit, there is a second row for each, of the same checkpoint with both
+    thresholds set; and the first is left out at a cost that cannot be met without exits.
+    """
     config = load_config(setup.config, setup.cfg_options)
     config.work_dir, config.load_from, config.resume = str(folder), None, False
     config.model.recognizer_checkpoint = None
@@ -140,14 +151,28 @@ def thresholds(
     runner = mm_console.build_runner(config, console)
     load_weights(runner.model, checkpoint)
     loader = runner.build_dataloader(calibration_list(config, setup.calibrate_on))
-    rows = []
-    for target in values:
-        threshold = calibrate(
-            runner, loader, target, lambda clips: console.track(clips, "setting the threshold")
-        )
-        row = row_of("ada3d", runner.test())
-        rows.append({**row, "target": target, "threshold": threshold})
+    rows, exit = [], runner.model.exit
+    for target, name in itertools.product(
+        values, ["ada3d"] if exit is None else ["ada3d", WITH_EXIT]
+    ):
+        runner.model.exit = exit if name == WITH_EXIT else None
+        try:
+            found = calibrate(
+                runner, loader, target, lambda clips: console.track(clips, "setting the threshold")
+            )
+        except Ada3DError as error:
+            if exit is None or name == WITH_EXIT:
+                raise
+            console.say(f"without exits, {error}")
+            continue
+        row = row_of(name, runner.test())
+        rows.append({**row, "target": target, **found.entries()})
     return rows
+
+
+def columns_of(rows: Sequence[Mapping]) -> Sequence[tuple[str, str, str]]:
+    """Choose the columns for the rows of `thresholds`."""
+    return EXIT_COLUMNS if any("exit" in row for row in rows) else THRESHOLD_COLUMNS
 
 
 def curves(rows: Sequence[Mapping]) -> dict[str, list[tuple[float, float]]]:

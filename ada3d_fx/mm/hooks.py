@@ -259,19 +259,30 @@ class PolicyLogHook(Hook):
 
     def _watch(self, runner: Runner, batch_idx: int, outputs: Any, batches: int) -> None:
         for sample in outputs or ():
-            if "policy_frames" in sample and sample.policy_frames.any():  # a policy was executed
+            if "policy_frames" in sample:
                 self._frames.append(sample.policy_frames)
                 self._stages.append(sample.policy_stages)
-        if self._frames and (batch_idx + 1) % self.interval == 0:
-            runner.logger.info(f"policies after {batch_idx + 1} of {batches}: {self._summary()}")
+        if self._frames and (batch_idx + 1) % self.interval == 0 and (summary := self._summary()):
+            runner.logger.info(f"policies after {batch_idx + 1} of {batches}: {summary}")
+
+    def _executed(self) -> tuple[Tensor, Tensor]:
+        """Return the frames and the stages of the clips that the recognizer computed."""
+        frames, stages = torch.cat(self._frames), torch.cat(self._stages)
+        executed = frames.any(1)
+        return frames[executed], stages[executed]
 
     def _summary(self) -> str:
-        frames, stages = torch.cat(self._frames), torch.cat(self._stages)
+        """Tell of the policies; nothing where no clip has one, since the recognizer never ran."""
+        frames, stages = self._executed()
+        if not len(frames):
+            return ""
         kept, active = frames.float().sum(1).mean(), stages.float().sum(1).mean()
         patterns = Policy(frames, stages).num_distinct
+        exited = sum(map(len, self._frames)) - len(frames)
+        more = f"; {exited} more exit" if exited else ""
         return (
             f"{kept:.2f} of {frames.shape[1]} frames, {active:.2f} of {stages.shape[1]} stages, "
-            f"{patterns} distinct policies of {len(frames)} clips"
+            f"{patterns} distinct policies of {len(frames)} clips{more}"
         )
 
     def _report(self, runner: Runner, size: int) -> None:
@@ -280,11 +291,10 @@ class PolicyLogHook(Hook):
             return
         self._frames = of_all_processes(self._frames, size)
         self._stages = of_all_processes(self._stages, size)
-        if not self._frames:
+        if not (self._frames and (summary := self._summary())):
             return
-        runner.logger.info(f"policies: {self._summary()}")
+        runner.logger.info(f"policies: {summary}")
         untrained = model.training_phase in ("warmup", "pretrain")  # no policy is learned yet
         if model.testing_options.policy == "learned" and not untrained:
-            frames, stages = torch.cat(self._frames), torch.cat(self._stages)
-            for message in collapse(frames, stages, model.plan.frame_unit):
+            for message in collapse(*self._executed(), model.plan.frame_unit):
                 runner.logger.warning(f"policies: {message}")

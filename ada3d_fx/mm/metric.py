@@ -21,7 +21,8 @@ class PolicyCostMetric(BaseMetric):
 
     Every view of a video is a clip. It gives ``gmacs`` (recognizer and selection network), its
     percentiles ``gmacs_p10``, ``gmacs_p50``, ``gmacs_p90`` and ``gmacs_max``, the two parts
-    ``gmacs_recognizer`` and ``gmacs_selector``, ``stages`` (#3D), ``frames`` (#Frame),
+    ``gmacs_recognizer`` and ``gmacs_selector``, ``stages`` (#3D), ``frames`` (#Frame), ``exited``
+    (the share of clips that the recognizer did not compute; they count with no frame and no stage),
     ``distinct_policies``, ``reward`` (mean of R(u) + R(v), eq. 4-5, under the tested policy; where
     there are labels) and, for each of ``kinds``, ``frames_KIND``, ``stages_KIND`` and
     ``accuracy_KIND``.
@@ -90,6 +91,7 @@ class PolicyCostMetric(BaseMetric):
         metrics["gmacs_selector"] = selector
         metrics["stages"] = stages.sum(1).double().mean().item()
         metrics["frames"] = frames.sum(1).double().mean().item()
+        metrics["exited"] = (~frames.any(1)).double().mean().item()
         both = torch.cat([frames, stages], dim=1)
         metrics["distinct_policies"] = float(len(both.unique(dim=0)))
         if all(r["reward"] is not None for r in results):

@@ -143,6 +143,44 @@ class PhaseOptions:
         require_number("phase: rise", self.rise, 0.0, 1.0)
 
 
+def check_exit(confidence: float | None) -> None:
+    """Check the value of ``model.exit``.
+
+    Raises:
+        Ada3DError: no probability above 0.
+    """
+    if confidence is not None:
+        require_number("model.exit", confidence, 0.0, 1.0, above=True)
+
+
+def check_exit_parts(confidence: float | None, predict_with: str, multi_class: bool) -> None:
+    """Check that clips may exit, by the other options of the model.
+
+    Args:
+        confidence: ``model.exit``.
+        predict_with: ``testing.predict_with``.
+        multi_class: whether a clip may have several labels.
+
+    Raises:
+        Ada3DError: they may not.
+    """
+    check_exit(confidence)
+    if confidence is None:
+        return
+    if predict_with != "both":
+        why = "else all clips exit" if predict_with == "selector" else "it predicts what exits"
+        raise Ada3DError(
+            f"model.exit={confidence} needs testing.predict_with='both', not {predict_with!r}: the "
+            f"selection network's classifier is asked about every clip ({why})"
+        )
+    if multi_class:
+        raise Ada3DError(
+            f"model.exit={confidence}: clips with several labels (cls_head.multi_class) have no most "
+            "probable class to be sure of, and their scores are ranked over all clips, so those of "
+            "one network and of two do not mix; leave model.exit out"
+        )
+
+
 def read_group(kind: type[Group], name: str, options: Mapping[str, Any] | None) -> Group:
     """Make a group of options from a config's dict.
 

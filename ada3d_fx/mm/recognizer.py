@@ -17,11 +17,12 @@ from ..convert import convert
 from ..cost.price import price
 from ..cost.selector import selector_price
 from ..errors import Ada3DError
-from ..learn.reward import correctness, costs, mean_of_processes, reward
+from ..exits import Scored
+from ..learn.reward import mean_of_processes
 from ..learn.step import Prices
 from ..plan import StagePlan
 from ..policy import Policy
-from ..report import records
+from . import predicting
 from .build import build_estimator, build_recognizer, build_selector, check_gates
 from .checkpoint import initial_weights, load_selector
 from .config import recognizer_config
@@ -30,10 +31,11 @@ from .options import (
     RandomPolicyOptions,
     TestingOptions,
     TrainingOptions,
+    check_exit_parts,
     one_of,
     read_group,
 )
-from .steps import FROZEN, STEPS, labels_of
+from .steps import FROZEN, STEPS
 from .teacher import Teacher
 
 LEARNED = ("selection", "joint", "transfer")  # the phases with learned policies
@@ -73,6 +75,9 @@ class Ada3DRecognizer(BaseModel):
         random_policy: see `RandomPolicyOptions`.
         random_part: 'frames' or 'stages': that decision is random, of ``random_policy``'s usage, in
             training and in test; only the other is learned (table 6).
+        exit: the confidence that a clip must exceed to exit: the selection network's classifier
+            gives its most probable class more, so the recognizer does not run for it. The others are
+            predicted by both networks. In tests only; None: no clip exits.
         data_preprocessor: MMEngine's; by default the recognizer's own.
         init_cfg: MMEngine's.
 
@@ -95,6 +100,7 @@ class Ada3DRecognizer(BaseModel):
         testing: TestingOptions | Mapping | None = None,
         random_policy: RandomPolicyOptions | Mapping | None = None,
         random_part: Literal["none", "frames", "stages"] | None = None,
+        exit: float | None = None,
         data_preprocessor: Mapping | None = None,
         init_cfg: Mapping | None = None,
     ):
@@ -113,6 +119,9 @@ class Ada3DRecognizer(BaseModel):
         self.random_part = one_of("random_part", random_part or "none", RANDOM_PARTS)
         plain = build_recognizer(config)
         self._start = (config, recognizer_checkpoint)
+        multi_class = getattr(plain.cls_head, "multi_class", False)
+        check_exit_parts(exit, self.testing_options.predict_with, multi_class)
+        self.exit, self.exit_start = exit, (self.testing_options.threshold, exit)
         self.head = (plain.cls_head,)  # its losses and averaging only; in a tuple: no parameters
         self.clip_shape = tuple(clip_shape)
         self.recognizer = convert(plain, clip_shape=self.clip_shape, **dict(convert_options or {}))
@@ -124,8 +133,7 @@ class Ada3DRecognizer(BaseModel):
         self.teacher = Teacher(
             config, recognizer_checkpoint, clip_shape, self.training_options.distill_temperature
         )
-        self.recorded: Policy | None = None
-        self.next_recorded = 0
+        self.recorded = predicting.Recorded(self.testing_options.policy_file)
         self.set_training_phase(
             self.training_options.phase or ("joint" if self.selector else "random")
         )
@@ -195,7 +203,8 @@ class Ada3DRecognizer(BaseModel):
     def train(self, mode: bool = True) -> Ada3DRecognizer:
         """Set the mode; what the phase freezes stays in evaluation mode."""
         super().train(mode)
-        self.next_recorded = 0  # a test begins with evaluation mode
+        if "recorded" in self.__dict__:
+            self.recorded.rewind()  # a test begins with evaluation mode
         if FROZEN.get(self.training_phase) == "recognizer":
             self.recognizer.eval()  # frozen: its BatchNorm must not drift either
         if self.training_phase == "transfer":
@@ -231,7 +240,7 @@ class Ada3DRecognizer(BaseModel):
             )
         clips = inputs.flatten(0, 1)
         if mode == "tensor":
-            return self.score(clips)[1]
+            return self.score(clips).scores
         if mode == "predict":
             return self.predict(clips, data_samples)
         if mode == "loss":
@@ -256,26 +265,17 @@ class Ada3DRecognizer(BaseModel):
         if kind == "random":
             return self._random_policy(len(clips)).to(clips.device)
         if kind == "recorded":
-            return self._next_recorded(len(clips)).to(clips.device)
+            policy, exited = self.recorded.take(len(clips), self.recognizer)
+            if exited.any():
+                raise Ada3DError(
+                    f"testing.policy_file: {self.recorded.path} has clips without a frame: they "
+                    "exited (model.exit), which needs testing.predict_with='both'"
+                )
+            return policy.to(clips.device)
         if self.selector is None:
             raise Ada3DError("testing.policy='learned' needs selector=; try 'full' or 'random'")
         features = self.selector.frame_features(clips) if features is None else features
         return self.learned_policy(features)
-
-    def _next_recorded(self, n: int) -> Policy:
-        path = self.testing_options.policy_file
-        if self.recorded is None:
-            self.recorded = records.policies_of(records.read_clips(path))
-            self.recognizer.check(self.recorded, len(self.recorded))
-        if get_world_size() > 1:
-            raise Ada3DError("testing.policy='recorded' goes by the test list: run one process")
-        start, self.next_recorded = self.next_recorded, self.next_recorded + n
-        if self.next_recorded > len(self.recorded):
-            raise Ada3DError(
-                f"testing.policy_file: {path} has policies of {len(self.recorded)} clips, but the "
-                "test list has more; was it written for another list, or other views?"
-            )
-        return self.recorded[start : self.next_recorded]
 
     def learned_policy(self, features: Tensor) -> Policy:
         """Return the greedy policies of clips with frame features [N, T, D]."""
@@ -297,46 +297,22 @@ class Ada3DRecognizer(BaseModel):
         rank, size = get_dist_info()
         return Policy.random(self.plan, n * size, **self.random_policy)[rank::size]
 
-    def score(self, clips: Tensor, features: Tensor | None = None) -> tuple[Policy, Tensor]:
-        """Return the policies and the scores of test time.
+    def score(self, clips: Tensor, features: Tensor | None = None) -> Scored:
+        """Return the policies and the scores of test time, see `predicting.score`.
 
         Args:
             clips: [N, C, T, H, W].
             features: as for `choose_policy`.
-
-        Returns:
-            N policies, and float [N, num_classes].
         """
-        predict_with = self.testing_options.predict_with
-        if predict_with == "recognizer":
-            policy = self.choose_policy(clips, features)
-            return policy, self.recognizer(clips, policy).float()
-        features = self.selector.frame_features(clips) if features is None else features
-        classes = self.selector.classify(features).float().mean(1)
-        if predict_with == "selector":
-            return Policy.full(self.plan, len(clips), clips.device), classes
-        policy = self.choose_policy(clips, features)
-        return policy, self.recognizer(clips, policy).float() + classes
+        return predicting.score(self, clips, features)
+
+    def class_scores(self, features: Tensor) -> Tensor:
+        """Return the scores of the selection network's classifier, float32 [N, classes]."""
+        return self.selector.classify(features).float().mean(1)
 
     def predict(self, clips: Tensor, data_samples: list) -> list:
         """Return the samples with scores averaged over views, and each view's policy and price."""
-        parts = [self.score(part) for part in clips.split(self.max_testing_views or len(clips))]
-        policy, scores = Policy.cat([p for p, _ in parts]), torch.cat([s for _, s in parts])
-        executed = self.testing_options.predict_with != "selector"
-        macs = self.price(policy) * executed
-        selector_macs = self.tested_selector_macs
-        data_samples = self.head[0].predict_by_feat(scores, data_samples)
-        views = len(clips) // len(data_samples)
-        for i, sample in enumerate(data_samples):
-            mine = slice(i * views, (i + 1) * views)
-            sample.set_field(policy.frames[mine].cpu() & executed, "policy_frames")
-            sample.set_field(policy.stages[mine].cpu() & executed, "policy_stages")
-            sample.set_field(macs[mine].cpu(), "recognizer_macs")
-            sample.set_field(selector_macs, "selector_macs")
-            if executed and "gt_label" in sample:
-                value = self._sample_reward(sample, policy[mine], macs[mine])
-                sample.set_field(value, "reward")
-        return data_samples
+        return predicting.predict(self, clips, data_samples)
 
     def loss(self, clips: Tensor, data_samples: list) -> dict[str, Tensor]:
         """Return the losses and log values of one training step, by the training phase."""
@@ -354,16 +330,6 @@ class Ada3DRecognizer(BaseModel):
         return loss, values
 
     # ------------------------------------------------------------------------------------ prices
-
-    def _sample_reward(self, sample: Any, policy: Policy, macs: Tensor) -> float:
-        """Return R(u) + R(v) of eq. 4 for a predicted sample, by its averaged scores."""
-        objective = self.estimator.objective
-        scores = sample.pred_score  # [classes], or a row per view where the head does not average
-        scores = scores.expand(len(policy), scores.shape[-1])
-        labels = labels_of([sample], scores.device)
-        right = correctness(scores, labels.expand(len(policy), *labels.shape[1:]))
-        both = costs(policy, objective, macs, self.full_macs)
-        return sum(reward(right, cost, objective.gamma).mean().item() for cost in both)
 
     @property
     def full_macs(self) -> int:

@@ -26,6 +26,7 @@ from ..learn.backbones import mobilenet_v2
 from ..learn.estimators import Estimator
 from .broken import limit_of
 from .build import DEFAULT_TYPES, MOBILENETS, SelectorParts
+from .options import check_exit
 from .signatures import Signature, clearly_wrong, dataclass_in, described, fits, signature_of
 
 SEEDS = (0, 2**32 - 1)  # NumPy's
@@ -178,6 +179,8 @@ def _elsewhere(key: str, value: Mapping) -> Iterator[str]:
             yield f"{key}.constructor={kind!r}: there is no {kind!r}{near}"
     elif key == "model":
         kind = _target(value.get("type"), mm.MODELS)
+        if isinstance(value.get("exit"), (int, float)) and not isinstance(value["exit"], bool):
+            yield from _told_by(check_exit, value["exit"])
         if inspect.isclass(kind) and not issubclass(kind, BaseModel):
             yield (
                 f"model.type={value['type']!r}: it is no recognizer; try Recognizer3D, with this as "
@@ -185,11 +188,11 @@ def _elsewhere(key: str, value: Mapping) -> Iterator[str]:
             )
 
 
-def _told_by(read: Callable[[Mapping], Any], config: Mapping) -> Iterator[str]:
+def _told_by(read: Callable[[Any], Any], value: Any) -> Iterator[str]:
     try:
-        read(config)
+        read(value)
     except Ada3DError as error:
-        yield str(error)
+        yield str(error).replace("; expected", ": expected", 1)
 
 
 def _loader(path: str, loader: Mapping) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 import torch
 from mmaction.datasets.transforms import PackActionInputs
@@ -14,6 +15,7 @@ from torch import Tensor
 from ..cost.price import price_table
 from ..distribution import PolicyDistribution
 from ..errors import Ada3DError
+from ..exits import certainty, sure, tied
 from ..report import policy_pictures
 from .broken import in_list_order
 from .config import inner_datasets
@@ -45,15 +47,34 @@ def record_policies(config: Config, path: str) -> bool:
     return bool(metrics)
 
 
+class Thresholds(NamedTuple):
+    """What decides in tests."""
+
+    # Of the greedy policies.
+    policy: float
+    # The confidence that a clip must exceed to exit; None: no clip exits.
+    exit: float | None
+
+    def entries(self) -> dict[str, float]:
+        """Return what a row tells of them."""
+        return {"threshold": self.policy} | ({} if self.exit is None else {"exit": self.exit})
+
+    def __str__(self) -> str:
+        exits = "" if self.exit is None else f", of exits: {self.exit:.4f}"
+        return f"{self.policy:.4f}{exits}"
+
+
 def calibrate(
     runner: Runner, loader, gmacs: float, track: Callable[[Iterable], Iterable] = iter
-) -> float:
+) -> Thresholds:
     """Set the threshold at which greedy policies cost ``gmacs`` on average, and return it.
 
-    In several processes all have the threshold that one would have.
+    Where clips may exit, the confidence that they need is set together with it, see `tied`: both are
+    moved from what the config says. In several processes all have the thresholds that one would
+    have. The recognizer does not run.
 
     Args:
-        runner: the threshold of its model's ``testing_options`` is set.
+        runner: the thresholds of its model are set.
         loader: the clips on which the cost is measured.
         gmacs: GMACs per clip, selection network included.
         track: goes through the loader; it may show the progress.
@@ -64,23 +85,42 @@ def calibrate(
     model = unwrap(runner.model).eval()
     if getattr(model, "selector", None) is None or model.testing_options.policy != "learned":
         raise Ada3DError("--gmacs is for learned policies: the model has none")
-    videos: list[tuple[Tensor, Tensor]] = []  # logits of a video's clips: of frames, of stages
-    with torch.no_grad():
-        for batch in track(loader):
-            inputs = model.data_preprocessor(batch, training=False)["inputs"]
-            decided = model.selector(inputs.flatten(0, 1))
-            logits = (decided.frame_logits.cpu(), decided.stage_logits.cpu())
-            videos += zip(*(part.unflatten(0, inputs.shape[:2]) for part in logits))
-    frames, stages = zip(*in_list_order(videos, loader))
+    distribution, certainties = _decided(model, loader, track)
+    start, options = model.exit_start, model.testing_options
+
+    def exit_at(threshold: float) -> float:
+        return tied(threshold, start)
+
+    exits = model.exit is not None
+    options.threshold = price_table(model.recognizer).threshold(
+        distribution, gmacs * 1e9, options.greedy, model.selector_macs,
+        (lambda threshold: sure(certainties, exit_at(threshold))) if exits else None,
+    )  # fmt: skip
+    model.exit = exit_at(options.threshold) if exits else None
+    return Thresholds(options.threshold, model.exit)
+
+
+@torch.no_grad()
+def _decided(
+    model, loader, track: Callable[[Iterable], Iterable]
+) -> tuple[PolicyDistribution, Tensor | None]:
+    """Return the policies' distribution of a list's clips, and if they may exit their certainties.
+
+    The clips are in the list's order, whatever process had which.
+    """
+    videos: list[tuple[Tensor, ...]] = []  # of a video's clips
+    for batch in track(loader):
+        inputs = model.data_preprocessor(batch, training=False)["inputs"]
+        features = model.selector.frame_features(inputs.flatten(0, 1))
+        decided = model.selector.distribution(features)
+        parts = [decided.frame_logits, decided.stage_logits]
+        if model.exit is not None:
+            parts.append(certainty(model.class_scores(features)))
+        videos += zip(*(part.cpu().unflatten(0, inputs.shape[:2]) for part in parts))
+    frames, stages, *sure_of = (torch.cat(part) for part in zip(*in_list_order(videos, loader)))
     plan = model.plan
-    distribution = PolicyDistribution(
-        torch.cat(frames), torch.cat(stages), plan.frame_unit, plan.num_frames
-    )
-    table = price_table(model.recognizer)
-    target = gmacs * 1e9 - model.selector_macs
-    options = model.testing_options
-    options.threshold = table.threshold(distribution, target, options.greedy)
-    return options.threshold
+    distribution = PolicyDistribution(frames, stages, plan.frame_unit, plan.num_frames)
+    return distribution, sure_of[0] if sure_of else None
 
 
 def examples(

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+EXIT = "exits: no recognizer"
+
+
 class Example(NamedTuple):
     """A clip and what was decided for it."""
 
@@ -33,7 +36,8 @@ class Example(NamedTuple):
 def draw_policies(examples: Sequence[Example], path: str | Path) -> None:
     """Draw a line for each clip: its frames, its stage gates as boxes, and what came of it.
 
-    Dropped frames are dark and crossed out; stages are green (3D) or grey (2D).
+    Dropped frames are dark and crossed out; stages are green (3D) or grey (2D). A clip that needs no
+    recognizer has no stage: nothing but the word for it.
 
     Raises:
         Ada3DError: no examples, or no Matplotlib.
@@ -60,7 +64,8 @@ def draw_policies(examples: Sequence[Example], path: str | Path) -> None:
 def animate(examples: Sequence[Example], path: str | Path, side: int = 112) -> None:
     """Write an animated GIF, a line for each clip: all frames on the left, the kept ones on the right.
 
-    On the right, a dropped frame leaves the last kept one standing, darkened.
+    On the right, a dropped frame leaves the last kept one standing, darkened; of a clip that needs
+    no recognizer, all are darkened.
 
     Args:
         examples: the clips.
@@ -83,7 +88,7 @@ def animate(examples: Sequence[Example], path: str | Path, side: int = 112) -> N
         for line, example in enumerate(examples):
             now = min(time, len(example.clip) - 1)
             kept = example.frames.nonzero().flatten().tolist()
-            last = max([t for t in kept if t <= now], default=kept[0])
+            last = max([t for t in kept if t <= now], default=kept[0] if kept else now)
             for column, moment in enumerate((now, last)):
                 frame = Image.fromarray(example.clip[moment].numpy()).resize((side, side))
                 if column and now not in kept:
@@ -111,15 +116,17 @@ def _draw_gates(ax: Axes, example: Example) -> None:
 
     ax.set_xlim(0, 1)
     ax.set_ylim(0, 1)
-    count = len(example.stages)
-    for k, (name, on) in enumerate(zip(example.stage_names, example.stages.tolist(), strict=True)):
+    kept, count = int(example.frames.sum()), len(example.stages)
+    gates = list(zip(example.stage_names, example.stages.tolist(), strict=True))
+    if not kept:
+        ax.text(0, 0.23, EXIT, fontsize=7, va="center", color="0.3")
+    for k, (name, on) in enumerate(gates if kept else ()):
         left, width = k / count, 0.9 / count
         colour = "tab:green" if on else "0.85"
         ax.add_patch(Rectangle((left, 0.08), width, 0.3, facecolor=colour, edgecolor="0.3"))
         text = f"{literal(name)}\n{'3D' if on else '2D'}"
         ax.text(left + width / 2, 0.23, text, ha="center", va="center", fontsize=6)
     wrong = example.labelled and example.label != example.prediction
-    kept = int(example.frames.sum())
     ax.text(0, 0.82, literal(example.label), fontsize=8, va="center", weight="bold")
     ax.text(
         0,

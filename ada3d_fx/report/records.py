@@ -138,14 +138,34 @@ def policies_of(clips: Sequence[Mapping[str, Any]]) -> Policy:
     """Make the policies that rows of `POLICY_FIELDS` describe.
 
     Raises:
+        Ada3DError: no clips, clips with different numbers of decisions, or clips without a frame,
+            which `decisions_of` tells apart.
+    """
+    return Policy(*_decisions(clips))
+
+
+def decisions_of(clips: Sequence[Mapping[str, Any]]) -> tuple[Policy, Tensor]:
+    """Make the policies of those clips that have one, in order; the others, without a frame, exited.
+
+    Returns:
+        M policies, and bool [N]: the clips that exited.
+
+    Raises:
         Ada3DError: no clips, or clips with different numbers of decisions.
     """
+    frames, stages = _decisions(clips)
+    exited = ~frames.any(1)
+    return Policy(frames[~exited], stages[~exited]), exited
+
+
+def _decisions(clips: Sequence[Mapping[str, Any]]) -> tuple[Tensor, Tensor]:
+    """Return what the rows describe: bool [N, T] and bool [N, K]."""
     bits = [[[bit == "1" for bit in clip[name]] for clip in clips] for name in ("frames", "stages")]
     try:
         frames, stages = (torch.tensor(rows, dtype=torch.bool) for rows in bits)
     except ValueError as error:
         raise Ada3DError(f"policies: the clips differ in their decisions: {error}") from error
-    return Policy(frames, stages.view(len(clips), -1) if stages.numel() else stages)
+    return frames, stages.view(len(clips), -1) if stages.numel() else stages
 
 
 # ------------------------------------------------------------------------ the grammar of --policy

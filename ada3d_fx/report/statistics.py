@@ -172,6 +172,7 @@ def usage_by_class(
             "frames": _mean(clip["num_frames"] for clip in clips),
             "stages": _mean(clip["num_stages"] for clip in clips),
             "gmacs": _mean((clip["macs"] + clip["selector_macs"]) / 1e9 for clip in clips),
+            "exited": _mean(not clip["num_frames"] for clip in clips),
         }
         for label, clips in sorted(by_label.items())
     ]

@@ -36,6 +36,15 @@ DECISION_COLUMNS = (
     *(("predicted", "predicted", "{}"), ("gmacs", "GMACs", "{:.4g}")),
 )
 
+EXITS = ("exited", "exit", "{:.1%}")
+
+
+def with_exits(
+    columns: Sequence[tuple[str, str, str]], rows: Sequence[Mapping[str, Any]]
+) -> Sequence[tuple[str, str, str]]:
+    """Add the column of the clips that need no recognizer, where a row has some."""
+    return (*columns, EXITS) if any(row.get("exited") for row in rows) else columns
+
 
 def table(
     rows: Sequence[Mapping[str, Any]],
