@@ -6,6 +6,7 @@ Nothing here uses ada3d_fx's own execution: only the original model, its module 
 
 import copy
 import functools
+import math
 import statistics
 
 import torch
@@ -98,6 +99,20 @@ def scores(model, plan, clips, policy, run=lambda model, x: model.cls_head(model
         own = sliced(model, plan, stages.tolist(), copy_weights=False)
         rows.append(run(own, clip[None][:, :, frames]))
     return torch.cat(rows)
+
+
+def scores_with_exits(model, plan, selector, clips, policy, confidence, run):
+    """Clip by clip: where the classifier's largest probability exceeds the confidence, its scores are
+    the answer, and the recognizer is not asked; else it is asked too, and the scores are added."""
+    rows, exited = [], []
+    for i, clip in enumerate(clips):
+        classes = selector.classify(selector.frame_features(clip[None]))[0].mean(0)
+        odds = [math.exp(score - classes.max()) for score in classes.tolist()]
+        exited.append(max(odds) / sum(odds) > confidence)
+        if not exited[-1]:
+            classes = classes + scores(model, plan, clip[None], policy[i], run)[0]
+        rows.append(classes)
+    return torch.stack(rows), exited
 
 
 class _Blend(nn.Module):

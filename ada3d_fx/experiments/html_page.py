@@ -128,7 +128,8 @@ def made_with(result: Mapping) -> str:
 
 def page(folder: Path, sweep: Path | None, title: str | None) -> str:
     """Write the page as text; see `write_page`."""
-    result = load(folder / "report.json", "compare", comparison_report.COLUMNS)
+    columns = (*comparison_report.COLUMNS, tables.EXITS)
+    result = load(folder / "report.json", "compare", columns)
     parts = [f"<h1>{html.escape(title or Path(result['config']).stem)}</h1>"]
     share = result.get("gmacs_share")
     ours = next((row for row in result["rows"] if row.get("name") == "ada3d"), {})
@@ -140,7 +141,7 @@ def page(folder: Path, sweep: Path | None, title: str | None) -> str:
         )
     parts += [
         "<h2>Comparison</h2>",
-        table(result["rows"], comparison_report.COLUMNS),
+        table(result["rows"], tables.with_exits(comparison_report.COLUMNS, result["rows"])),
         made_with(result),
     ]
     for line in result.get("made_differently", ()):
@@ -152,6 +153,7 @@ def page(folder: Path, sweep: Path | None, title: str | None) -> str:
         ("Usage by class", "classes", tables.CLASS_COLUMNS, ""),
     ):  # fmt: skip
         if result.get(key):
+            columns = tables.with_exits(columns, result[key])
             parts += [f"<h2>{heading}</h2>", table(result[key], columns)]
             parts += [f'<p class="note">{note}</p>'] if note else []
     parts += [picture(folder / "usage.png")]

@@ -37,13 +37,13 @@ def score(model: BaseModel, clips: Tensor, features: Tensor | None = None) -> Sc
     """
     if model.testing_options.predict_with == "recognizer":
         policy = model.choose_policy(clips, features)
-        return Scored(policy, _exited(clips, False), model.recognizer(clips, policy).float())
+        return Scored(policy, _exited(clips, False), widened(model.recognizer(clips, policy)))
     features = model.selector.frame_features(clips) if features is None else features
     scores = model.class_scores(features)
     policy, exited = _decide(model, clips, features, scores)
     if len(policy):
         rest = clips if len(policy) == len(clips) else clips[~exited]
-        scores = scores + spread(model.recognizer(rest, policy).float(), exited)
+        scores = scores + spread(widened(model.recognizer(rest, policy)), exited)
     return Scored(policy, exited, scores)
 
 
@@ -65,6 +65,11 @@ def _decide(
         return policy, _exited(clips, False)
     exited = sure(certainty(scores), model.exit)
     return policy[~exited], exited
+
+
+def widened(scores: Tensor) -> Tensor:
+    """Return scores in float32, of mixed precision too; float64 stays what it is."""
+    return scores.to(torch.promote_types(scores.dtype, torch.float32))
 
 
 def _exited(clips: Tensor, every: bool) -> Tensor:

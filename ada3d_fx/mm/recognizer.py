@@ -307,8 +307,8 @@ class Ada3DRecognizer(BaseModel):
         return predicting.score(self, clips, features)
 
     def class_scores(self, features: Tensor) -> Tensor:
-        """Return the scores of the selection network's classifier, float32 [N, classes]."""
-        return self.selector.classify(features).float().mean(1)
+        """Return the scores of the selection network's classifier, [N, classes]."""
+        return predicting.widened(self.selector.classify(features)).mean(1)
 
     def predict(self, clips: Tensor, data_samples: list) -> list:
         """Return the samples with scores averaged over views, and each view's policy and price."""
