@@ -70,3 +70,17 @@ def test_predicting_with_both_networks(work):
     assert torch.equal(seen["both"].gmacs, seen["recognizer"].gmacs)
     with pytest.raises(Ada3DError, match="looks at every clip"):
         selected(work[0], "model.training.classify=1.0", "model.testing.predict_with=selector")
+
+
+def test_clips_that_exit_cost_nothing_but_their_preview(work):
+    seen = {}
+    for exit in (None, 1e-6):
+        config = Config.fromfile(work[0] / "config.py")
+        config.work_dir = str(work[0] / "score_clips_exit")
+        config.model.update(training={"classify": 1.0}, testing={"predict_with": "both"}, exit=exit)
+        runner = build_runner(config)
+        load_weights(runner.model, str(work[0] / "model.pth"))
+        seen[exit] = score_clips(runner, runner.build_dataloader(config.test_dataloader))
+    assert not seen[1e-6].gmacs.any() and seen[None].gmacs.all()
+    assert seen[1e-6].scores.shape == seen[None].scores.shape
+    assert torch.equal(seen[1e-6].preview, seen[None].preview)

@@ -11,7 +11,7 @@ import torch
 
 import ada3d_fx.mm  # noqa: F401
 from ada3d_fx import Ada3DError
-from ada3d_fx.experiments import comparison_rows
+from ada3d_fx.experiments import comparison, comparison_rows
 from ada3d_fx.experiments.comparison import check_rows, compare, parse_variants
 from ada3d_fx.experiments.comparison_run import ComparisonRun, Setup
 from ada3d_fx.mm.build import build_runner
@@ -177,3 +177,40 @@ def test_what_each_network_predicts_alone_and_with_the_other(plain, tmp_path):
 def test_rows_of_both_networks_are_for_configs_that_predict_with_both(plain):
     with pytest.raises(Ada3DError, match="selector_only: for a config with predict_with='both'"):
         compare(plain, ["ada3d", "selector_only"])
+
+
+@pytest.mark.slow
+def test_rows_of_a_config_whose_clips_exit(plain, tmp_path):
+    """Ada3d's clips exit, and shuffled's as many; all others' are computed, each of them."""
+    setup = dataclasses.replace(
+        plain, work_dir=str(tmp_path / "exits"),
+        cfg_options=["model.testing.predict_with=both", "model.training.classify=1",
+                     "model.exit=1e-6"],
+    )  # fmt: skip
+    rows = ("upper", "ada3d", "shuffled", "selector_only", "upper_both")
+    report, _ = report_of(setup, rows)
+    found = {row["name"]: row for row in report["rows"]}
+    for name in ("ada3d", "shuffled", "selector_only"):
+        assert found[name]["exited"] == 1 and found[name]["frames"] == 0, name
+    assert found["ada3d"]["accuracy"] == found["selector_only"]["accuracy"]
+    for name in ("upper", "upper_both"):
+        assert found[name]["exited"] == 0 and found[name]["frames"] == 4, name
+    assert found["ada3d"]["gmacs"] == found["ada3d"]["gmacs_selector"]
+    text = (tmp_path / "exits" / "report.md").read_text()
+    assert "100.0%" in text
+    weights = tmp_path / "exits" / "seed0" / "ada3d"
+    before = [path.stat().st_mtime_ns for path in sorted(weights.glob("*.pth"))]
+    other = dataclasses.replace(setup, cfg_options=[*setup.cfg_options[:2], "model.exit=1.0"])
+    with pytest.raises(Ada3DError, match=r"ada3d/result.json: made from something else"):
+        report_of(other, ["ada3d"])
+    report, _ = report_of(dataclasses.replace(other, redo=True), ["ada3d"])
+    assert report["rows"][0]["exited"] == 0  # tested again, not trained again
+    assert before == [path.stat().st_mtime_ns for path in sorted(weights.glob("*.pth"))]
+
+
+def test_the_recognizer_alone_needs_a_policy_of_every_clip(plain):
+    model = {"exit": 0.9, "testing": {"predict_with": "both"}}
+    with pytest.raises(Ada3DError, match="recognizer_only: clips that exit have no policy"):
+        comparison.wanted_rows(["ada3d", "recognizer_only"], model)
+    left = set(comparison_rows.ROWS) - set(comparison.wanted_rows(["all"], model))
+    assert left == {"recognizer_only", "recognizer_shuffled"}

@@ -8,6 +8,7 @@ import pytest
 import ada3d_fx.mm  # noqa: F401
 from ada3d_fx import Ada3DError
 from ada3d_fx.experiments.decisions import show_decisions
+from ada3d_fx.report import policy_pictures
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +31,17 @@ def test_the_threshold_is_set_first(work, tmp_path):
         shown(work, videos, "model.testing.greedy=count", **options)
     cost = [sum(r["gmacs"] for r in json.loads(p.read_text())) for p in (dear, cheap)]
     assert cost[1] < cost[0]
+
+
+def test_clips_that_exit_are_shown_with_no_frame(work, tmp_path):
+    videos, rows = [work / "videos" / f"{i}.mp4" for i in range(3)], tmp_path / "rows.json"
+    options = ("model.exit=1e-6", "model.training.classify=1", "model.testing.predict_with=both")
+    files = {"out": str(tmp_path / "p.svg"), "gif": str(tmp_path / "p.gif"), "json_file": str(rows)}
+    text = shown(work, videos, *options, **files)
+    for row in json.loads(rows.read_text()):
+        assert (row["frames"], row["stages"], row["num_frames"]) == ("0000", "00000", 0)
+    assert "0000" in text and (tmp_path / "p.gif").read_bytes()[:3] == b"GIF"
+    assert (tmp_path / "p.svg").read_text().count(policy_pictures.EXIT) == 3
 
 
 def test_a_missing_video_is_named(work):

@@ -83,6 +83,52 @@ def test_a_cost_is_held(work, calibrate_on, tmp_path):
         run(folder, gmacs=1e-6)
 
 
+def test_clips_that_exit_are_recorded_and_exit_again(tmp_path):
+    """In the metrics, the file of policies, the summary and the log; from the selection network's
+    cost on; and recorded policies give the same predictions and costs."""
+    options = {"training": {"classify": 1.0}, "testing": {"predict_with": "both"}}
+    config = experiment_parts.config_of(tmp_path, exit=0.4, **options)
+    for loader in (config.test_dataloader, config.val_dataloader):  # nothing is drawn
+        steps = [step for step in loader.dataset.pipeline if step["type"] != "Flip"]
+        steps[1]["test_mode"] = True
+        loader.dataset.pipeline = steps
+    model = experiment_parts.write(tmp_path, config)
+    with torch.no_grad():  # confidences that differ from clip to clip
+        model.selector.classifier.weight.mul_(30)
+    torch.save(model.state_dict(), tmp_path / "model.pth")
+    only = model.selector_macs / 1e9
+    shares = []
+    for share in (0, 0.3, 1.01):
+        gmacs, path = only + share * model.full_macs / 1e9, tmp_path / f"{share}.json"
+        files = {"policies": str(path), "json": str(tmp_path / "m.json")}
+        text = run(tmp_path, gmacs=gmacs, work_dir=str(tmp_path / f"work_{share}"), **files)
+        row, clips = json.loads((tmp_path / "m.json").read_text())["row"], records.read_clips(path)
+        exits = [clip for clip in clips if not clip["num_frames"]]
+        assert row["exited"] == len(exits) / 8 and row["gmacs"] <= gmacs * (1 + 1e-9)
+        mean = sum(clip["macs"] + clip["selector_macs"] for clip in clips) / 8e9
+        assert row["gmacs"] == pytest.approx(mean)
+        for clip in exits:
+            assert (clip["macs"], clip["num_stages"]) == (0, 0) and "1" not in clip["frames"]
+        told = f"{len(exits)} of 8 clips need no recognizer: no frame, no stage; "
+        assert (told in text) == bool(exits)
+        assert f"{len(exits) / 8:.1%}" in text or not exits
+        shares.append(row["exited"])
+        if share != 0.3:
+            assert row["gmacs"] == pytest.approx(
+                gmacs if share == 0 else only + model.full_macs / 1e9
+            )
+            continue
+        again = str(tmp_path / "again.json")
+        run(tmp_path, policy=str(path), policies=again, json=files["json"])
+        assert records.read_clips(again) == clips
+        assert json.loads((tmp_path / "m.json").read_text())["row"] == row
+    assert shares[0] == 1 and 0 < shares[1] < 1 and shares[2] == 0
+    log = next((tmp_path / "work_0.3").rglob("*.log")).read_text()
+    assert f"of {8 * (1 - shares[1]):.0f} clips; {8 * shares[1]:.0f} more exit" in log
+    with pytest.raises(Ada3DError, match=r"at least .* each \(the recognizer never runs\)"):
+        run(tmp_path, gmacs=0.5 * only)
+
+
 def test_a_file_of_another_kind_is_refused_before_the_test(work):
     with pytest.raises(Ada3DError, match=r"a \.json or a \.csv file"):
         run(work[0], policies="p.txt")
@@ -106,6 +152,7 @@ def test_each_view_is_a_clip():
     assert rows[0] | {"frames": "10", "stages": "1", "num_frames": 1, "label": None} == rows[0]
     found = metric.compute_metrics(metric.results)
     assert found["gmacs"] == pytest.approx(5e-6) and found["distinct_policies"] == 2
+    assert found["exited"] == 0
 
 
 def test_rows_of_metrics():

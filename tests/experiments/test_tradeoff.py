@@ -5,11 +5,13 @@ import json
 
 import experiment_parts
 import pytest
+from mmaction.registry import MODELS
 
 import ada3d_fx.mm  # noqa: F401
 from ada3d_fx.experiments.comparison_run import Setup
 from ada3d_fx.experiments.made_from import MadeOtherwise
-from ada3d_fx.experiments.tradeoff import SWEPT, curves, sweep_runs, tradeoff
+from ada3d_fx.experiments.tradeoff import SWEPT, WITH_EXIT, curves, sweep_runs, tradeoff
+from ada3d_fx.mm.config import load_config
 from ada3d_fx.progress import Console
 
 
@@ -41,6 +43,37 @@ def test_the_threshold_of_one_checkpoint(work, monkeypatch, calibrate_on):
         assert row["gmacs"] == pytest.approx(share * full, rel=0.3)
         assert 0 <= row["accuracy"] <= 100
     assert "target GMACs" in text
+
+
+def test_a_curve_with_exits_beside_the_other(work, monkeypatch, tmp_path):
+    """Of one checkpoint, at the same costs; below what every clip's policy costs, alone."""
+    folder, _ = work
+    monkeypatch.chdir(folder)
+    options = [
+        "model.exit=0.5",
+        "model.training.classify=1",
+        "model.testing.predict_with=both",
+        *(
+            f"{name}_dataloader.dataset.pipeline.{step}"
+            for name in ("val", "test")
+            for step in ("1.test_mode=True", "3.flip_ratio=0")
+        ),
+    ]  # nothing is drawn
+    setup = Setup("config.py", options, work_dir=str(tmp_path / "exits"), calibrate_on="val")
+    config = load_config("config.py", options)
+    model = MODELS.build(config.model)
+    least, full = model.selector_macs / 1e9, (model.full_macs + model.selector_macs) / 1e9
+    said, console = [], Console()
+    monkeypatch.setattr(console, "say", said.append)
+    rows, text = rows_of(folder, setup, [least, 0.5 * full], "budget", "model.pth", console=console)
+    names = [row["name"] for row in rows]
+    assert names == [WITH_EXIT, "ada3d", WITH_EXIT]
+    assert rows[0]["exited"] == 1 and rows[0]["gmacs"] == pytest.approx(least)
+    assert "exit" not in rows[1] and rows[1]["exited"] == 0
+    assert rows[0]["exit"] < rows[2]["exit"] and rows[0]["threshold"] > rows[2]["threshold"]
+    assert any(line.startswith("without exits, a mean of") for line in said)
+    assert "exit above" in text and "100.0%" in text
+    assert set(curves(rows)) == {"ada3d", WITH_EXIT} and len(curves(rows)[WITH_EXIT]) == 2
 
 
 @pytest.mark.slow

@@ -85,6 +85,7 @@ def test_metrics_policies_and_threshold_are_those_of_one_process(runs):
     size = len(several)
     for seen in several:
         assert seen["threshold"] == one["threshold"]
+        assert ", of exits: 0." in seen["threshold"]
     assert several[0]["summary"].splitlines()[:-1] == one["summary"].splitlines()[:-1]
     assert several[0]["told"] == one["told"]
     ours, theirs = (json.loads((folder / f"{n}.json").read_text()) for n in (size, 1))

@@ -23,6 +23,13 @@ def test_table_is_aligned_and_dashes_what_is_missing():
     assert lines[2].split() == ["ada3d", "99.00", "0.5", "0.01", "2.00", "3.00"]
 
 
+def test_the_column_of_exits_is_there_where_a_clip_exits():
+    assert tables.with_exits(tables.COLUMNS, [{"exited": 0.0}, {}]) == tables.COLUMNS
+    rows = [{**ROWS[0], "exited": 0.0}, {**ROWS[1], "exited": 0.125}]
+    lines = tables.table(rows, tables.with_exits(tables.COLUMNS, rows)).splitlines()
+    assert [line.split()[-1] for line in lines] == ["exit", "0.0%", "12.5%"]
+
+
 def test_markdown_table():
     lines = tables.table(ROWS, markdown=True).splitlines()
     assert len(lines) == 4 and all(line.count("|") == 7 for line in lines)
@@ -67,6 +74,12 @@ def test_animation_has_a_picture_for_each_frame(tmp_path):
         image.seek(2)
         left, right = (image.convert("L").getpixel((x, 8)) for x in (8, 28))
         assert abs(left - 120) < 8 and abs(right - 36) < 8  # the frame before, darkened
+    exits = example._replace(frames=torch.zeros(4, dtype=torch.bool))
+    policy_pictures.animate([exits], tmp_path / "e.gif", side=16)
+    with Image.open(tmp_path / "e.gif") as image:
+        image.seek(2)
+        left, right = (image.convert("L").getpixel((x, 8)) for x in (8, 28))
+        assert abs(left - 120) < 8 and abs(right - 72) < 8  # no frame was computed
     with pytest.raises(Ada3DError, match="no examples"):
         policy_pictures.animate([], tmp_path / "b.gif")
 
