@@ -233,7 +233,7 @@ def _train(config: Config) -> tuple[dict, object]:
 def _test(config: Config, folder: Path, size: int) -> dict:
     """Test the whole model as the tool does, to a budget, which some clips meet by an exit."""
     rank, _ = get_dist_info()
-    config.model.exit, config.model.testing = 0.6, {"predict_with": "both"}
+    config.model.exit, config.model.testing = 0.9, {"predict_with": "both"}
     config.work_dir = str(folder / f"test_{size}")
     config.experiment_name = f"test_{size}"
     path = folder / f"config_{size}_{rank}.py"
