@@ -8,8 +8,9 @@
 Without --checkpoint, Ada3D and Random FT are trained at each value, as tools/compare.py does,
 resumable part by part; parts in DIR that were made from something else are named, and made anew
 with --redo. With --checkpoint nothing is trained: for each cost the threshold of the greedy
-policies is set on the list of --calibrate-on, then the test list is run. Leaves DIR/tradeoff.json,
-tradeoff.md and tradeoff.png.
+policies is set on the list of --calibrate-on, then the test list is run. Where the config has
+model.exit (--cfg-options model.exit=0.9), a second curve shows the same checkpoint with clips that
+need no recognizer. Leaves DIR/tradeoff.json, tradeoff.md and tradeoff.png.
 """
 
 from __future__ import annotations
