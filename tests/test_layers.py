@@ -24,7 +24,7 @@ ARROWS = {
     "packed": {"errors", "policy"},
     "passes": {"errors", "plan", "packed"},
     "convert": {"errors", "plan", "policy", "packed", "passes"},
-    "cost": {"errors", "policy", "distribution", "passes", "convert"},
+    "cost": {"errors", "policy", "distribution", "exits", "passes", "convert"},
     "learn": {"errors", "weights", "plan", "policy", "distribution"},
     "report": {"errors", "files", "plan", "policy"},
     "progress": set(),

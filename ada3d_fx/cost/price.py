@@ -7,7 +7,6 @@ frames, so one count by module per number of frames holds the price of every sta
 from __future__ import annotations
 
 import itertools
-import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from ..convert import AdaptiveNetwork, specialize
 from ..distribution import PolicyDistribution
 from ..errors import Ada3DError
+from ..exits import probability
 from ..passes.shadow import dtype_of
 from ..policy import Policy
 from .count import Count, count, elements
@@ -189,7 +189,7 @@ class PriceTable:
             return prices.mean().item() + beside
 
         low, high = -_LARGEST_LOGIT, _LARGEST_LOGIT  # of the threshold
-        if (least := cost(_sigmoid(high))) > target:
+        if (least := cost(probability(high))) > target:
             of_what = (
                 "one unit of frames, no stages" if exited is None else "the recognizer never runs"
             )
@@ -197,12 +197,12 @@ class PriceTable:
                 f"a mean of {target / 1e9:.4g} GMACs cannot be had: these clips cost at least "
                 f"{least / 1e9:.4g} each ({of_what})"
             )
-        if cost(_sigmoid(low)) <= target:
-            return _sigmoid(low)
+        if cost(probability(low)) <= target:
+            return probability(low)
         for _ in range(50):  # cost falls as the threshold rises
             middle = (low + high) / 2
-            low, high = (low, middle) if cost(_sigmoid(middle)) <= target else (middle, high)
-        return _sigmoid(high)
+            low, high = (low, middle) if cost(probability(middle)) <= target else (middle, high)
+        return probability(high)
 
     def every(self) -> Iterator[tuple[int, tuple[bool, ...], int]]:
         """Yield every number of kept frames and every stage combination, with its price."""
@@ -246,7 +246,3 @@ def _side_taps(all_taps: int, conv: nn.Conv3d) -> int:
 
 
 _LARGEST_LOGIT = 30.0
-
-
-def _sigmoid(logit: float) -> float:
-    return 1 / (1 + math.exp(-logit))

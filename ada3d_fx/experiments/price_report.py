@@ -87,20 +87,23 @@ class PriceReport:
 
     # ----------------------------------------------------------------------------------- rows
 
-    def policy_row(self, name: str, policy: Policy, num_executed: int = 0) -> dict:
+    def policy_row(self, name: str, policy: Policy, exits: int = 0, num_executed: int = 0) -> dict:
         """Return what policies cost: GMACs per clip, their percentiles, and what they use.
 
         Args:
             name: the row's name.
             policy: the policies of its clips.
+            exits: so many more clips cost the selection network only.
             num_executed: count too what the packed program runs for so many of them.
         """
+        none = torch.zeros(exits, dtype=torch.float64)
         prices = self.table.look_up(policy.num_frames, policy.stages).double() / 1e9
+        prices = torch.cat([prices, none])
         low, middle, high = (torch.quantile(prices, share).item() for share in (0.1, 0.5, 0.9))
         total = prices.mean().item() + self.selector / 1e9
         row = {
             "name": name,
-            "clips": len(policy),
+            "clips": len(prices),
             "gmacs": prices.mean().item(),
             "gmacs_p10": low,
             "gmacs_p50": middle,
@@ -108,11 +111,12 @@ class PriceReport:
             "total": total,
             "share": total / (self.table.full / 1e9),
             "per_video": total * self.views,
-            "stages": policy.num_stages.double().mean().item(),
-            "frames": policy.num_frames.double().mean().item(),
+            "stages": torch.cat([policy.num_stages, none]).mean().item(),
+            "frames": torch.cat([policy.num_frames, none]).mean().item(),
             "distinct": policy.num_distinct,
+            "exited": exits / len(prices),
         }
-        if num_executed:
+        if num_executed and len(policy):
             counted = executed(self.adaptive, policy[:num_executed])
             row["executed"] = asdict(counted) | {"clips": min(num_executed, len(policy))}
         return row

@@ -64,7 +64,7 @@ def analyze(
     config = load_config(path, cfg_options)
     report = PriceReport(config, clip_shape, convention, selector, views, console)
     rows = [
-        report.policy_row(choice.text, checked_policy(choice, report), output.executed)
+        report.policy_row(choice.text, *checked_policy(choice, report), output.executed)
         for choice in choices
     ]
     every = report.every_policy() if output.every else []
@@ -80,11 +80,20 @@ def analyze(
     return "\n\n".join([report.text(), *_words(rows, every, seconds)])
 
 
-def checked_policy(choice: records.PolicyChoice, report: PriceReport) -> Policy:
-    """Make the policies that were asked for, and check that the plan allows them."""
-    policy = records.policy_of(choice, report.plan)
+def checked_policy(choice: records.PolicyChoice, report: PriceReport) -> tuple[Policy, int]:
+    """Make the policies that were asked for, and check that the plan allows them.
+
+    Returns:
+        The policies, and of how many more clips a file says that they exited.
+    """
+    exits = 0
+    if choice.kind == "file":
+        policy, exited = records.decisions_of(records.read_clips(choice.text))
+        exits = int(exited.sum())
+    else:
+        policy = records.policy_of(choice, report.plan)
     report.adaptive.check(policy, len(policy))
-    return policy
+    return policy, exits
 
 
 def _words(
@@ -92,7 +101,7 @@ def _words(
 ) -> list[str]:
     parts = []
     if rows:
-        lines = [tables.table(rows, POLICY_COLUMNS)]
+        lines = [tables.table(rows, tables.with_exits(POLICY_COLUMNS, rows))]
         for row in rows:
             if "executed" in row:
                 ran = row["executed"]

@@ -151,17 +151,16 @@ def thresholds(
     runner = mm_console.build_runner(config, console)
     load_weights(runner.model, checkpoint)
     loader = runner.build_dataloader(calibration_list(config, setup.calibrate_on))
-    rows, exit = [], runner.model.exit
-    for target, name in itertools.product(
-        values, ["ada3d"] if exit is None else ["ada3d", WITH_EXIT]
-    ):
-        runner.model.exit = exit if name == WITH_EXIT else None
+    rows, confidence = [], runner.model.exit
+    names = ["ada3d"] if confidence is None else ["ada3d", WITH_EXIT]
+    for target, name in itertools.product(values, names):
+        runner.model.exit = confidence if name == WITH_EXIT else None
         try:
             found = calibrate(
                 runner, loader, target, lambda clips: console.track(clips, "setting the threshold")
             )
         except Ada3DError as error:
-            if exit is None or name == WITH_EXIT:
+            if name == names[-1]:
                 raise
             console.say(f"without exits, {error}")
             continue

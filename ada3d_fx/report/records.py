@@ -79,8 +79,7 @@ def write_policies(path: str | Path, clips: Sequence[Mapping[str, Any]]) -> None
     Raises:
         Ada3DError: another ending.
     """
-    path, kind = Path(path), policy_file_kind(path)
-    if kind == "json":
+    if policy_file_kind(path) == "json":
         write_json(path, {"clips": list(clips)})
         return
     text = io.StringIO(newline="")
@@ -96,8 +95,7 @@ def read_clips(path: str | Path) -> list[dict[str, Any]]:
     Raises:
         Ada3DError: no such file, or one that is cut off or of another format.
     """
-    path, kind = Path(path), policy_file_kind(path)
-    hint = "give a file that tools/test.py --policies wrote"
+    hint, kind = "give a file that tools/test.py --policies wrote", policy_file_kind(path)
     try:
         if kind == "json":
             read = reading.read_json(path, hint)
@@ -135,31 +133,22 @@ def _check_lengths(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def policies_of(clips: Sequence[Mapping[str, Any]]) -> Policy:
-    """Make the policies that rows of `POLICY_FIELDS` describe.
-
-    Raises:
-        Ada3DError: no clips, clips with different numbers of decisions, or clips without a frame,
-            which `decisions_of` tells apart.
-    """
+    """Make the policies of rows of `POLICY_FIELDS`, none of which exited; see `decisions_of`."""
     return Policy(*_decisions(clips))
 
 
 def decisions_of(clips: Sequence[Mapping[str, Any]]) -> tuple[Policy, Tensor]:
-    """Make the policies of those clips that have one, in order; the others, without a frame, exited.
-
-    Returns:
-        M policies, and bool [N]: the clips that exited.
+    """Make the policies of M clips, in order, and tell which exited: bool [N]; those have no frame.
 
     Raises:
         Ada3DError: no clips, or clips with different numbers of decisions.
     """
     frames, stages = _decisions(clips)
-    exited = ~frames.any(1)
-    return Policy(frames[~exited], stages[~exited]), exited
+    kept = frames.any(1)
+    return Policy(frames[kept], stages[kept]), ~kept
 
 
 def _decisions(clips: Sequence[Mapping[str, Any]]) -> tuple[Tensor, Tensor]:
-    """Return what the rows describe: bool [N, T] and bool [N, K]."""
     bits = [[[bit == "1" for bit in clip[name]] for clip in clips] for name in ("frames", "stages")]
     try:
         frames, stages = (torch.tensor(rows, dtype=torch.bool) for rows in bits)
@@ -241,23 +230,18 @@ def policy_of(choice: PolicyChoice, plan: StagePlan) -> Policy:
     if choice.kind == "random":
         values = RANDOM_OPTIONS | choice.options
         generator = torch.Generator().manual_seed(int(values["seed"]))
-        fractions = values["frames"], values["stages"]
-        return Policy.random(plan, int(values["n"]), *fractions, generator)
+        return Policy.random(plan, int(values["n"]), values["frames"], values["stages"], generator)
     if choice.kind == "file":
         return policies_of(read_clips(choice.text))
     if choice.kind != "literal":
         raise ValueError(f"{choice.kind} policies are made from clips, not from a plan")
-    frames = choice.frames
-    if len(frames) != plan.num_frames and len(frames) < 10 and int(frames) <= plan.num_frames:
-        frames = "1" * int(frames) + "0" * (plan.num_frames - int(frames))
-    if (len(frames), len(choice.stages)) != (plan.num_frames, plan.num_stages) or set(frames) - {
-        "0",
-        "1",
-    }:
+    frames, t, k = choice.frames, plan.num_frames, plan.num_stages
+    if len(frames) != t and len(frames) < 10 and int(frames) <= t:
+        frames = "1" * int(frames) + "0" * (t - int(frames))
+    if (len(frames), len(choice.stages)) != (t, k) or set(frames) - set("01"):
         raise Ada3DError(
-            f"--policy {choice.text}: this network takes {plan.num_frames} bits (or a number of "
-            f"frames), a slash and {plan.num_stages} bits, such as "
-            f"{'1' * plan.num_frames}/{'1' * plan.num_stages}"
+            f"--policy {choice.text}: this network takes {t} bits (or a number of frames), a slash "
+            f"and {k} bits, such as {'1' * t}/{'1' * k}"
         )
     return Policy(_bits(frames), _bits(choice.stages))
 

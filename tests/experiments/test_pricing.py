@@ -109,6 +109,27 @@ def test_recorded_policies(config, net, tmp_path):
         assert row["gmacs"] == pytest.approx(price(net, policy).double().mean().item() / 1e9)
 
 
+@pytest.mark.parametrize("exiting", [1, 3])
+def test_recorded_clips_that_exit_cost_nothing(config, net, tmp_path, exiting):
+    policy = Policy.random(net.plan, 3, generator=torch.Generator().manual_seed(0))
+    kept = torch.arange(3) >= exiting
+    clips = [
+        {**dict.fromkeys(records.POLICY_FIELDS, 0), "video": "x",
+         **records.policy_words(policy.frames[i] & kept[i], policy.stages[i] & kept[i])}
+        for i in range(3)
+    ]  # fmt: skip
+    path = tmp_path / "policies.csv"
+    records.write_policies(path, clips)
+    output = Output([str(path)], json=str(tmp_path / "a.json"), executed=4)
+    text = analyze(config, output=output)
+    (row,) = json.loads((tmp_path / "a.json").read_text())["policies"]
+    assert row["clips"] == 3 and row["exited"] == exiting / 3 and f"{exiting / 3:.1%}" in text
+    cost = (price(net, policy) * kept).double().mean().item() / 1e9
+    assert row["gmacs"] == pytest.approx(cost)
+    assert row["frames"] == pytest.approx((policy.num_frames * kept).double().mean().item())
+    assert ("executed" in row) == (exiting < 3)
+
+
 def test_a_plain_config_gets_the_papers_selector(tmp_path):
     Config({"model": mm_parts.recognizer()}).dump(str(tmp_path / "plain.py"))
     text = analyze(str(tmp_path / "plain.py"), clip_shape=(3, 4, 32, 32))
