@@ -1,9 +1,8 @@
-"""convert: a 3D recognizer -> AdaptiveNetwork; specialize: one fixed policy as a plain network."""
+"""convert: a 3D recognizer -> AdaptiveNetwork."""
 
 from __future__ import annotations
 
 import copy
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,8 +11,7 @@ from torch import Tensor, fx, nn
 
 from .errors import Ada3DError
 from .packed import module_tree
-from .packed.twins import plain_tree, static_slice, turn_plain
-from .packed.windows import fit_window
+from .packed.twins import plain_tree, turn_plain
 from .passes.group import Grouping
 from .passes.model import channels_last, scoring_model
 from .passes.pipeline import Conversion, run_passes
@@ -196,55 +194,3 @@ _MADE = {
     *("conversion", "price_tables"),
     *("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set"),
 }
-
-
-def specialize(
-    adaptive: AdaptiveNetwork,
-    num_frames: int,
-    stages: Sequence[int | bool],
-    copy_weights: bool = True,
-) -> nn.Module:
-    """Make one fixed policy a plain network: off stages have sliced weights, no gate is left.
-
-    Args:
-        adaptive: the network; it is not changed.
-        num_frames: how many frames its clips have.
-        stages: K decisions.
-        copy_weights: False leaves the weights shared with ``adaptive``; sliced ones are views.
-
-    Returns:
-        A module from clips [N, C, num_frames, H, W] to scores [N, classes]. Hooks and attributes of
-        ``adaptive`` itself are not its own; those of the modules that it calls are.
-
-    Raises:
-        Ada3DError: a number of frames that the plan does not allow, or not K decisions.
-    """
-    plan = adaptive.plan
-    unit = plan.frame_unit or plan.num_frames
-    if not 1 <= num_frames <= plan.num_frames or num_frames % unit:
-        allowed = f"a multiple of {unit} up to {plan.num_frames}"
-        raise Ada3DError(f"specialize: num_frames={num_frames}, expected {allowed}")
-    if len(stages) != plan.num_stages:
-        raise Ada3DError(f"specialize: {len(stages)} stage decisions, expected {plan.num_stages}")
-    made = adaptive.conversion
-    root = plain_tree(made.root)
-    root = copy.deepcopy(root) if copy_weights else root
-    buffers = {name for name, _ in root.named_buffers()}
-    off = [site for stage, on in zip(plan.stages, stages) if not on for site in stage.sites]
-    replaced = {site: static_slice(root.get_submodule(site), copy_weights) for site in off}
-    graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
-    graph.output(graph.graph_copy(made.source, copies))
-    calls = Counter(str(node.target) for node in made.windows)
-    for node, lengths in made.windows.items():
-        path = str(node.target)
-        pool = root.get_submodule(path)
-        fitted = fit_window(pool, lengths[num_frames] or 1)
-        if fitted is not pool:
-            # called at several places, a pool takes clips of several lengths: one module for each
-            own = path if calls[path] == 1 else f"{path}_{node.name}"
-            replaced[own], copies[node].target = fitted, own
-    static = fx.GraphModule(
-        module_tree.with_modules(root, replaced), graph, class_name="Specialized"
-    )
-    module_tree.save_only(static, buffers)  # fx makes buffers of constants, too
-    return static

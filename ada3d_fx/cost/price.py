@@ -14,12 +14,13 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from ..convert import AdaptiveNetwork, specialize
+from ..convert import AdaptiveNetwork
 from ..distribution import PolicyDistribution
 from ..errors import Ada3DError
 from ..exits import probability
 from ..passes.shadow import dtype_of
 from ..policy import Policy
+from ..specialize import specialize
 from .count import Count, count, elements
 
 

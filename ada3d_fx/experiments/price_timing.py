@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import torch
 
-from ..convert import specialize
+from ..specialize import specialize
 from ..cost.count import count
 from ..passes.shadow import dtype_of
 from ..policy import Policy

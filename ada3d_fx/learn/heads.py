@@ -115,7 +115,7 @@ class FrameHead(SelectionHead):
         return self._clip(self.embed(features))
 
     def _clip(self, x: Tensor) -> Tensor:
-        steps = x.diff(dim=1).abs() if x.shape[1] > 1 else torch.zeros_like(x)
+        steps = (x[:, 1:] - x[:, :-1]).abs() if x.shape[1] > 1 else torch.zeros_like(x)
         return self.stage_hidden(torch.cat([x.mean(1), steps.mean(1), steps.amax(1)], 1))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -124,11 +124,11 @@ class FrameHead(SelectionHead):
         clip = self._clip(x)
         stages = self.stage_out(clip)
         if self.frame_unit is None:
-            return stages.new_zeros(len(x), 0), stages
+            return stages.new_zeros(x.shape[0], 0), stages
         units = x.unflatten(1, (-1, self.frame_unit)).mean(2)
         before = since_before(units)
         after = torch.cat([units[:, 1:], units[:, -1:]], 1) - units
-        time = _time_position(units.shape[1], self.TIME).to(units).expand(len(units), -1, -1)
+        time = _time_position(units.shape[1], self.TIME).to(units).expand(units.shape[0], -1, -1)
         shared = (clip if self.context else x.mean(1))[:, None].expand_as(units)
         context = torch.cat([units, shared, before, after, time], 2)
         return self.frame_out(self.frame_hidden(context)).squeeze(2), stages

@@ -130,12 +130,7 @@ class SelectionNetwork(nn.Module):
                 f"SelectionNetwork: clips of {t} frames, but frames are kept in units of "
                 f"{self.frame_unit}"
             )
-        frames = clips.transpose(1, 2).flatten(0, 1)
-        size = self.input_size
-        if size is not None and frames.shape[-2:] != (size, size):
-            frames = F.interpolate(
-                frames, (size, size), mode="bilinear", align_corners=False, antialias=True
-            )
+        frames = self.resized(clips.transpose(1, 2).flatten(0, 1))
         if self.scale is not None and self.shift is not None:
             frames = frames * self.scale + self.shift
         if self.motion:
@@ -143,6 +138,15 @@ class SelectionNetwork(nn.Module):
             frames = torch.cat([frames, since_before(frames)], 2).flatten(0, 1)
         # what all frames share is taken out: else policies first learn what suits the average clip
         return self.norm(pooled(self.backbone(frames))).unflatten(0, (n, t))
+
+    def resized(self, frames: Tensor) -> Tensor:
+        """Resize frames [B, 3, H, W] to the backbone's ``input_size``."""
+        size = self.input_size
+        if size is None or frames.shape[-2:] == (size, size):
+            return frames
+        return F.interpolate(
+            frames, (size, size), mode="bilinear", align_corners=False, antialias=True
+        )
 
     def distribution(self, features: Tensor) -> PolicyDistribution:
         """Return the distribution of the policies of clips with features [N, T, D]."""

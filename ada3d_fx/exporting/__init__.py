@@ -1,0 +1,1 @@
+"""Export: an adaptive network and its selection network -> one file for an engine."""

@@ -1,0 +1,304 @@
+"""The whole ONNX graph of an adaptive network: decide, and then score clip by clip.
+
+    policy  = the given one, or the selection network's, in a Loop over the clips
+    scores  = Loop over the clips:
+        frames of the clip that are kept
+        for each part: If its stage is on -> one branch, else -> the other
+
+A loop costs next to nothing here: one clip is work enough for a CPU's cores, and nothing is padded to
+the length of another clip or masked.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..convert import AdaptiveNetwork
+from ..runtime import contract
+from .branches import Branch, Branches
+from .partition import Part, partition
+from .pieces import OPSET, Pieces, onnx
+
+
+class GraphWriter:
+    """Writes the graph of an adaptive network.
+
+    Args:
+        adaptive: the network, float32 on the CPU.
+        decider: clips [N, C, T, H, W] and a threshold [] -> bool [N, T], bool [N, K] and, where it
+            predicts too, class scores [N, classes]; None: policies are given.
+        classifies: whether ``decider`` gives class scores, which are added to the recognizer's.
+    """
+
+    def __init__(
+        self, adaptive: AdaptiveNetwork, decider: nn.Module | None = None, classifies: bool = False
+    ):
+        self.adaptive, self.plan, self.decider = adaptive, adaptive.plan, decider
+        self.classifies = classifies
+        self.pieces = Pieces()
+        self.make = onnx().helper.make_node
+
+    def write(self) -> Any:
+        """Return the graph as an ONNX model, without a description.
+
+        Raises:
+            Ada3DError: an operation that ONNX has not.
+        """
+        helper, kinds = onnx().helper, onnx().TensorProto
+        channels, frames, height, width = self.plan.clip_shape
+        stages = self.plan.num_stages
+        n = "N" if self.decider is None else "P"  # the policy's clips: N, or 0 where it is inside
+        info = helper.make_tensor_value_info
+        inputs = [
+            info(contract.CLIPS, kinds.FLOAT, ["N", channels, frames, height, width]),
+            info(contract.FRAMES, kinds.BOOL, [n, frames]),
+            info(contract.STAGES, kinds.BOOL, [n, stages]),
+        ]
+        outputs = [info(contract.SCORES, kinds.FLOAT, ["M", "classes"])]
+        nodes = [
+            self.make("Shape", [contract.CLIPS], ["clips_shape"], start=0, end=1),
+            self.make("Squeeze", ["clips_shape", self._vector(0)], ["num_clips"]),
+        ]
+        if self.decider is not None:
+            inputs.append(info(contract.THRESHOLD, kinds.FLOAT, []))
+            inputs.append(info(contract.SCORE, kinds.BOOL, []))
+            outputs.append(info(contract.CHOSEN_FRAMES, kinds.BOOL, ["N", frames]))
+            outputs.append(info(contract.CHOSEN_STAGES, kinds.BOOL, ["N", stages]))
+            nodes += self._decide()
+        nodes += self._score()
+        weights = list(self.pieces.weights.values())
+        graph = helper.make_graph(nodes, "ada3d", inputs, outputs, weights)
+        opset = helper.make_opsetid("", OPSET)
+        return helper.make_model(
+            graph, opset_imports=[opset], ir_version=8, producer_name="ada3d_fx"
+        )
+
+    # ---------------------------------------------------------------------------------- policies
+
+    def _decide(self) -> list[Any]:
+        """Take the policy that is given, or the selection network's, which decides clip by clip."""
+        helper, kinds = onnx().helper, onnx().TensorProto
+        clip = torch.zeros(1, *self.plan.clip_shape)
+        assert self.decider is not None
+        traced = self.pieces.trace(
+            self.decider, [clip, torch.tensor(0.5)], {}, "the selection network"
+        )
+        own = ["own_frames", "own_stages", "own_scores"][: 3 if self.classifies else 2]
+        rows = [f"{name}_row" for name in own]
+        body = [
+            self.make("Gather", [contract.CLIPS, "own_number"], ["own_clip"], axis=0),
+            self.make("Unsqueeze", ["own_clip", self._vector(0)], ["own_clips"]),
+            *self.pieces.place(traced, "selector/", ["own_clips", contract.THRESHOLD], rows),
+            *(self.make("Squeeze", [r, self._vector(0)], [f"{r}_of_clip"]) for r in rows),
+            self.make("Identity", ["own_go_on"], ["own_goes_on"]),
+        ]
+        info = helper.make_tensor_value_info
+        sizes = (self.plan.num_frames, self.plan.num_stages, "classes")
+        types = (kinds.BOOL, kinds.BOOL, kinds.FLOAT)
+        loop = helper.make_graph(
+            body,
+            "one_decision",
+            [info("own_number", kinds.INT64, []), info("own_go_on", kinds.BOOL, [])],
+            [
+                info("own_goes_on", kinds.BOOL, []),
+                *(info(f"{r}_of_clip", kind, [size]) for r, kind, size in zip(rows, types, sizes)),
+            ],
+        )
+        ends = [contract.CHOSEN_FRAMES, contract.CHOSEN_STAGES]
+        sides = []
+        for word, names in (("given", [contract.FRAMES, contract.STAGES]), ("own", own[:2])):
+            taken = [f"{word}_{end}" for end in ends]
+            nodes = [self.make("Identity", [n], [t]) for n, t in zip(names, taken)]
+            sides.append(self._subgraph(word, nodes, taken, "BOOL"))
+        count = "num_clips" if self.classifies else "num_decided"
+        return [
+            self.make("Shape", [contract.FRAMES], ["given_shape"], start=0, end=1),
+            self.make("Squeeze", ["given_shape", self._vector(0)], ["num_given"]),
+            self.make("Greater", ["num_given", self._scalar(0)], ["is_given"]),
+            self.make("Where", ["is_given", self._scalar(0), "num_clips"], ["num_decided"]),
+            self.make("Loop", [count, self._true()], own, body=loop),
+            self.make("If", ["is_given"], ends, then_branch=sides[0], else_branch=sides[1]),
+        ]
+
+    # ------------------------------------------------------------------------------------ scores
+
+    def _score(self) -> list[Any]:
+        """Score the clips one after the other."""
+        helper, kinds = onnx().helper, onnx().TensorProto
+        frames, stages = (
+            (contract.FRAMES, contract.STAGES)
+            if self.decider is None
+            else (contract.CHOSEN_FRAMES, contract.CHOSEN_STAGES)
+        )
+        body = [
+            self.make("Gather", [contract.CLIPS, "clip_number"], ["clip"], axis=0),
+            self.make("Gather", [frames, "clip_number"], ["clip_frames"], axis=0),
+            self.make("Gather", [stages, "clip_number"], ["clip_stages"], axis=0),
+            self.make("NonZero", ["clip_frames"], ["kept_rows"]),
+            self.make("Reshape", ["kept_rows", self._vector(-1)], ["kept"]),
+            self.make("Shape", ["kept"], ["kept_shape"]),
+            self.make("Squeeze", ["kept_shape", self._vector(0)], ["num_kept"]),
+            self.make("Gather", ["clip", "kept"], ["kept_frames"], axis=1),
+            self.make("Unsqueeze", ["kept_frames", self._vector(0)], ["value_clips"]),
+        ]
+        parts = partition(self.adaptive)
+        branches = Branches(self.adaptive, parts)
+        names = {parts[0].inputs[0]: "value_clips"}
+        for number, part in enumerate(parts):
+            names.update({node: f"value_{number}_{i}" for i, node in enumerate(part.outputs)})
+            body += self._part(number, part, branches, names)
+        (scores,) = parts[-1].outputs
+        body += [
+            self.make("Squeeze", [names[scores], self._vector(0)], ["clip_scores"]),
+            self.make("Identity", ["go_on"], ["goes_on"]),
+        ]
+        info = helper.make_tensor_value_info
+        loop = helper.make_graph(
+            body,
+            "one_clip",
+            [info("clip_number", kinds.INT64, []), info("go_on", kinds.BOOL, [])],
+            [info("goes_on", kinds.BOOL, []), info("clip_scores", kinds.FLOAT, ["classes"])],
+        )
+        count = "num_clips"
+        nodes = []
+        if self.decider is not None:
+            count = "num_scored"
+            nodes.append(
+                self.make("Where", [contract.SCORE, "num_clips", self._scalar(0)], [count])
+            )
+        recognized = "recognized" if self.classifies else contract.SCORES
+        nodes.append(self.make("Loop", [count, self._true()], [recognized], body=loop))
+        if self.classifies:
+            nodes += [
+                self.make("Reshape", ["num_scored", self._vector(1)], ["scored_rows"]),
+                self.make("Slice", ["own_scores", self._vector(0), "scored_rows", self._vector(0)],
+                          ["own_scored"]),
+                self.make("Add", [recognized, "own_scored"], [contract.SCORES]),
+            ]  # fmt: skip
+        return nodes
+
+    def _part(
+        self, number: int, part: Part, branches: Branches, names: dict[Any, str]
+    ) -> list[Any]:
+        """Compute a part by the branch for its stage's decision and the clip's length."""
+        inputs = [names[node] for node in part.inputs]
+        ends = [names[node] for node in part.outputs]
+        made = self._traced(number, part, branches)
+        graphs = {}
+        for branch, traced in made:
+            key = f"part_{number}_{branch.shortest}_{'on' if branch.on else 'off'}"
+            outputs = [f"{key}_{end}" for end in ends]
+            nodes = self.pieces.place(traced, f"{key}/", inputs, outputs)
+            graphs[branch.shortest, branch.on] = (nodes, outputs)
+        head = []
+        if part.stage is not None:
+            stage = [self._scalar(part.stage)]
+            head.append(self.make("Gather", ["clip_stages", *stage], [f"on_{number}"], axis=0))
+        shortest = sorted({length for length, _ in graphs})
+        return head + self._choose(number, shortest, graphs, ends, part.stage is not None)
+
+    def _choose(
+        self, number: int, shortest: list[int], graphs: dict, ends: list[str], gated: bool
+    ) -> list[Any]:
+        """Nested If operations: by length first, then by the stage's decision."""
+        *few, most = shortest
+        if few:  # clips of `most` kept frames or more, or shorter ones
+            name = f"part_{number}_from_{most}"
+            inner = []
+            for lengths, side in (([most], "long"), (few, "short")):
+                outputs = [f"{name}_{side}_{end}" for end in ends]
+                nodes = self._choose(number, lengths, graphs, outputs, gated)
+                inner.append(self._subgraph(f"{name}_{side}", nodes, outputs, "FLOAT"))
+            return [
+                self.make("Less", ["num_kept", self._scalar(most)], [f"{name}_shorter"]),
+                self.make("If", [f"{name}_shorter"], ends,
+                          then_branch=inner[1], else_branch=inner[0]),
+            ]  # fmt: skip
+        if not gated:
+            nodes, outputs = graphs[most, True]
+            return [
+                *nodes, *(self.make("Identity", [o], [end]) for o, end in zip(outputs, ends)),
+            ]  # fmt: skip
+        on, off = (
+            self._subgraph(f"part_{number}_{most}_{word}", *graphs[most, word == "on"], "FLOAT")
+            for word in ("on", "off")
+        )
+        return [self.make("If", [f"on_{number}"], ends, then_branch=on, else_branch=off)]
+
+    def _traced(self, number: int, part: Part, branches: Branches) -> list[tuple[Branch, Any]]:
+        """Trace the branches of a part; one for each length if one for all would be wrong."""
+        for per_length in (False, True):
+            made = branches.of(part, per_length)
+            traced = [(branch, self._trace(branch, number, branches, part)) for branch in made]
+            if per_length or all(self._serves_all(*pair, branches, part) for pair in traced):
+                return traced
+        raise AssertionError("one branch for each length serves all lengths")
+
+    def _trace(
+        self, branch: Branch, number: int, branches: Branches, part: Part, length: int | None = None
+    ) -> Any:
+        inputs = branch.inputs
+        if length is not None:
+            inputs = tuple(branches.values_at(length)[node] for node in part.inputs)
+        least = branches.values_at(branches.lengths[0])
+        dynamic = {
+            i: [d for d, size in enumerate(value.shape) if size != least[node].shape[d]]
+            for i, (node, value) in enumerate(zip(part.inputs, branch.inputs))
+        }
+        return self.pieces.trace(branch.module, inputs, dynamic, f"part {number} of the network")
+
+    def _serves_all(self, branch: Branch, traced: Any, branches: Branches, part: Part) -> bool:
+        """Whether tracing at the branch's shortest length gives the same program."""
+        if branch.inputs[0].shape == branches.values_at(branch.shortest)[part.inputs[0]].shape:
+            return True
+        other = self._trace(branch, 0, branches, part, branch.shortest)
+        return self.pieces.signature(traced) == self.pieces.signature(other)
+
+    # ----------------------------------------------------------------------------------- helpers
+
+    def _subgraph(self, name: str, nodes: list[Any], outputs: list[str], kind: str) -> Any:
+        """A branch of an If."""
+        helper, kinds = onnx().helper, onnx().TensorProto
+        ends = [helper.make_tensor_value_info(o, getattr(kinds, kind), None) for o in outputs]
+        return helper.make_graph(nodes, name, [], ends)
+
+    def _scalar(self, value: int) -> str:
+        return self.pieces.constant(np.array(value, dtype=np.int64))
+
+    def _true(self) -> str:
+        return self.pieces.constant(np.array(True))
+
+    def _vector(self, value: int) -> str:
+        return self.pieces.constant(np.array([value], dtype=np.int64))
+
+
+def fixed_graph(module: nn.Module, clip: Tensor) -> Any:
+    """Return a network of one fixed policy as an ONNX model; the number of clips is free.
+
+    Args:
+        module: what `specialize` made.
+        clip: [1, C, T, H, W], of its length.
+
+    Raises:
+        Ada3DError: an operation that ONNX has not.
+    """
+    helper, kinds = onnx().helper, onnx().TensorProto
+    pieces = Pieces()
+    traced = pieces.trace(module, [clip], {0: (0,)}, "the network")
+    nodes = pieces.place(traced, "", [contract.CLIPS], [contract.SCORES])
+    info = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "ada3d",
+        [info(contract.CLIPS, kinds.FLOAT, ["N", *clip.shape[1:]])],
+        [info(contract.SCORES, kinds.FLOAT, ["N", "classes"])],
+        list(pieces.weights.values()),
+    )
+    opset = helper.make_opsetid("", OPSET)
+    return helper.make_model(graph, opset_imports=[opset], ir_version=8, producer_name="ada3d_fx")
+
+

@@ -1,0 +1,1 @@
+"""Exported networks where they run: NumPy and one engine, neither torch nor MMAction2."""

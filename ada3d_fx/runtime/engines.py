@@ -1,0 +1,123 @@
+"""The engines that run exported graphs, each behind the same two methods."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from .. import requirements
+from ..errors import Ada3DError
+from . import contract
+
+
+class Engine(Protocol):
+    """One loaded graph."""
+
+    def description(self) -> str | None:
+        """Return what the file says of its network."""
+        ...
+
+    def run(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> list[np.ndarray]:
+        """Compute these outputs."""
+        ...
+
+
+class OnnxRuntime:
+    """ONNX Runtime, for files that end with .onnx.
+
+    Args:
+        path: the file.
+        threads: of one operation; None: as many as there are cores.
+        providers: ONNX Runtime's execution providers; None: the CPU's.
+
+    Raises:
+        Ada3DError: no ONNX file, a damaged one, or one that this release cannot run.
+    """
+
+    def __init__(self, path: Path, threads: int | None, providers: Sequence[str] | None = None):
+        runtime = requirements.module("onnxruntime", "a file that ends with .onnx")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = threads or 0
+        options.log_severity_level = 3
+        with _named(path, _errors_of(runtime)):
+            self.session = runtime.InferenceSession(
+                str(path), options, providers=list(providers or ["CPUExecutionProvider"])
+            )
+
+    def description(self) -> str | None:
+        """Return what the file says of its network."""
+        return self.session.get_modelmeta().custom_metadata_map.get(contract.KEY)
+
+    def run(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> list[np.ndarray]:
+        """Compute these outputs."""
+        return self.session.run(list(outputs), dict(inputs))
+
+
+class OpenVino:
+    """OpenVINO, for files that end with .xml, and for those of ONNX too.
+
+    Args:
+        path: the file; weights of an .xml lie beside it in a .bin.
+        threads: of one inference; None: as many as there are cores.
+        precision: 'float32', or 'bfloat16' where the machine has it (another result to 1e-2).
+
+    Raises:
+        Ada3DError: a damaged file, or one that this release cannot run.
+    """
+
+    def __init__(self, path: Path, threads: int | None, precision: str = "float32"):
+        openvino = requirements.module("openvino", "a file that ends with .xml")
+        kinds = {"float32": "f32", "bfloat16": "bf16"}
+        if precision not in kinds:
+            raise Ada3DError(f"Session: precision={precision!r}; there are {', '.join(kinds)}")
+        options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": kinds[precision]}
+        if threads:
+            options["INFERENCE_NUM_THREADS"] = threads
+        with _named(path, (RuntimeError,)):
+            self.model = openvino.Core().read_model(str(path))
+            self.request = openvino.compile_model(self.model, "CPU", options).create_infer_request()
+
+    def description(self) -> str | None:
+        """Return what the file says of its network."""
+        for place in ([contract.KEY], ["framework", contract.KEY]):
+            if self.model.has_rt_info(place):
+                found = self.model.get_rt_info(place)
+                return str(getattr(found, "value", found))
+        return None
+
+    def run(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> list[np.ndarray]:
+        """Compute these outputs."""
+        self.request.infer(dict(inputs))
+        return [np.array(self.request.get_tensor(name).data) for name in outputs]
+
+
+ENGINES = {"onnxruntime": OnnxRuntime, "openvino": OpenVino}
+OF_SUFFIX = {".onnx": "onnxruntime", ".xml": "openvino"}
+
+
+def _errors_of(runtime: Any) -> tuple[type[BaseException], ...]:
+    """The errors that ONNX Runtime raises of its own; they have no common class."""
+    state = runtime.capi.onnxruntime_pybind11_state
+    own = [value for value in vars(state).values() if isinstance(value, type)]
+    return tuple(kind for kind in own if issubclass(kind, Exception)) + (RuntimeError,)
+
+
+class _named:
+    """Turn an engine's errors of reading a file into one that names the file."""
+
+    def __init__(self, path: Path, kinds: tuple[type[BaseException], ...]):
+        self.path, self.kinds = path, kinds
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if isinstance(error, self.kinds) and not isinstance(error, Ada3DError):
+            first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise Ada3DError(
+                f"{self.path}: the engine cannot read it: {first[:300]}. Is the file whole, and "
+                "exported for this engine?"
+            ) from error

@@ -1,0 +1,87 @@
+"""specialize: one fixed policy of an adaptive network as a plain network."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from torch import fx, nn
+
+from .convert import AdaptiveNetwork
+from .errors import Ada3DError
+from .packed import module_tree
+from .packed.twins import plain_tree, static_slice
+from .packed.windows import fit_window
+
+
+def specialize(
+    adaptive: AdaptiveNetwork,
+    num_frames: int,
+    stages: Sequence[int | bool],
+    copy_weights: bool = True,
+) -> nn.Module:
+    """Make one fixed policy a plain network: off stages have sliced weights, no gate is left.
+
+    Args:
+        adaptive: the network; it is not changed.
+        num_frames: how many frames its clips have.
+        stages: K decisions.
+        copy_weights: False leaves the weights shared with ``adaptive``; sliced ones are views.
+
+    Returns:
+        A module from clips [N, C, num_frames, H, W] to scores [N, classes]. Hooks and attributes of
+        ``adaptive`` itself are not its own; those of the modules that it calls are.
+
+    Raises:
+        Ada3DError: a number of frames that the plan does not allow, or not K decisions.
+    """
+    plan = adaptive.plan
+    unit = plan.frame_unit or plan.num_frames
+    if not 1 <= num_frames <= plan.num_frames or num_frames % unit:
+        allowed = f"a multiple of {unit} up to {plan.num_frames}"
+        raise Ada3DError(f"specialize: num_frames={num_frames}, expected {allowed}")
+    if len(stages) != plan.num_stages:
+        raise Ada3DError(f"specialize: {len(stages)} stage decisions, expected {plan.num_stages}")
+    static = static_program(adaptive, num_frames, stages, copy_weights)
+    return static.module
+
+
+class StaticProgram(NamedTuple):
+    """A network of one fixed policy."""
+
+    module: fx.GraphModule  # clips -> scores
+    nodes: Mapping[fx.Node, fx.Node]  # of the adaptive network's source -> of the module's graph
+
+
+def static_program(
+    adaptive: AdaptiveNetwork,
+    num_frames: int,
+    stages: Sequence[int | bool],
+    copy_weights: bool,
+) -> StaticProgram:
+    """Do what `specialize` does with a policy that is checked."""
+    plan = adaptive.plan
+    made = adaptive.conversion
+    root = plain_tree(made.root)
+    root = copy.deepcopy(root) if copy_weights else root
+    buffers = {name for name, _ in root.named_buffers()}
+    off = [site for stage, on in zip(plan.stages, stages) if not on for site in stage.sites]
+    replaced = {site: static_slice(root.get_submodule(site), copy_weights) for site in off}
+    graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
+    graph.output(graph.graph_copy(made.source, copies))
+    calls = Counter(str(node.target) for node in made.windows)
+    for node, lengths in made.windows.items():
+        path = str(node.target)
+        pool = root.get_submodule(path)
+        fitted = fit_window(pool, lengths[num_frames] or 1)
+        if fitted is not pool:
+            # called at several places, a pool takes clips of several lengths: one module for each
+            own = path if calls[path] == 1 else f"{path}_{node.name}"
+            replaced[own], copies[node].target = fitted, own
+    static = fx.GraphModule(
+        module_tree.with_modules(root, replaced), graph, class_name="Specialized"
+    )
+    module_tree.save_only(static, buffers)  # fx makes buffers of constants, too
+    return StaticProgram(static, copies)
