@@ -72,7 +72,7 @@ class Pieces:
             warnings.simplefilter("ignore")
             try:
                 torch.onnx.export(
-                    _Called(module), tuple(inputs), file, input_names=names, dynamic_axes=axes,
+                    _Called(module).eval(), tuple(inputs), file, input_names=names, dynamic_axes=axes,
                     opset_version=OPSET, **options,
                 )  # fmt: skip
             except (torch.onnx.errors.OnnxExporterError, RuntimeError, TypeError) as error:
