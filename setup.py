@@ -1,4 +1,4 @@
-"""Packaging of ada3d_fx: `pip install .`, with the extras `dev` (tests, lint, types) and `ray` (clusters)."""
+"""Packaging of ada3d_fx, with the extras `export`, `ray` (clusters) and `dev` (tests, lint, types)."""
 
 from pathlib import Path
 
@@ -36,7 +36,10 @@ FRAMEWORK = [
     # 77.0.0 was withdrawn.
     "setuptools>=77.0.3,<81",
 ]
+# One engine is enough to run an exported network; `onnx` writes them.
+EXPORT = ["onnx>=1.16", "onnxruntime>=1.18", "openvino>=2024.4"]
 DEV = [
+    *EXPORT,
     *("pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100"),
     *("ruff>=0.8", "mypy>=1.11", "pre-commit>=3.5"),
 ]
@@ -85,7 +88,7 @@ setup(
     packages=find_packages(include=["ada3d_fx", "ada3d_fx.*"]),
     python_requires=">=3.10",
     install_requires=CORE + FRAMEWORK,
-    extras_require={"dev": DEV, "ray": RAY},
+    extras_require={"dev": DEV, "export": EXPORT, "ray": RAY},
     cmdclass={"build_py": BuildWithMim},
     classifiers=[
         "Development Status :: 4 - Beta",

@@ -139,6 +139,14 @@ def add_gmacs(parser: argparse.ArgumentParser) -> None:
     add_calibrate_on(parser, "val")
 
 
+def add_threshold(parser: argparse.ArgumentParser) -> None:
+    """Add --threshold of the greedy policies."""
+    parser.add_argument(
+        "--threshold", type=float, metavar="P",
+        help="what the greedy policies' probabilities must exceed (default: the config's)",
+    )  # fmt: skip
+
+
 def add_calibrate_on(
     parser: argparse.ArgumentParser, default: str | None, told: str | None = None
 ) -> None:

@@ -74,7 +74,9 @@ def export(
         raise Ada3DError(f"export: {path}: a file ends with {', '.join(SUFFIXES.values())}")
     _check_options(kind, selector, fixed, predict_with, threshold)
     files.check(path)
-    for package in {"onnx": ("onnx", "onnxruntime"), "openvino": ("onnx", "openvino")}.get(kind, ()):
+    for package in {"onnx": ("onnx", "onnxruntime"), "openvino": ("onnx", "openvino")}.get(
+        kind, ()
+    ):
         requirements.module(package, f"export to {path.suffix}")
     adaptive = _plain_floats(adaptive)
     description = _describe(adaptive, selector, greedy, threshold, predict_with)
@@ -202,13 +204,13 @@ def _write_torch(
         loaded = torch.export.load(unfinished).module()
         off = (loaded(clips) - module(clips)).abs().max() / module(clips).abs().max()
         if not off <= 1e-4:
-            raise Ada3DError(f"export: scores are {off:.3g} of the largest off; nothing was written")
+            raise Ada3DError(
+                f"export: scores are {off:.3g} of the largest off; nothing was written"
+            )
     return replace(description, parity=asdict(Parity(len(clips), float(off))))
 
 
-def _write(
-    model: Any, path: Path, kind: str, description: Description, check: Any
-) -> Description:
+def _write(model: Any, path: Path, kind: str, description: Description, check: Any) -> Description:
     """Check the graph in the engine, and write it with what was found."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=path.parent, prefix=f".{path.stem[:40]}.") as folder:
@@ -217,7 +219,9 @@ def _write(
         parity = check(Session(file))
         description = replace(description, parity=asdict(parity))
         _save(model, file, kind, description)
-        if kind == "openvino":  # at no moment are there an .xml and a .bin that do not belong together
+        if (
+            kind == "openvino"
+        ):  # at no moment are there an .xml and a .bin that do not belong together
             path.unlink(missing_ok=True)
             os.replace(file.with_suffix(".bin"), path.with_suffix(".bin"))
         os.replace(file, path)

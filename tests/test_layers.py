@@ -24,9 +24,36 @@ ARROWS = {
     "packed": {"errors", "policy"},
     "passes": {"errors", "plan", "packed"},
     "convert": {"errors", "plan", "policy", "packed", "passes"},
-    "cost": {"errors", "policy", "distribution", "exits", "passes", "convert"},
+    "specialize": {"errors", "packed", "convert"},
+    "cost": {"errors", "policy", "distribution", "exits", "passes", "convert", "specialize"},
     "learn": {"errors", "weights", "plan", "policy", "distribution"},
     "report": {"errors", "files", "plan", "policy"},
+    "runtime": {"errors", "requirements"},
+    "exporting": {
+        "errors",
+        "requirements",
+        "plan",
+        "policy",
+        "distribution",
+        "packed",
+        "passes",
+        "convert",
+        "specialize",
+        "cost",
+        "learn",
+        "runtime",
+    },
+    "export": {
+        "errors",
+        "files",
+        "requirements",
+        "convert",
+        "specialize",
+        "cost",
+        "learn",
+        "runtime",
+        "exporting",
+    },
     "progress": set(),
     "values": {"files"},
     "cli": {"errors", "progress", "values"},
@@ -42,12 +69,14 @@ ORDER = {
     "rowwise layouts group planning regions checkpoints rewrite fold pipeline",
     "cost": "shapes_only count price executed payoff selector",
     "learn": "backbones heads selector reward losses estimators step clip_selector diagnose",
+    "runtime": "contract engines session",
+    "exporting": "pieces partition branches graph decider parity",
     "report": "tables reading records statistics figures policy_pictures",
     "experiments": "provenance fingerprints made_from makers rendering clip_record generated_clips "
     "matching comparison_run comparison_rows comparison_report comparison tradeoff html_page "
     "clip_videos clip_selection price_report price_timing pricing listed paper support timing "
     "decisions evaluation data_check training journal "
-    "inference_summary inference",
+    "inference_summary inference exporting",
 }
 THIRD_PARTY = {"torch", "torchvision", "fvcore", "numpy", "matplotlib", "PIL"}
 THIRD_PARTY_OF = {"progress": {"rich"}}  # which comes with MMEngine

@@ -15,10 +15,18 @@ class Selector(Protocol):
     """What a price needs to know of a selection network (`learn.selector.SelectionNetwork`)."""
 
     input_size: int | None
-    in_channels: int
     num_features: int
     backbone: nn.Module
-    head: nn.Module
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the backbone's images."""
+        ...
+
+    @property
+    def head(self) -> nn.Module:
+        """Features [N, T, D] -> logits."""
+        ...
 
     def classify(self, features: Tensor) -> Tensor:
         """Features [N, T, D] -> class scores."""

@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 import torch
 
-from ..specialize import specialize
 from ..cost.count import count
 from ..passes.shadow import dtype_of
 from ..policy import Policy
+from ..specialize import specialize
 from .price_report import PriceReport
 
 

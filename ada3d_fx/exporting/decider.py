@@ -68,7 +68,9 @@ class Decider(nn.Module):
             frames = torch.ones_like(clips[:, 0, :, 0, 0]) > 0
         else:
             units = self._units(logits.frame_logits - shift)
-            units = units | ((units.float().amax(1, keepdim=True) == 0) & _best(logits.frame_logits))
+            units = units | (
+                (units.float().amax(1, keepdim=True) == 0) & _best(logits.frame_logits)
+            )
             frames = units[:, :, None].expand(-1, -1, self.unit).flatten(1)
         if not self.classifies:
             return frames, stages
@@ -103,6 +105,9 @@ def _best(logits: Tensor) -> Tensor:
 
 class _Resize(nn.Module):
     """Antialiased bilinear resizing to one size, which is linear along each axis."""
+
+    rows: Tensor
+    columns: Tensor
 
     def __init__(self, height: int, width: int, size: int):
         super().__init__()

@@ -300,5 +300,3 @@ def fixed_graph(module: nn.Module, clip: Tensor) -> Any:
     )
     opset = helper.make_opsetid("", OPSET)
     return helper.make_model(graph, opset_imports=[opset], ir_version=8, producer_name="ada3d_fx")
-
-

@@ -59,11 +59,11 @@ def check_adaptive(
     clips = _random_clips(plan, len(policy)) if clips is None else clips.cpu().float()
     policy = _repeated(policy, len(clips))
     with torch.no_grad():
-        features = None if selector is None else selector.frame_features(clips)
         added: Tensor | float = 0.0
-        if classifies:
-            assert selector is not None
-            added = selector.classify(features).float().mean(1)
+        if selector is not None:
+            features = selector.frame_features(clips)
+            if classifies:
+                added = selector.classify(features).float().mean(1)
         worst = _difference(session(clips.numpy(), policy), adaptive(clips, policy) + added, plan)
         compared = differing = 0
         if selector is not None:
@@ -84,8 +84,8 @@ def check_adaptive(
                     )
                 compared, differing = compared + differ.numel(), differing + int(differ.sum())
             outcome = session.run(clips.numpy(), threshold=threshold)
-            chosen = Policy(*(torch.from_numpy(part) for part in outcome.policy))
-            reference = adaptive(clips, chosen) + added
+            frames, stages = (torch.from_numpy(part) for part in outcome.policy)
+            reference = adaptive(clips, Policy(frames, stages)) + added
             worst = max(worst, _difference(outcome.scores, reference, plan))
     return Parity(len(clips), worst, compared, differing)
 

@@ -40,9 +40,7 @@ def partition(adaptive: AdaptiveNetwork) -> list[Part]:
         adaptive: the network; it is not changed.
     """
     source = adaptive.conversion.source
-    stage_of = {
-        site: k for k, stage in enumerate(adaptive.plan.stages) for site in stage.sites
-    }
+    stage_of = {site: k for k, stage in enumerate(adaptive.plan.stages) for site in stage.sites}
     sites = {
         node: stage_of[str(node.target)]
         for node in source.nodes
@@ -84,9 +82,7 @@ def _levels(
     return stages, level
 
 
-def _part(
-    stage: int | None, nodes: list[fx.Node], values: list[fx.Node], source: fx.Graph
-) -> Part:
+def _part(stage: int | None, nodes: list[fx.Node], values: list[fx.Node], source: fx.Graph) -> Part:
     """A part of these nodes, with the constants that they read."""
     members = set(nodes)
     constants = {n for m in nodes for n in m.all_input_nodes if n.op == "get_attr"}
@@ -132,11 +128,10 @@ def _sizes(adaptive: AdaptiveNetwork) -> dict[fx.Node, int]:
     plan = adaptive.plan
     static = static_program(adaptive, plan.num_frames, [True] * plan.num_stages, copy_weights=False)
     clip = torch.zeros(1, *plan.clip_shape, dtype=dtype_of(adaptive))
-    module = static.module
+    module = isolated(static.module)
+    assert isinstance(module, fx.GraphModule)
     with torch.no_grad(), own_caches(module), no_arithmetic():
-        interpreter = _Sizes(isolated(module))
+        interpreter = _Sizes(module)
         interpreter.run(clip)
     by_name = {node.name: size for node, size in interpreter.sizes.items()}
-    return {
-        node: by_name[copy.name] for node, copy in static.nodes.items() if copy.name in by_name
-    }
+    return {node: by_name[copy.name] for node, copy in static.nodes.items() if copy.name in by_name}

@@ -58,9 +58,9 @@ class Pieces:
         names = [f"in{index}" for index in range(len(inputs))]
         axes = {names[i]: {d: f"n{i}_{d}" for d in dims} for i, dims in dynamic.items() if dims}
         options: dict[str, Any] = {"dynamo": False}
+        file: Any = io.BytesIO()
         if "dynamo" not in inspect.signature(torch.onnx.export).parameters:  # torch 2.4
             options = {}
-        file = io.BytesIO()
         heard = io.StringIO()  # where it fails, the exporter prints the whole graph
         with (
             warnings.catch_warnings(),
@@ -119,7 +119,8 @@ class Pieces:
         Names do not count, as the tracer numbers them; shapes that it notes at values do not either.
         """
         numbers: dict[str, str] = {
-            tensor.name: _digest(onnx().numpy_helper.to_array(tensor)) for tensor in graph.initializer
+            tensor.name: _digest(onnx().numpy_helper.to_array(tensor))
+            for tensor in graph.initializer
         }
         for index, value in enumerate(graph.input):
             numbers.setdefault(value.name, f"in{index}")

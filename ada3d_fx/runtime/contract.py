@@ -95,7 +95,9 @@ def read_description(text: str | None, where: str) -> Description:
         held = dict(json.loads(text))
         number = held["format"]
     except (ValueError, TypeError, KeyError) as error:
-        raise Ada3DError(f"{where}: its description is damaged ({error}); export it again") from error
+        raise Ada3DError(
+            f"{where}: its description is damaged ({error}); export it again"
+        ) from error
     if number != FORMAT:
         made_by = dict(held.get("versions") or {}).get("ada3d_fx", "of another version")
         raise Ada3DError(
@@ -106,7 +108,9 @@ def read_description(text: str | None, where: str) -> Description:
     try:
         return Description(**{key: _tuples(held[key]) for key in held if key in known})
     except TypeError as error:
-        raise Ada3DError(f"{where}: its description is damaged ({error}); export it again") from error
+        raise Ada3DError(
+            f"{where}: its description is damaged ({error}); export it again"
+        ) from error
 
 
 def _tuples(value: Any) -> Any:
@@ -123,7 +127,9 @@ def check_clips(clips: Any, description: Description) -> np.ndarray:
     channels, _, height, width = description.clip_shape
     wanted = (channels, description.num_frames, height, width)
     if array.ndim != 5 or array.shape[1:] != wanted or not len(array):
-        hint = "fold the views into the batch" if array.ndim == 6 else "export for the shape of yours"
+        hint = (
+            "fold the views into the batch" if array.ndim == 6 else "export for the shape of yours"
+        )
         raise Ada3DError(
             f"Session: clips have shape {list(array.shape)}, expected [N, {', '.join(map(str, wanted))}]"
             f"; {hint}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -94,7 +94,7 @@ class OpenVino:
         return [np.array(self.request.get_tensor(name).data) for name in outputs]
 
 
-ENGINES = {"onnxruntime": OnnxRuntime, "openvino": OpenVino}
+ENGINES: dict[str, Callable[..., Engine]] = {"onnxruntime": OnnxRuntime, "openvino": OpenVino}
 OF_SUFFIX = {".onnx": "onnxruntime", ".xml": "openvino"}
 
 
@@ -102,7 +102,7 @@ def _errors_of(runtime: Any) -> tuple[type[BaseException], ...]:
     """The errors that ONNX Runtime raises of its own; they have no common class."""
     state = runtime.capi.onnxruntime_pybind11_state
     own = [value for value in vars(state).values() if isinstance(value, type)]
-    return tuple(kind for kind in own if issubclass(kind, Exception)) + (RuntimeError,)
+    return (*(kind for kind in own if issubclass(kind, Exception)), RuntimeError)
 
 
 class _named:
