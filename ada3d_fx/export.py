@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
@@ -23,7 +23,7 @@ from .errors import Ada3DError, require_number
 from .exporting.decider import Decider
 from .exporting.graph import GraphWriter, fixed_graph
 from .exporting.parity import Parity, check_adaptive, check_fixed
-from .exporting.pieces import onnx
+from .exporting.writers import OnnxFile, OpenVinoFile
 from .learn.selector import SelectionNetwork
 from .runtime.contract import FORMAT, KEY, Description
 from .runtime.session import Session
@@ -210,15 +210,17 @@ def _write_torch(
     return replace(description, parity=asdict(Parity(len(clips), float(off))))
 
 
-def _write(model: Any, path: Path, kind: str, description: Description, check: Any) -> Description:
+def _write(
+    model: Any, path: Path, kind: str, description: Description, check: Callable[[Session], Parity]
+) -> Description:
     """Check the graph in the engine, and write it with what was found."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=path.parent, prefix=f".{path.stem[:40]}.") as folder:
         file = Path(folder, path.name)
-        _save(model, file, kind, description)
-        parity = check(Session(file))
-        description = replace(description, parity=asdict(parity))
-        _save(model, file, kind, description)
+        writer = (OnnxFile if kind == "onnx" else OpenVinoFile)(model, file)
+        writer.write(description)
+        description = replace(description, parity=asdict(check(Session(file))))
+        writer.write(description)
         if (
             kind == "openvino"
         ):  # at no moment are there an .xml and a .bin that do not belong together
@@ -226,27 +228,3 @@ def _write(model: Any, path: Path, kind: str, description: Description, check: A
             os.replace(file.with_suffix(".bin"), path.with_suffix(".bin"))
         os.replace(file, path)
     return description
-
-
-def _save(model: Any, file: Path, kind: str, description: Description) -> None:
-    del model.metadata_props[:]
-    entry = model.metadata_props.add()
-    entry.key, entry.value = KEY, description.to_json()
-    if kind == "onnx":
-        if model.ByteSize() >= 2**31 - 1:
-            raise Ada3DError("export: the network has more than 2 GiB, the limit of one ONNX file")
-        onnx().save(model, str(file))
-        return
-    openvino = requirements.module("openvino", "export to .xml")
-    try:
-        converted = openvino.convert_model(_on_disk(model, file))
-    except RuntimeError as error:
-        raise Ada3DError(f"export: OpenVINO cannot take the network: {error}") from error
-    converted.set_rt_info(description.to_json(), [KEY])
-    openvino.save_model(converted, str(file), compress_to_fp16=False)
-
-
-def _on_disk(model: Any, file: Path) -> str:
-    other = str(file.with_suffix(".onnx"))
-    onnx().save(model, other)
-    return other

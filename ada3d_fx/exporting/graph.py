@@ -152,10 +152,16 @@ class GraphWriter:
             names.update({node: f"value_{number}_{i}" for i, node in enumerate(part.outputs)})
             body += self._part(number, part, branches, names)
         (scores,) = parts[-1].outputs
+        recognized = "recognized" if self.classifies else "clip_scores"
         body += [
-            self.make("Squeeze", [names[scores], self._vector(0)], ["clip_scores"]),
+            self.make("Squeeze", [names[scores], self._vector(0)], [recognized]),
             self.make("Identity", ["go_on"], ["goes_on"]),
         ]
+        if self.classifies:
+            body += [
+                self.make("Gather", ["own_scores", "clip_number"], ["classified"], axis=0),
+                self.make("Add", [recognized, "classified"], ["clip_scores"]),
+            ]
         info = helper.make_tensor_value_info
         loop = helper.make_graph(
             body,
@@ -170,15 +176,7 @@ class GraphWriter:
             nodes.append(
                 self.make("Where", [contract.SCORE, "num_clips", self._scalar(0)], [count])
             )
-        recognized = "recognized" if self.classifies else contract.SCORES
-        nodes.append(self.make("Loop", [count, self._true()], [recognized], body=loop))
-        if self.classifies:
-            nodes += [
-                self.make("Reshape", ["num_scored", self._vector(1)], ["scored_rows"]),
-                self.make("Slice", ["own_scores", self._vector(0), "scored_rows", self._vector(0)],
-                          ["own_scored"]),
-                self.make("Add", [recognized, "own_scored"], [contract.SCORES]),
-            ]  # fmt: skip
+        nodes.append(self.make("Loop", [count, self._true()], [contract.SCORES], body=loop))
         return nodes
 
     def _part(
