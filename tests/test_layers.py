@@ -75,7 +75,7 @@ ORDER = {
     "experiments": "provenance fingerprints made_from makers rendering clip_record generated_clips "
     "matching comparison_run comparison_rows comparison_report comparison tradeoff html_page "
     "clip_videos clip_selection price_report price_timing pricing listed paper support timing "
-    "decisions evaluation data_check training journal "
+    "engine_timing decisions evaluation data_check training journal "
     "inference_summary inference exporting",
 }
 THIRD_PARTY = {"torch", "torchvision", "fvcore", "numpy", "matplotlib", "PIL"}

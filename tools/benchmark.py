@@ -17,7 +17,7 @@ with warnings.catch_warnings(record=True):
     import torch
 
     from ada3d_fx import cli, values
-    from ada3d_fx.experiments import timing
+    from ada3d_fx.experiments import engine_timing, timing
     from ada3d_fx.progress import Console
 
 
@@ -45,6 +45,10 @@ def parse_args() -> argparse.Namespace:
         "--threads", type=values.whole_number, metavar="N", help="CPU threads (default: torch's)"
     )
     parser.add_argument("--device", help="a torch device (default: a GPU if there is one)")
+    parser.add_argument(
+        "--engine", choices=list(engine_timing.SUFFIX),
+        help="time exported files in this engine, against the dense network in it (default: torch)",
+    )  # fmt: skip
     cli.add_seed(parser, 0)
     cli.add_json(parser, "the figures")
     cli.add_verbose(parser)
@@ -57,6 +61,14 @@ def main() -> None:
     args = parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
+    if args.engine:
+        result = engine_timing.measure_engine(
+            args.config, args.cfg_options, args.clip_shape, args.clips,
+            args.usage or timing.DEFAULT_USAGES, args.repeats, args.engine, args.threads, args.seed,
+            args.json, Console(args.verbose),
+        )  # fmt: skip
+        print(engine_timing.text(result))
+        return
     result = timing.measure(
         args.config, args.cfg_options, args.clip_shape, args.clips,
         args.usage or timing.DEFAULT_USAGES, args.repeats, args.device, args.seed, args.json,

@@ -63,12 +63,14 @@ class OpenVino:
         path: the file; weights of an .xml lie beside it in a .bin.
         threads: of one inference; None: as many as there are cores.
         precision: 'float32', or 'bfloat16' where the machine has it (another result to 1e-2).
+        clips: of every call, where it is always the same and the policy is fixed: shapes are static
+            then.
 
     Raises:
         Ada3DError: a damaged file, or one that this release cannot run.
     """
 
-    def __init__(self, path: Path, threads: int | None, precision: str = "float32"):
+    def __init__(self, path: Path, threads: int | None, precision: str = "float32", clips: int = 0):
         openvino = requirements.module("openvino", "a file that ends with .xml")
         kinds = {"float32": "f32", "bfloat16": "bf16"}
         if precision not in kinds:
@@ -78,6 +80,9 @@ class OpenVino:
             options["INFERENCE_NUM_THREADS"] = threads
         with _named(path, (RuntimeError,)):
             self.model = openvino.Core().read_model(str(path))
+            if clips and len(self.model.inputs) == 1:
+                shape = self.model.input(0).get_partial_shape()
+                self.model.reshape([clips, *list(shape)[1:]])
             self.request = openvino.compile_model(self.model, "CPU", options).create_infer_request()
 
     def description(self) -> str | None:
