@@ -41,6 +41,7 @@ def export(
     greedy: str = "threshold",
     threshold: float = 0.5,
     predict_with: str = "recognizer",
+    exit: float | None = None,
     classes: Sequence[str] | None = None,
     preprocessing: Mapping[str, Any] | None = None,
 ) -> Description:
@@ -57,6 +58,8 @@ def export(
         greedy: how the selection network keeps frames, see `PolicyDistribution.mode`.
         threshold: its probabilities must exceed it, where a call gives no other.
         predict_with: 'recognizer', or 'both': the class scores of the selection network are added.
+        exit: with 'both', the confidence that a clip must exceed to exit, see `exits`; None: none
+            does, unless a call gives one.
         classes: names of the classes, by label.
         preprocessing: what is done to pixels before, as the file shall tell it; JSON values.
 
@@ -72,7 +75,7 @@ def export(
     kind = next((k for k, suffix in SUFFIXES.items() if path.suffix == suffix), None)
     if kind is None:
         raise Ada3DError(f"export: {path}: a file ends with {', '.join(SUFFIXES.values())}")
-    _check_options(kind, selector, fixed, predict_with, threshold)
+    _check_options(kind, selector, fixed, predict_with, threshold, exit)
     files.check(path)
     for package in {"onnx": ("onnx", "onnxruntime"), "openvino": ("onnx", "openvino")}.get(
         kind, ()
@@ -82,6 +85,7 @@ def export(
     description = _describe(adaptive, selector, greedy, threshold, predict_with)
     description = replace(
         description,
+        exit=exit,
         classes=None if classes is None else tuple(classes),
         preprocessing=dict(preprocessing or {}),
         versions=_versions(kind),
@@ -96,19 +100,28 @@ def export(
     model = GraphWriter(adaptive, decider, classifies).write()
 
     def check(session: Session) -> Parity:
-        return check_adaptive(session, adaptive, selector, greedy, threshold, classifies)
+        return check_adaptive(session, adaptive, selector)
 
     return _write(model, path, kind, description, check)
 
 
 def _check_options(
-    kind: str, selector: Any, fixed: Any, predict_with: str, threshold: float
+    kind: str,
+    selector: Any,
+    fixed: Any,
+    predict_with: str,
+    threshold: float,
+    exit: float | None,
 ) -> None:
     require_number("export: threshold", threshold, 0.0, 1.0, above=True)
     if predict_with not in ("recognizer", "both"):
         raise Ada3DError(f"export: predict_with={predict_with!r}; there are recognizer and both")
     if predict_with == "both" and selector is None:
         raise Ada3DError("export: predict_with='both' needs selector=")
+    if exit is not None:
+        require_number("export: exit", exit, 0.0, 1.0, above=True)
+        if predict_with != "both":
+            raise Ada3DError("export: exit= needs predict_with='both'")
     if fixed is not None and selector is not None:
         raise Ada3DError("export: a fixed policy and a selection network exclude each other")
     if kind == "torch" and fixed is None:

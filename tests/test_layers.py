@@ -35,6 +35,7 @@ ARROWS = {
         "plan",
         "policy",
         "distribution",
+        "exits",
         "packed",
         "passes",
         "convert",

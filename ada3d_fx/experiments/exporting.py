@@ -88,7 +88,10 @@ def export_checkpoint(
         if testing.predict_with == "selector":
             raise Ada3DError("export: with testing.predict_with='selector' no recognizer runs")
         named.update(
-            greedy=testing.greedy, threshold=testing.threshold, predict_with=testing.predict_with
+            greedy=testing.greedy,
+            threshold=testing.threshold,
+            predict_with=testing.predict_with,
+            exit=model.exit,
         )
     else:
         console.say("exporting without a selection network, and checking it")

@@ -49,20 +49,23 @@ class Decider(nn.Module):
         self.greedy, self.classifies = greedy, classifies
         self.unit, self.num_frames = plan.frame_unit, plan.num_frames
 
-    def forward(self, clips: Tensor, threshold: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self, clips: Tensor, threshold: Tensor, exit: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
         """Choose policies.
 
         Args:
             clips: [N, 3, T, H, W].
             threshold: [], between 0 and 1.
+            exit: [], above 0 and at most 1; needed where it classifies.
 
         Returns:
-            Frames, bool [N, T]; stages, bool [N, K]; if it classifies, scores [N, classes].
+            Frames, bool [N, T]; stages, bool [N, K]; if it classifies, scores [N, classes], and
+            clips that exit have no frame and no stage.
         """
         features = self.selector.frame_features(clips)
         logits = self.selector.distribution(features)
-        level = threshold.double()
-        shift = (level / (1 - level)).log().to(logits.stage_logits.dtype)
+        shift = _log_odds(threshold).to(logits.stage_logits.dtype)
         stages = logits.stage_logits - shift > 0
         if self.unit is None:
             frames = torch.ones_like(clips[:, 0, :, 0, 0]) > 0
@@ -74,7 +77,10 @@ class Decider(nn.Module):
             frames = units[:, :, None].expand(-1, -1, self.unit).flatten(1)
         if not self.classifies:
             return frames, stages
-        return frames, stages, self.selector.classify(features).float().mean(1)
+        assert exit is not None
+        scores = self.selector.classify(features).float().mean(1)
+        stays = _certainty(scores)[:, None] <= _log_odds(exit)
+        return frames & stays, stages & stays, scores
 
     def _units(self, logits: Tensor) -> Tensor:
         """Which frame units are kept, bool [N, T / g], before one is kept in any case."""
@@ -88,6 +94,21 @@ class Decider(nn.Module):
         points = (passed - (total - kept + 1) / 2).floor() + 1
         points = torch.minimum(points.clamp(min=0), kept)
         return points - torch.cat([torch.zeros_like(total), points[:, :-1]], 1) > 0
+
+
+def _log_odds(p: Tensor) -> Tensor:
+    """The log-odds of a probability, in float64; infinite at 1."""
+    p = p.double()
+    return (p / (1 - p)).log()
+
+
+def _certainty(scores: Tensor) -> Tensor:
+    """What `exits.certainty` gives, [N], by operations that both engines have."""
+    scores = scores.double()
+    others = torch.where(_best(scores), torch.full_like(scores, -1e30), scores)
+    largest = others.amax(1, keepdim=True)
+    rest = largest + (others - largest).exp().sum(1, keepdim=True).log()
+    return (scores.amax(1, keepdim=True) - rest)[:, 0]
 
 
 def _rank(logits: Tensor) -> Tensor:

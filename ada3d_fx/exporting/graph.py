@@ -66,6 +66,8 @@ class GraphWriter:
         if self.decider is not None:
             inputs.append(info(contract.THRESHOLD, kinds.FLOAT, []))
             inputs.append(info(contract.SCORE, kinds.BOOL, []))
+            if self.classifies:
+                inputs.append(info(contract.EXIT, kinds.FLOAT, []))
             outputs.append(info(contract.CHOSEN_FRAMES, kinds.BOOL, ["N", frames]))
             outputs.append(info(contract.CHOSEN_STAGES, kinds.BOOL, ["N", stages]))
             nodes += self._decide()
@@ -84,15 +86,15 @@ class GraphWriter:
         helper, kinds = onnx().helper, onnx().TensorProto
         clip = torch.zeros(1, *self.plan.clip_shape)
         assert self.decider is not None
-        traced = self.pieces.trace(
-            self.decider, [clip, torch.tensor(0.5)], {}, "the selection network"
-        )
+        levels = [contract.THRESHOLD, *([contract.EXIT] if self.classifies else [])]
+        inputs = [clip, *(torch.tensor(0.5) for _ in levels)]
+        traced = self.pieces.trace(self.decider, inputs, {}, "the selection network")
         own = ["own_frames", "own_stages", "own_scores"][: 3 if self.classifies else 2]
         rows = [f"{name}_row" for name in own]
         body = [
             self.make("Gather", [contract.CLIPS, "own_number"], ["own_clip"], axis=0),
             self.make("Unsqueeze", ["own_clip", self._vector(0)], ["own_clips"]),
-            *self.pieces.place(traced, "selector/", ["own_clips", contract.THRESHOLD], rows),
+            *self.pieces.place(traced, "selector/", ["own_clips", *levels], rows),
             *(self.make("Squeeze", [r, self._vector(0)], [f"{r}_of_clip"]) for r in rows),
             self.make("Identity", ["own_go_on"], ["own_goes_on"]),
         ]
@@ -142,26 +144,12 @@ class GraphWriter:
             self.make("Reshape", ["kept_rows", self._vector(-1)], ["kept"]),
             self.make("Shape", ["kept"], ["kept_shape"]),
             self.make("Squeeze", ["kept_shape", self._vector(0)], ["num_kept"]),
-            self.make("Gather", ["clip", "kept"], ["kept_frames"], axis=1),
-            self.make("Unsqueeze", ["kept_frames", self._vector(0)], ["value_clips"]),
-        ]
-        parts = partition(self.adaptive)
-        branches = Branches(self.adaptive, parts)
-        names = {parts[0].inputs[0]: "value_clips"}
-        for number, part in enumerate(parts):
-            names.update({node: f"value_{number}_{i}" for i, node in enumerate(part.outputs)})
-            body += self._part(number, part, branches, names)
-        (scores,) = parts[-1].outputs
-        recognized = "recognized" if self.classifies else "clip_scores"
-        body += [
-            self.make("Squeeze", [names[scores], self._vector(0)], [recognized]),
-            self.make("Identity", ["go_on"], ["goes_on"]),
         ]
         if self.classifies:
-            body += [
-                self.make("Gather", ["own_scores", "clip_number"], ["classified"], axis=0),
-                self.make("Add", [recognized, "classified"], ["clip_scores"]),
-            ]
+            body += self._sum_or_exit()
+        else:
+            body += self._recognize("clip_scores")
+        body.append(self.make("Identity", ["go_on"], ["goes_on"]))
         info = helper.make_tensor_value_info
         loop = helper.make_graph(
             body,
@@ -178,6 +166,40 @@ class GraphWriter:
             )
         nodes.append(self.make("Loop", [count, self._true()], [contract.SCORES], body=loop))
         return nodes
+
+    def _sum_or_exit(self) -> list[Any]:
+        """Add both networks' scores of a clip; of one without a frame, which exits, take one's."""
+        stays = [
+            *self._recognize("recognized"),
+            self.make("Add", ["recognized", "classified"], ["both_scores"]),
+        ]
+        exits = [self.make("Identity", ["classified"], ["exit_scores"])]
+        return [
+            self.make("Gather", ["own_scores", "clip_number"], ["classified"], axis=0),
+            self.make("Greater", ["num_kept", self._scalar(0)], ["stays"]),
+            self.make(
+                "If",
+                ["stays"],
+                ["clip_scores"],
+                then_branch=self._subgraph("stays", stays, ["both_scores"], "FLOAT"),
+                else_branch=self._subgraph("exits", exits, ["exit_scores"], "FLOAT"),
+            ),
+        ]
+
+    def _recognize(self, end: str) -> list[Any]:
+        """Score one clip by its kept frames."""
+        nodes = [
+            self.make("Gather", ["clip", "kept"], ["kept_frames"], axis=1),
+            self.make("Unsqueeze", ["kept_frames", self._vector(0)], ["value_clips"]),
+        ]
+        parts = partition(self.adaptive)
+        branches = Branches(self.adaptive, parts)
+        names = {parts[0].inputs[0]: "value_clips"}
+        for number, part in enumerate(parts):
+            names.update({node: f"value_{number}_{i}" for i, node in enumerate(part.outputs)})
+            nodes += self._part(number, part, branches, names)
+        (scores,) = parts[-1].outputs
+        return [*nodes, self.make("Squeeze", [names[scores], self._vector(0)], [end])]
 
     def _part(
         self, number: int, part: Part, branches: Branches, names: dict[Any, str]

@@ -20,7 +20,9 @@ CLIPS = "clips"  # float32 [N, C, T, H, W], normalised as the recognizer wants t
 FRAMES = "frames"  # bool [N, T], u of eq. 2; [0, T]: the selection network decides
 STAGES = "stages"  # bool [N, K], v of eq. 3; [0, K]: the selection network decides
 THRESHOLD = "threshold"  # float32 [], what the greedy policy's probabilities must exceed
-SCORE = "score"  # bool [], False: decide only; the scores have no row then
+SCORE = "score"  # bool [], False: decide only; the scores are not those of the recognizer then
+EXIT = "exit"  # float32 [], in files that predict with both: the confidence that a clip must exceed
+# to exit, 1: none does. A clip that exits has no frame; so has one of a given policy that shall exit.
 
 # Outputs of the graph. A file of a fixed policy, or without a selection network, has the scores only.
 SCORES = "scores"  # float32 [N, classes]
@@ -43,6 +45,7 @@ class Description:
     greedy: str = "threshold"  # how it keeps frames, see `PolicyDistribution.mode`
     threshold: float = 0.5  # where none is given
     predict_with: str = "recognizer"  # or 'both'
+    exit: float | None = None  # the confidence that a clip must exceed to exit, where none is given
     # multiply-adds of a clip by kept frames, all stages 2D [T + 1], what each stage adds
     # [T + 1][K], and those of the selection network
     base_macs: tuple[int, ...] = ()
@@ -168,7 +171,7 @@ def check_policy(policy: Any, n: int, description: Description) -> tuple[np.ndar
                 f"Session: policy's {name} are {part.dtype} {list(part.shape)}, expected bool {list(size)}"
             )
     empty = np.flatnonzero(~frames.any(1)).tolist()
-    if empty:
+    if empty and description.predict_with != "both":  # else these clips exit
         raise Ada3DError(f"Session: every clip must keep a frame; clips {empty[:8]} keep none")
     unit = description.frame_unit or description.num_frames
     units = frames.reshape(n, -1, unit)

@@ -73,7 +73,11 @@ class Session:
         )
 
     def __call__(
-        self, clips: Any, policy: Any = None, threshold: float | None = None
+        self,
+        clips: Any,
+        policy: Any = None,
+        threshold: float | None = None,
+        exit: float | None = None,
     ) -> np.ndarray:
         """Score clips.
 
@@ -83,6 +87,8 @@ class Session:
                 or `ada3d_fx.Policy`). None: the selection network decides; in a file without one,
                 the full policy.
             threshold: what the selection network's probabilities must exceed; None: the file's.
+            exit: the confidence that a clip must exceed to exit, in files that predict with both;
+                1: none exits; None: the file's. Clips of a given policy exit if they have no frame.
 
         Returns:
             float32 [N, classes], in the order of ``clips``.
@@ -91,28 +97,37 @@ class Session:
             Ada3DError: clips of another shape, a policy that the plan does not allow, or a threshold
                 without a selection network.
         """
-        return self.run(clips, policy, threshold).scores
+        return self.run(clips, policy, threshold, exit).scores
 
-    def decide(self, clips: Any, threshold: float | None = None) -> Decision:
+    def decide(
+        self, clips: Any, threshold: float | None = None, exit: float | None = None
+    ) -> Decision:
         """Return the selection network's policies; the recognizer does not run.
 
         Args:
             clips: as in a call.
             threshold: as in a call.
+            exit: as in a call; clips that exit have no frame.
 
         Raises:
             Ada3DError: there is no selection network in the file, or clips of another shape.
         """
         if not self.description.selects:
             raise Ada3DError("Session: this file has no selection network; it decides nothing")
-        inputs = self._inputs(clips, None, threshold)
+        inputs = self._inputs(clips, None, threshold, exit)
         inputs[contract.SCORE] = np.array(False)
         names = (contract.CHOSEN_FRAMES, contract.CHOSEN_STAGES)
         return Decision(*self.engine.run(inputs, names))
 
-    def run(self, clips: Any, policy: Any = None, threshold: float | None = None) -> Outcome:
+    def run(
+        self,
+        clips: Any,
+        policy: Any = None,
+        threshold: float | None = None,
+        exit: float | None = None,
+    ) -> Outcome:
         """Score clips, and return the executed policies too; see a call."""
-        inputs = self._inputs(clips, policy, threshold)
+        inputs = self._inputs(clips, policy, threshold, exit)
         if self.description.selects:
             names = (contract.SCORES, contract.CHOSEN_FRAMES, contract.CHOSEN_STAGES)
             scores, frames, stages = self.engine.run(inputs, names)
@@ -131,7 +146,9 @@ class Session:
         frames, _ = (policy.frames, policy.stages) if hasattr(policy, "frames") else policy
         return self.description.price(*contract.check_policy(policy, len(frames), self.description))
 
-    def _inputs(self, clips: Any, policy: Any, threshold: float | None) -> dict[str, np.ndarray]:
+    def _inputs(
+        self, clips: Any, policy: Any, threshold: float | None, exit: float | None
+    ) -> dict[str, np.ndarray]:
         described = self.description
         inputs = {contract.CLIPS: contract.check_clips(clips, described)}
         n = len(inputs[contract.CLIPS])
@@ -152,6 +169,12 @@ class Session:
             inputs[contract.SCORE] = np.array(True)
         elif threshold is not None:
             raise Ada3DError("Session: a threshold is for a file with a selection network")
+        if described.predict_with == "both":
+            level = exit if exit is not None else described.exit or 1.0
+            require_number("Session: exit", level, 0.0, 1.0, above=True)
+            inputs[contract.EXIT] = np.array(level, dtype=np.float32)
+        elif exit is not None:
+            raise Ada3DError("Session: exit is for a file that predicts with both networks")
         return inputs
 
     def _full(self, n: int) -> Decision:
@@ -177,4 +200,6 @@ def inputs_of(description: Description) -> Mapping[str, tuple[str, list[int | st
         inputs[contract.STAGES] = ("bool", ["N" if not description.selects else "N or 0", k])
     if description.selects:
         inputs[contract.THRESHOLD], inputs[contract.SCORE] = ("float32", []), ("bool", [])
+    if description.predict_with == "both":
+        inputs[contract.EXIT] = ("float32", [])
     return inputs

@@ -124,7 +124,7 @@ def test_other_decisions_are_seen(tmp_path):
     ada3d_fx.export(network(), path, selector())
     other = selector(head=ada3d_fx.learn.heads.MeanHead)
     with pytest.raises(Ada3DError, match="clips get another policy"):
-        parity.check_adaptive(ada3d_fx.Session(path), network(), other, "threshold", 0.5, False)
+        parity.check_adaptive(ada3d_fx.Session(path), network(), other)
 
 
 @pytest.mark.parametrize(
@@ -148,3 +148,41 @@ def test_what_cannot_be_exported_is_told(tmp_path, name, options, message):
 def test_both_a_fixed_policy_and_a_selection_network_are_refused(tmp_path):
     with pytest.raises(Ada3DError, match="exclude each other"):
         ada3d_fx.export(network(), tmp_path / "n.onnx", selector(), fixed=(5, [1] * 5))
+
+
+@pytest.mark.parametrize("suffix", BOTH)
+def test_clips_that_exit_are_not_recognized(tmp_path, suffix):
+    path, selection = tmp_path / f"network{suffix}", selector(5)
+    with torch.no_grad():
+        classified = selection.classify(selection.frame_features(clips(12))).mean(1)
+    confidence = classified.softmax(1).amax(1).sort().values[5:7].mean().item()
+    ada3d_fx.export(network(), path, selection, predict_with="both", exit=confidence)
+    session = ada3d_fx.Session(path)
+    with torch.no_grad():
+        policy = selection(clips(12)).mode()
+    outcome = session.run(clips(12))
+    exited = ~outcome.policy.frames.any(1)
+    assert np.array_equal(exited, classified.softmax(1).amax(1) > confidence)
+    assert exited.sum() == 6 and not outcome.policy.stages[exited].any()
+    assert np.array_equal(outcome.policy.frames[~exited], policy.frames[~exited])
+    wanted = classified.numpy() + np.where(exited[:, None], 0, scores_of(policy))
+    assert np.abs(outcome.scores - wanted).max() < 1e-4 * np.abs(wanted).max()
+    assert (session.price(outcome.policy) == 0).tolist() == exited.tolist()
+    # given policies without a frame exit; a call may let none exit, or all of them
+    assert np.abs(session(clips(12), outcome.policy) - wanted).max() < 1e-4 * np.abs(wanted).max()
+    both = classified.numpy() + scores_of(policy)
+    assert np.abs(session(clips(12), exit=1) - both).max() < 1e-4 * np.abs(both).max()
+    alone = session.run(clips(12), exit=1e-6)
+    assert not alone.policy.frames.any()
+    assert np.abs(alone.scores - classified.numpy()).max() < 1e-5
+    for wrong in (0, 1.5, float("nan"), "sure"):
+        with pytest.raises(Ada3DError, match="Session: exit="):
+            session(clips(2), exit=wrong)
+
+
+def test_exits_need_both_networks(tmp_path):
+    with pytest.raises(Ada3DError, match="exit= needs predict_with='both'"):
+        ada3d_fx.export(network(), tmp_path / "n.onnx", selector(), exit=0.9)
+    ada3d_fx.export(network(), tmp_path / "n.onnx", selector())
+    with pytest.raises(Ada3DError, match="for a file that predicts with both networks"):
+        ada3d_fx.Session(tmp_path / "n.onnx")(clips(2), exit=0.9)
