@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,7 +15,7 @@ from . import contract
 
 
 class Engine(Protocol):
-    """One loaded graph."""
+    """One loaded graph; any thread may call it at any time."""
 
     def description(self) -> str | None:
         """Return what the file says of its network."""
@@ -84,6 +85,8 @@ class OpenVino:
                 shape = self.model.input(0).get_partial_shape()
                 self.model.reshape([clips, *list(shape)[1:]])
             self.request = openvino.compile_model(self.model, "CPU", options).create_infer_request()
+        # one inference at a time: it takes all threads, so a second one would gain nothing
+        self.lock = threading.Lock()
 
     def description(self) -> str | None:
         """Return what the file says of its network."""
@@ -95,8 +98,9 @@ class OpenVino:
 
     def run(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> list[np.ndarray]:
         """Compute these outputs."""
-        self.request.infer(dict(inputs))
-        return [np.array(self.request.get_tensor(name).data) for name in outputs]
+        with self.lock:
+            self.request.infer(dict(inputs))
+            return [np.array(self.request.get_tensor(name).data) for name in outputs]
 
 
 ENGINES: dict[str, Callable[..., Engine]] = {"onnxruntime": OnnxRuntime, "openvino": OpenVino}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,7 +35,8 @@ class Session:
     >>> session = Session("ada3d.onnx")                       # doctest: +SKIP
     >>> scores = session(clips)                               # doctest: +SKIP
 
-    Calls of one session from several threads must not overlap.
+    Any thread may call it at any time. A copy, and what `pickle` gives, opens the file again. A process
+    that is forked has none of the engine's threads, so it makes a session of its own.
 
     Args:
         path: a file that `ada3d_fx.export` or tools/export.py wrote.
@@ -66,7 +68,9 @@ class Session:
             raise Ada3DError(f"Session: no file at {path}; tools/export.py writes one")
         if threads is not None:
             require_number("Session: threads", threads, 1, whole=True)
-        self.engine_name = kind
+        self.engine_name, self.path = kind, path
+        self._made_by = (os.path.abspath(path), engine, threads, options)
+        self._process = os.getpid()
         self.engine: Engine = ENGINES[kind](path, threads, **options)
         self.description: Description = contract.read_description(
             self.engine.description(), str(path)
@@ -117,7 +121,7 @@ class Session:
         inputs = self._inputs(clips, None, threshold, exit)
         inputs[contract.SCORE] = np.array(False)
         names = (contract.CHOSEN_FRAMES, contract.CHOSEN_STAGES)
-        return Decision(*self.engine.run(inputs, names))
+        return Decision(*self._run(inputs, names))
 
     def run(
         self,
@@ -130,9 +134,9 @@ class Session:
         inputs = self._inputs(clips, policy, threshold, exit)
         if self.description.selects:
             names = (contract.SCORES, contract.CHOSEN_FRAMES, contract.CHOSEN_STAGES)
-            scores, frames, stages = self.engine.run(inputs, names)
+            scores, frames, stages = self._run(inputs, names)
             return Outcome(scores, Decision(frames, stages))
-        (scores,) = self.engine.run(inputs, (contract.SCORES,))
+        (scores,) = self._run(inputs, (contract.SCORES,))
         if self.description.fixed is None:
             return Outcome(scores, Decision(inputs[contract.FRAMES], inputs[contract.STAGES]))
         return Outcome(scores, self._full(len(scores)))
@@ -145,6 +149,17 @@ class Session:
         """
         frames, _ = (policy.frames, policy.stages) if hasattr(policy, "frames") else policy
         return self.description.price(*contract.check_policy(policy, len(frames), self.description))
+
+    def _run(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> list[np.ndarray]:
+        if os.getpid() != self._process:
+            raise Ada3DError(
+                f"Session: {self.path} was opened before this process was forked, and the engine's "
+                "threads are not in it; make a Session in each process"
+            )
+        return self.engine.run(inputs, outputs)
+
+    def __reduce__(self) -> tuple:
+        return _opened, self._made_by
 
     def _inputs(
         self, clips: Any, policy: Any, threshold: float | None, exit: float | None
@@ -186,6 +201,10 @@ class Session:
     def __repr__(self) -> str:
         shape = " x ".join(map(str, self.description.clip_shape))
         return f"Session({self.engine_name}: clips {shape}, {self.description.num_classes} classes)"
+
+
+def _opened(path: str, engine: str | None, threads: int | None, options: dict) -> Session:
+    return Session(path, engine, threads, **options)
 
 
 def inputs_of(description: Description) -> Mapping[str, tuple[str, list[int | str]]]:

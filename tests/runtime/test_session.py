@@ -1,8 +1,12 @@
 """Session: the errors of its users, and that it needs neither torch nor MMAction2."""
 
+import copy
 import json
+import os
+import pickle
 import subprocess
 import sys
+from concurrent import futures
 from pathlib import Path
 
 import numpy as np
@@ -220,3 +224,39 @@ def test_without_torch(files, tmp_path):
         assert np.array_equal(
             np.load(tmp_path / "scores.npy"), ada3d_fx.Session(files / name)(clips(3))
         )
+
+
+def test_many_threads_may_call_one_session(session):
+    """Each gets what it would get alone, whatever the others ask for."""
+    batches = [clips(1 + i % 3, seed=i) for i in range(12)]
+    wanted = [session.run(batch) for batch in batches]
+    with futures.ThreadPoolExecutor(4) as pool:
+        runs = list(pool.map(session.run, batches * 3))
+        decisions = list(pool.map(session.decide, batches * 3))
+    for run, decided, alone in zip(runs, decisions, wanted * 3):
+        assert np.array_equal(run.scores, alone.scores)
+        for policy in (run.policy, decided):
+            assert all(np.array_equal(*pair) for pair in zip(policy, alone.policy))
+
+
+def test_copies_open_the_file_again(session, files):
+    for other in (copy.deepcopy(session), pickle.loads(pickle.dumps(session))):
+        assert other.engine is not session.engine and other.description == session.description
+        assert np.array_equal(other(clips(2)), session(clips(2)))
+    one = ada3d_fx.Session(files / "selects.onnx", engine="openvino", threads=1)
+    assert copy.copy(one).engine_name == "openvino"
+
+
+def test_a_forked_process_is_told_to_make_its_own(session, files):
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            session(clips(2).numpy())
+        except Ada3DError as error:
+            os.write(writing, str(error).encode())
+        os._exit(0)
+    os.close(writing)
+    with open(reading, encoding="utf-8") as told:
+        assert "make a Session in each process" in told.read()
+    os.waitpid(child, 0)
