@@ -21,6 +21,8 @@ from ..mm.checkpoint import load_checkpoint
 PACKAGE = Path(__file__).parents[1]
 # Folders and files of the package whose code changes no result, and why. All other code counts.
 NO_CODE = {
+    "export": "makes files for engines",
+    "exporting": "makes files for engines",
     "__init__": "the public names",
     "errors": "messages",
     "files": "how files are written",
@@ -35,6 +37,8 @@ NO_CODE = {
     "mm/signatures": "stops before a run, or not",
     "mm/probing": "stops before a run, or not",
     # of tools/infer.py, whose rows are told from others by the code of these files
+    "runtime": "makes no row of a comparison",
+    "mm/exported": "makes no row of a comparison",
     "mm/inference_config": "makes no row of a comparison",
     "mm/inferencer": "makes no row of a comparison",
     "mm/inputs": "makes no row of a comparison",
@@ -53,12 +57,17 @@ WEIGHTS = (".pth", ".pt", ".ckpt")
 def fingerprint(path: str | Path) -> str:
     """Tell the contents of a file in a few words; of a checkpoint, those of its weights alone.
 
+    The weights of an exported .xml are in a .bin beside it, and count too.
+
     Raises:
         OSError: the file cannot be read.
     """
     path = Path(path)
-    state = path.stat()
-    return _fingerprint(path, state.st_size, state.st_mtime_ns)
+    state, beside = path.stat(), path.with_suffix(".bin")
+    told = _fingerprint(path, state.st_size, state.st_mtime_ns)
+    if path.suffix == ".xml" and beside.is_file():
+        return f"{told}, and {fingerprint(beside)}"
+    return told
 
 
 @cache

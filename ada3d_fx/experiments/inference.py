@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -21,26 +22,25 @@ from ..errors import Ada3DError
 from ..mm import processes
 from ..mm.config import class_names, load_config
 from ..mm.console import WarningHandler
+from ..mm.exported import is_exported, open_session
 from ..mm.inference_config import InferenceOptions, dataset_of, find, prepare_config
 from ..mm.inferencer import Ada3DInferencer
 from ..mm.inputs import Videos
 from ..mm.results import COLUMNS, VideoResult, row_of
 from ..progress import Console, duration, is_main_process
 from ..report import policy_pictures, records
+from ..runtime.session import Session
 from . import fingerprints, made_from
 from .inference_summary import summary
 from .journal import Journal
 from .provenance import provenance
 
 WAIT = 30 * 24 * 3600  # seconds that the first process waits for the last
+# The code that makes the rows.
 CODE = (
-    "inference_config",
-    "inferencer",
-    "inputs",
-    "results",
-    "scoring",
-    "streaming",
-)  # of mm/, that makes the rows
+    *("mm/inference_config", "mm/inferencer", "mm/inputs", "mm/results", "mm/scoring"),
+    *("mm/streaming", "mm/exported", "runtime/contract", "runtime/engines", "runtime/session"),
+)
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,7 @@ class Model(NamedTuple):
     config: Config
     checkpoint: str
     options: InferenceOptions
+    session: Session | None = None  # of an exported file
 
 
 def infer(
@@ -86,7 +87,7 @@ def infer(
     Args:
         path: an Ada3D config or a plain recognizer's.
         cfg_options: KEY=VALUE entries of it.
-        checkpoint: its checkpoint.
+        checkpoint: its checkpoint, or an exported file.
         inputs: videos, folders, patterns and lists.
         options: how.
         console: where progress is shown.
@@ -134,14 +135,17 @@ def _models(
     models: list[Model] = []
     for config_path, entries, weights, how in given:
         config = load_config(config_path, entries)
-        prepare_config(config, how)
+        prepare_config(config, how, is_exported(weights))
         if not Path(weights).is_file():
             raise Ada3DError(f"checkpoint: no file at {weights}")
+        session = None
+        if is_exported(weights):
+            session = open_session(weights, config, how, options.device)
         name = Path(config_path).stem
         if any(name == other.name for other in models):
-            name = f"{name}, {Path(weights).stem}"
+            name = f"{name}, {Path(weights).name if session else Path(weights).stem}"
             name += ", also" if any(name == other.name for other in models) else ""
-        models.append(Model(name, config_path, config, weights, how))
+        models.append(Model(name, config_path, config, weights, how, session))
     return models
 
 
@@ -244,7 +248,8 @@ def _inferencer(
     barrier()  # before the first process notes what it finds
     searched = how.gmacs is not None and not known
     inferencer = Ada3DInferencer(
-        model.config, model.checkpoint, options.device, batch_size=options.batch_size,
+        model.config, model.session or model.checkpoint, options.device,
+        batch_size=options.batch_size,
         num_workers=options.workers, console=console,
         **(how if searched else how._replace(gmacs=None))._asdict(),
     )  # fmt: skip
@@ -295,8 +300,13 @@ def _record(models: Sequence[Model], videos: Videos, options: RunOptions) -> dic
         if model.options.gmacs is not None:
             record[f"{prefix}--gmacs"] = model.options.gmacs
             record[f"{prefix}--calibrate-on"] = model.options.calibrate_on
-    folder = fingerprints.PACKAGE / "mm"
+        if model.session:  # whose config does not say it
+            record[f"{prefix}--policy"] = model.options.policy
+            record[f"{prefix}--threshold"] = model.options.threshold
+            engine = model.session.engine_name
+            record[f"version of {engine}"] = metadata.version(engine)
     for name in CODE:
-        code = fingerprints.bare_code((folder / f"{name}.py").read_text(encoding="utf-8"))
-        record[f"code of ada3d_fx/mm/{name}"] = made_from.digest(code)
+        path = fingerprints.PACKAGE / f"{name}.py"
+        code = fingerprints.bare_code(path.read_text(encoding="utf-8"))
+        record[f"code of ada3d_fx/{name}"] = made_from.digest(code)
     return json.loads(json.dumps(record))  # as it is read back

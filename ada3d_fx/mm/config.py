@@ -251,6 +251,14 @@ def clip_shape_of(config: Config) -> tuple[int, int, int, int]:
     )
 
 
+def tested_size(config: Config) -> tuple[int | None, tuple[int, int] | None]:
+    """Return T, and H and W, of the clips of a config's test pipeline; None where it does not say it."""
+    pipeline = _pipeline(config.get("test_dataloader") or {})
+    frames = [_frames(t["clip_len"]) for t in pipeline if "clip_len" in t]
+    sizes = [size for size in map(_size, pipeline) if size]
+    return next(iter(frames), None), sizes[-1] if sizes else None
+
+
 def _pipeline(loader: dict) -> list:
     dataset = next(inner_datasets(loader.get("dataset")), {})
     return [t for t in dataset.get("pipeline") or [] if isinstance(t, dict)]

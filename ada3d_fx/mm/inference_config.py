@@ -25,8 +25,13 @@ class InferenceOptions(NamedTuple):
     data_prefix: str | None = None  # the folder to which lists are relative
 
 
-def prepare_config(config: Config, options: InferenceOptions) -> None:
+def prepare_config(config: Config, options: InferenceOptions, exported: bool = False) -> None:
     """Make a config one for inference: set what the options say, and take training out of its way.
+
+    Args:
+        config: it is changed.
+        options: what is done otherwise than the config says.
+        exported: the model is an exported file, which decides as it was exported to.
 
     Raises:
         Ada3DError: no test pipeline for videos, options that the model has not, or recorded policies.
@@ -35,6 +40,8 @@ def prepare_config(config: Config, options: InferenceOptions) -> None:
     steps = dataset_of(config).get("pipeline") or []
     check_pipeline(steps)
     check_packages(list(steps))
+    if exported:
+        return
     model = config.model
     if options.policy:
         set_policy(config, options.policy)

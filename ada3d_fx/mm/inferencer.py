@@ -22,11 +22,13 @@ from .. import files
 from ..errors import Ada3DError, require_number
 from ..progress import Console, quiet
 from ..report import policy_pictures
+from ..runtime.session import Session
 from .broken import NamedPipeline, VideoLoader
 from .build import build_recognizer
 from .checkpoint import load_weights
 from .checks import check_config
 from .config import calibration_list, class_names, load_config
+from .exported import ExportedModel, is_exported, open_session
 from .inference_config import InferenceOptions, dataset_of, find, prepare_config
 from .inputs import Videos
 from .results import (
@@ -39,7 +41,7 @@ from .results import (
     row_of,
     scores_of,
 )
-from .scoring import Ada3DScorer, ClipScorer, PlainScorer
+from .scoring import Ada3DScorer, ClipScorer, PlainScorer, SessionScorer
 from .streaming import (
     VideoDataset,
     decoded,
@@ -64,8 +66,9 @@ class Ada3DInferencer(BaseInferencer):
 
     Args:
         config: an Ada3D config or a plain recognizer's: its path, or the config itself.
-        checkpoint: its checkpoint.
-        device: such as 'cpu' or 'cuda:0'; None: a GPU if there is one.
+        checkpoint: its checkpoint; or a file that tools/export.py wrote (.onnx, .xml), or its session.
+        device: such as 'cpu' or 'cuda:0'; None: a GPU if there is one. An exported file runs on the
+            CPU.
         cfg_options: KEY=VALUE entries of the config.
         options: see `InferenceOptions`; or these as keyword arguments.
         batch_size: clips that are run at once.
@@ -79,7 +82,7 @@ class Ada3DInferencer(BaseInferencer):
     def __init__(
         self,
         config: str | Path | Config,
-        checkpoint: str | Path,
+        checkpoint: str | Path | Session,
         device: str | None = None,
         *,
         cfg_options: Sequence[str] = (),
@@ -101,9 +104,14 @@ class Ada3DInferencer(BaseInferencer):
         init_default_scope("mmaction")
         given = isinstance(config, Config)
         loaded = copy.deepcopy(config) if given else load_config(config, cfg_options)
-        prepare_config(loaded, self.options)
+        self.session: Session | None = None
+        prepare_config(loaded, self.options, is_exported(checkpoint))
+        if is_exported(checkpoint):
+            self.session = open_session(checkpoint, loaded, self.options, device)
         super().__init__(loaded, str(checkpoint), device or get_device(), "mmaction", False)
         self.names = class_names(loaded)
+        if self.session and not self.names:
+            self.names = dict(enumerate(self.session.description.classes or ()))
         self.clips_kept = False  # with the results, for pictures
         self._calibrate(console or Console())
         self.scorer: ClipScorer = self._scorer()
@@ -112,6 +120,8 @@ class Ada3DInferencer(BaseInferencer):
 
     def _init_model(self, cfg: Config, weights: str, device: str = "cpu") -> nn.Module:
         """Build the model, load its checkpoint, and move it to the device."""
+        if self.session:
+            return ExportedModel(cfg.model).eval()
         if not Path(weights).is_file():
             raise Ada3DError(f"checkpoint: no file at {weights}")
         with quiet():
@@ -139,7 +149,10 @@ class Ada3DInferencer(BaseInferencer):
 
     @property
     def dials(self) -> dict[str, float]:
-        """What a cost sets: the threshold, and where clips may exit the confidence that they need."""
+        """What a cost sets: the threshold, and where clips may exit the confidence that they need.
+
+        Nothing of an exported file.
+        """
         options = getattr(self.model, "testing_options", None)
         found = {} if options is None else {"threshold": options.threshold}
         exits = getattr(self.model, "exit", None)
@@ -152,6 +165,10 @@ class Ada3DInferencer(BaseInferencer):
             self.model.exit = dials["exit"]
 
     def _scorer(self) -> ClipScorer:
+        if self.session:
+            options = self.options
+            full = options.policy == "full"
+            return SessionScorer(self.session, self.model, full, options.threshold)
         if self.cfg.model.type == "Ada3DRecognizer":
             return Ada3DScorer(self.model)
         return PlainScorer(self.model)
@@ -179,7 +196,9 @@ class Ada3DInferencer(BaseInferencer):
         if inputs[0].frames is not None:
             pipeline = video_pipeline(dataset_of(self.cfg)["pipeline"], frames=True)
         order = range(len(inputs)) if order is None else order
-        return batches(decoded(VideoDataset(inputs, pipeline), order, self.num_workers), batch_size)
+        shape = self.session.description.executed_shape if self.session else None
+        dataset = VideoDataset(inputs, pipeline, shape)
+        return batches(decoded(dataset, order, self.num_workers), batch_size)
 
     def forward(
         self, inputs: Sequence[tuple[VideoResult, Tensor | None]], **_: Any

@@ -8,12 +8,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
 from mmaction.structures import ActionDataSample
 from torch import Tensor, nn
 
 from ..cost.count import count
 from ..passes.model import ScoringModel
+from ..runtime.session import Decision, Session
 
 
 class Scored(NamedTuple):
@@ -105,6 +107,62 @@ class PlainScorer:
             self.macs[shape] = count(self.scoring, [inputs[0, :1]]).total
         macs = torch.full((len(clips),), self.macs[shape], dtype=torch.int64)
         return Scored(scores, None, None, macs, 0, prepare, 0.0, seconds)
+
+
+class SessionScorer:
+    """Scores with an exported file.
+
+    Where the file predicts with both networks, they run in one call, so that the selection network
+    runs once; all of that time is the recognizer's then.
+
+    Args:
+        session: the file.
+        model: prepares clips, and has the head whose averaging scores go through; see
+            `ExportedModel`.
+        full: whether all is kept, instead of what the selection network keeps.
+        threshold: what its probabilities must exceed; None: the file's.
+    """
+
+    def __init__(
+        self, session: Session, model: nn.Module, full: bool = False, threshold: float | None = None
+    ):
+        self.session, self.model = session, model.eval()
+        self.threshold = threshold
+        described = session.description
+        self.stage_names = described.stages
+        self.full = full or not described.selects
+        both = described.predict_with == "both"
+        self.decides_apart = not self.full and not both
+        self.selector_macs = described.selector_macs if both or not self.full else 0
+
+    @torch.no_grad()
+    def run(self, clips: Sequence[Tensor]) -> Scored:
+        """Decide about clips and score them, see `ClipScorer`."""
+        inputs, prepare = _prepared(self.model, clips)
+        session, array = self.session, inputs.flatten(0, 1).numpy()
+        policy, select = None, 0.0
+        begin = time.perf_counter()
+        if self.decides_apart:
+            policy = session.decide(array, self.threshold)
+            select = time.perf_counter() - begin
+        elif self.full and session.description.selects:
+            policy = _all_of(session, len(clips))
+        outcome = session.run(array, policy, None if policy is not None else self.threshold)
+        samples = self.model.cls_head.predict_by_feat(
+            torch.from_numpy(outcome.scores), _samples(len(clips))
+        )
+        scores = torch.stack([sample.pred_score.flatten() for sample in samples])
+        recognise = time.perf_counter() - begin - select
+        frames, stages = map(torch.from_numpy, outcome.policy)
+        macs = torch.from_numpy(session.description.price(*outcome.policy))
+        return Scored(scores, frames, stages, macs, self.selector_macs, prepare, select, recognise)
+
+
+def _all_of(session: Session, n: int) -> Decision:
+    described = session.description
+    return Decision(
+        np.ones((n, described.num_frames), bool), np.ones((n, len(described.stages)), bool)
+    )
 
 
 def _prepared(model: nn.Module, clips: Sequence[Tensor]) -> tuple[Tensor, float]:

@@ -41,10 +41,14 @@ class VideoDataset(Dataset):
     Args:
         videos: the list.
         pipeline: a config's test pipeline, see `video_pipeline`.
+        clip_shape: (C, T, H, W) of clips, where the model takes no others; None: it does.
     """
 
-    def __init__(self, videos: Videos, pipeline: Callable[[dict], dict | BrokenVideo]):
-        self.videos, self.pipeline = videos, pipeline
+    def __init__(
+        self, videos: Videos, pipeline: Callable[[dict], dict | BrokenVideo],
+        clip_shape: tuple[int, int, int, int] | None = None,
+    ):  # fmt: skip
+        self.videos, self.pipeline, self.clip_shape = videos, pipeline, clip_shape
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -58,12 +62,21 @@ class VideoDataset(Dataset):
         if isinstance(data, BrokenVideo):
             return DecodedVideo(index, video, None, data, time.perf_counter() - begin)
         clips = data["inputs"]
-        if not isinstance(clips, Tensor) or clips.ndim != 5:
-            shape = list(clips.shape) if isinstance(clips, Tensor) else type(clips).__name__
-            why = f"the pipeline gives {shape} instead of clips [views, C, T, H, W]"
+        if why := self._unfit(clips):
             broken = BrokenVideo(video.path, why, video.source)
             return DecodedVideo(index, video, None, broken, time.perf_counter() - begin)
         return DecodedVideo(index, video, clips, None, time.perf_counter() - begin)
+
+    def _unfit(self, clips: Any) -> str | None:
+        """Tell why the model cannot take what a pipeline gives; None: it can."""
+        if not isinstance(clips, Tensor) or clips.ndim != 5:
+            shape = list(clips.shape) if isinstance(clips, Tensor) else type(clips).__name__
+            return f"the pipeline gives {shape} instead of clips [views, C, T, H, W]"
+        given = tuple(clips.shape[1:])
+        if self.clip_shape is None or given == self.clip_shape:
+            return None
+        told = [" x ".join(map(str, shape)) for shape in (given, self.clip_shape)]
+        return f"its clips are of {told[0]}, but the exported file takes {told[1]} (C x T x H x W)"
 
 
 def _entry(video: Video) -> dict:

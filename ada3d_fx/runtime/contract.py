@@ -61,6 +61,11 @@ class Description:
         """T, the frames of the clips that it takes."""
         return self.clip_shape[1] if self.fixed is None else self.fixed[0]
 
+    @property
+    def executed_shape(self) -> tuple[int, int, int, int]:
+        """(C, T, H, W) of the clips that it takes."""
+        return (self.clip_shape[0], self.num_frames, *self.clip_shape[2:])
+
     def to_json(self) -> str:
         """Write it as one line."""
         return json.dumps(asdict(self), sort_keys=True)
@@ -127,8 +132,7 @@ def check_clips(clips: Any, description: Description) -> np.ndarray:
         Ada3DError: no floating array, or another shape than the network's.
     """
     array = np.asarray(clips)
-    channels, _, height, width = description.clip_shape
-    wanted = (channels, description.num_frames, height, width)
+    wanted = description.executed_shape
     if array.ndim != 5 or array.shape[1:] != wanted or not len(array):
         hint = (
             "fold the views into the batch" if array.ndim == 6 else "export for the shape of yours"
