@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -227,8 +226,7 @@ def _write(
     model: Any, path: Path, kind: str, description: Description, check: Callable[[Session], Parity]
 ) -> Description:
     """Check the graph in the engine, and write it with what was found."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=path.parent, prefix=f".{path.stem[:40]}.") as folder:
+    with files.folder_beside(path) as folder:
         file = Path(folder, path.name)
         writer = (OnnxFile if kind == "onnx" else OpenVinoFile)(model, file)
         writer.write(description)

@@ -51,7 +51,7 @@ def whole(path: str | Path, durable: bool = True) -> Iterator[Path]:
     with _named(path):
         target = Path(os.path.realpath(path))
         target.parent.mkdir(parents=True, exist_ok=True)
-        _forget_unfinished(target)
+        _forget_unfinished(target, _end_of(target))
         unfinished = target.with_name(_begin_of(target) + secrets.token_hex(4) + _end_of(target))
         unfinished.open("xb").close()
         try:
@@ -64,6 +64,29 @@ def whole(path: str | Path, durable: bool = True) -> Iterator[Path]:
             os.replace(unfinished, target)
         finally:
             unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_beside(path: str | Path) -> Iterator[Path]:
+    """Give a folder, on the disk of ``path``, in which files are made that take its place together.
+
+    It is hidden, and removed when the block ends. That of a process that was killed is removed by the
+    next one for the same ``path``, an hour later or more.
+
+    Args:
+        path: the file to write; its folder is made if need be.
+
+    Raises:
+        OSError: nothing can be written there; ``filename`` names ``path``.
+    """
+    check(path)
+    target = Path(path)
+    with _named(path):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _forget_unfinished(target, ".parts")
+        begin = _begin_of(target)
+        with TemporaryDirectory(dir=target.parent, prefix=begin, suffix=".parts") as folder:
+            yield Path(folder)
 
 
 def write_bytes(path: str | Path, data: bytes, durable: bool = True) -> None:
@@ -211,10 +234,10 @@ def _end_of(path: Path) -> str:
     return f".part{path.suffix}"
 
 
-def _forget_unfinished(path: Path) -> None:
-    begin, end = _begin_of(path), _end_of(path)
+def _forget_unfinished(path: Path, end: str) -> None:
+    begin = _begin_of(path)
     with contextlib.suppress(OSError):  # another process was faster, or the folder is not listed
         for found in path.parent.iterdir():
             old = found.name.startswith(begin) and found.name.endswith(end)
             if old and time.time() - found.lstat().st_mtime > LEFT_BEHIND:
-                found.unlink()
+                shutil.rmtree(found) if found.is_dir() else found.unlink()

@@ -78,6 +78,40 @@ def test_a_killed_process_leaves_the_old_file(tmp_path):
     assert target.read_text() == "newer" and not left.exists()
 
 
+KILLED_WITHIN = """
+import sys
+from ada3d_fx import files
+import os, signal
+with files.folder_beside(sys.argv[1]) as folder:
+    (folder / "half").write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_folder_beside_goes_whatever_happens(tmp_path):
+    target = tmp_path / "deep" / "network.xml"
+    with files.folder_beside(target) as folder:
+        (folder / "network.bin").write_bytes(b"1")
+        assert folder.parent == target.parent and folder.name.startswith(".network.")
+    with pytest.raises(ZeroDivisionError), files.folder_beside(target):
+        1 / 0  # noqa: B018
+    assert list(target.parent.iterdir()) == []
+    subprocess.run(script(KILLED_WITHIN, target))
+    (left,) = target.parent.iterdir()
+    old = time.time() - 2 * files.LEFT_BEHIND
+    for age, there in ((time.time(), True), (old, False)):
+        os.utime(left, (age, age))
+        with files.folder_beside(target):
+            assert left.exists() == there
+    assert list(target.parent.iterdir()) == []
+    (tmp_path / "file").write_text("no folder")
+    with (
+        pytest.raises(OSError, match="no folder"),
+        files.folder_beside(tmp_path / "file" / "x.xml"),
+    ):
+        pass
+
+
 def test_a_new_file_has_the_permissions_of_any_and_an_old_one_its_own(tmp_path):
     before = os.umask(0o027)
     try:
@@ -292,6 +326,10 @@ EXCEPTIONS = {
         "mm/video_probe.py",
         "os.fdopen(os.dup(1), 'w')",
     ): "a pipe to the process that started this one",
+    ("export.py", "os.replace(file, path)"): "a whole file, out of `files.folder_beside`",
+    ("export.py", "os.replace(file.with_suffix('.bin'), path.with_suffix('.bin'))"): "the same",
+    ("export.py", "description.to_json()"): "a text in memory",
+    ("exporting/writers.py", "description.to_json()"): "a text in memory",
 }
 
 

@@ -14,6 +14,7 @@ from ..convert import AdaptiveNetwork, convert
 from ..errors import Ada3DError
 from ..export import SUFFIXES, export
 from ..mm.config import clip_shape_of, load_config
+from ..mm.console import only_warnings
 from ..mm.inferencer import Ada3DInferencer
 from ..progress import Console
 from ..report import records
@@ -61,6 +62,7 @@ def export_checkpoint(
     console = console or Console()
     out = _out(checkpoint, options)
     files.check(out)
+    only_warnings(console)
     config = load_config(path, cfg_options)
     adaptive = config.model.get("type") == "Ada3DRecognizer"
     if options.clip_shape and adaptive:
@@ -85,6 +87,11 @@ def export_checkpoint(
     elif selector is not None:
         console.say("exporting with the selection network, and checking it")
         testing = model.testing_options
+        if model.random_part != "none":
+            raise Ada3DError(
+                f"export: random_part={model.random_part!r}, but a file's decisions are not random; try "
+                "--no-selection"
+            )
         if testing.predict_with == "selector":
             raise Ada3DError("export: with testing.predict_with='selector' no recognizer runs")
         named.update(
@@ -106,6 +113,19 @@ def _out(checkpoint: str, options: ExportOptions) -> Path:
     out = Path(options.out) if options.out else Path(checkpoint).with_suffix(suffix)
     if options.to and out.suffix != suffix:
         raise Ada3DError(f"--out {out}: a file for {options.to} ends with {suffix}")
+    if out.suffix not in SUFFIXES.values():
+        raise Ada3DError(f"--out {out}: a file ends with {', '.join(SUFFIXES.values())}")
+    if out.suffix == SUFFIXES["torch"] and options.policy is None:
+        raise Ada3DError(
+            f"{out}: torch.export holds no branches by clip; give one policy, --policy FRAMES/STAGES"
+        )
+    for name in ("threshold", "gmacs"):
+        given = getattr(options, name) is not None
+        if given and (options.policy is not None or not options.selection):
+            other = "--no-selection" if options.policy is None else f"--policy {options.policy}"
+            raise Ada3DError(
+                f"--{name} is for a selection network inside, which {other} leaves out"
+            )
     return out
 
 

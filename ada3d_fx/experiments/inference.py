@@ -15,13 +15,12 @@ from typing import Any, NamedTuple
 
 from mmengine.config import Config
 from mmengine.dist import all_gather_object, barrier, get_rank, get_world_size, init_dist
-from mmengine.logging import MMLogger
 from torch import distributed
 
 from ..errors import Ada3DError
 from ..mm import processes
 from ..mm.config import class_names, load_config
-from ..mm.console import WarningHandler
+from ..mm.console import only_warnings
 from ..mm.exported import is_exported, open_session
 from ..mm.inference_config import InferenceOptions, dataset_of, find, prepare_config
 from ..mm.inferencer import Ada3DInferencer
@@ -99,7 +98,7 @@ def infer(
     begin = time.monotonic()
     models = _models(path, cfg_options, checkpoint, options)
     _join(models[0].config, options)
-    _mute(console)
+    only_warnings(console)
     videos = find(models[0].config, inputs, options.model.data_prefix)
     names = [model.name for model in models]
 
@@ -163,16 +162,6 @@ def _join(config: Config, options: RunOptions) -> None:
     processes.prepare(config)
     if options.launcher != "none" and not distributed.is_initialized():  # on GPUs
         init_dist(options.launcher, backend="gloo", timeout=WAIT)
-
-
-def _mute(console: Console) -> None:
-    """Show on the console what this package warns of, and nothing that others say."""
-    handler = WarningHandler()
-    handler.console = console
-    logger = MMLogger.get_current_instance()
-    for old in logger.handlers:
-        old.close()
-    logger.handlers = [handler]
 
 
 # -------------------------------------------------------------------------------- the rows

@@ -153,6 +153,16 @@ class WarningHandler(logging.Handler):
             self.console.say(f"  {prefix}{record.levelname.lower()}: {message}")
 
 
+def only_warnings(console: Console) -> None:
+    """Show on the console what this package warns of, and nothing else that MMEngine logs."""
+    handler = WarningHandler()
+    handler.console = console
+    logger = MMLogger.get_current_instance()
+    for old in logger.handlers:
+        old.close()
+    logger.handlers = [handler]
+
+
 @HOOKS.register_module()
 class ConsoleHook(Hook):
     """Shows how far a run is: a bar, a line for each phase of training and each evaluation.
