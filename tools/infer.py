@@ -4,6 +4,7 @@
     python tools/infer.py CONFIG CHECKPOINT INPUT... [--out RESULTS.jsonl] [--gmacs G]
         [--also CONFIG CHECKPOINT]
 
+A CHECKPOINT may be a file that tools/export.py wrote, .onnx or .xml; it runs on the CPU.
 An INPUT is a video, a folder of videos, a pattern in quotes, or a list as the config's dataset reads
 it (.txt; labels may be missing). Of few videos a table is printed, of many a summary. Rows are
 appended beside --out as they come; a run that was killed goes on when it is started again, in
@@ -29,7 +30,7 @@ def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = cli.parser(__doc__)
     cli.add_config(parser, "an Ada3D config or a plain recognizer's")
-    cli.add_checkpoint(parser, "its checkpoint")
+    cli.add_checkpoint(parser, "its checkpoint, or an exported file (.onnx, .xml)")
     parser.add_argument(
         "inputs", nargs="+", metavar="INPUT", help="videos, folders, patterns, lists"
     )
@@ -39,7 +40,8 @@ def parse_args() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument(
         "--also", nargs=2, metavar=("CONFIG", "CHECKPOINT"),
-        help="a second model for the same videos, such as the plain recognizer (default: none)",
+        help="a second model for the same videos, such as the plain recognizer or an exported file; "
+        "what differs is counted (default: none)",
     )  # fmt: skip
     cli.add_policy(parser, ("learned", "full"), "", "the config's, mostly learned")
     parser.add_argument(

@@ -115,10 +115,10 @@ def infer(
         made = _make(models, videos, journal, options, console)
         if not is_main_process():
             return None
-        told, rows = summary(journal, names)
+        told, found = summary(journal, names)
     seconds = time.monotonic() - begin
     if options.json:
-        records.write_json(options.json, {"rows": rows, **provenance(path, begin)})
+        records.write_json(options.json, {**found, **provenance(path, begin)})
     speed = f"{made} predicted in {duration(seconds)}, {made / seconds:.3g} a second"
     return f"{told}\n\n{speed if made else 'all were there'}" + f"\n{out}" * bool(options.out)
 

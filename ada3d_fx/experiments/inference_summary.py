@@ -28,7 +28,7 @@ SUMMARY_COLUMNS = (
 MEANS = ("clips", "gmacs", "gmacs_selector", "select_ms", "recognise_ms")  # of those that decode
 
 
-def summary(journal: Journal, names: Sequence[str]) -> tuple[str, list[dict]]:
+def summary(journal: Journal, names: Sequence[str]) -> tuple[str, dict[str, Any]]:
     """Tell the rows, if they are few, and what they come to.
 
     Args:
@@ -36,11 +36,14 @@ def summary(journal: Journal, names: Sequence[str]) -> tuple[str, list[dict]]:
         names: of the models.
 
     Returns:
-        The text, and a row of means for each model.
+        The text; and for machines ``rows``, one of means for each model, and of two models what
+        `Agreement` finds.
     """
+    agreement = Agreement()
     few, broken, tallies = [], [], {name: Tally(name) for name in names}
     for row in journal.rows():
         tallies[row["model"]].add(row)
+        agreement.add(row)
         if journal.size <= SHOWN:
             shown = row["predicted"] if row["class"] is None else row["class"]
             few.append({**row, "class": shown, "video": Path(row["video"]).name})
@@ -56,7 +59,52 @@ def summary(journal: Journal, names: Sequence[str]) -> tuple[str, list[dict]]:
         more = errors - len(broken)
         lines += ["do not decode:", *(f"  {one}" for one in broken)]
         lines += [f"  and {more} more"] if more else []
-    return "\n".join(lines), rows
+    if len(names) < 2:
+        return "\n".join(lines), {"rows": rows}
+    return "\n".join([*lines, agreement.text()]), {"rows": rows, "agreement": agreement.found()}
+
+
+class Agreement:
+    """How far two models agree on the videos that both predict; rows come in turns."""
+
+    def __init__(self) -> None:
+        self.before: Mapping[str, Any] = {"index": None}
+        self.videos = self.labels = self.policies = 0
+        self.scores = 0.0
+        self.decide = True  # both of them
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Compare a row with the one before, if that is of the same video."""
+        other, self.before = self.before, row
+        if row["index"] != other["index"] or row["error"] or other["error"]:
+            return
+        self.videos += 1
+        self.labels += row["predicted"] != other["predicted"]
+        self.decide &= row["frames"] is not None and other["frames"] is not None
+        self.policies += any(row[part] != other[part] for part in ("frames", "stages"))
+        pairs = zip(*(_scores_of(one) for one in (row, other)))
+        self.scores = max([self.scores, *(abs(a - b) for a, b in pairs)])
+
+    def found(self) -> dict[str, Any]:
+        """Return the videos, those whose labels and policies differ, and the largest difference of scores."""
+        policies = self.policies if self.decide else None
+        return {"videos": self.videos, "other_labels": self.labels, "other_policies": policies,
+                "scores": self.scores}  # fmt: skip
+
+    def text(self) -> str:
+        """Tell it in a line."""
+        told = f"of {self.videos} videos that both predict, {self.labels} have another label"
+        if self.decide:
+            told += f", {self.policies} another policy"
+        return f"{told}; scores differ by {self.scores:.2g} at most"
+
+
+def _scores_of(row: Mapping[str, Any]) -> Sequence[float]:
+    """All class scores where the row has them, else the highest."""
+    scores = row.get("scores")
+    if isinstance(scores, str):  # of a .csv file
+        return [float(word) for word in scores.split()]
+    return [row["score"]] if scores is None else scores
 
 
 class Tally:

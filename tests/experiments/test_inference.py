@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 
 import inference_parts
 import numpy as np
@@ -10,10 +11,11 @@ import pytest
 import torch
 from killed_tools import Moment, Server
 
-from ada3d_fx import Ada3DError
+from ada3d_fx import Ada3DError, export
 from ada3d_fx.experiments.evaluation import EvaluationOptions, evaluate
 from ada3d_fx.experiments.inference import InferenceOptions, RunOptions, infer
 from ada3d_fx.experiments.journal import Journal
+from ada3d_fx.mm import Ada3DInferencer
 from ada3d_fx.mm.results import COLUMNS
 from ada3d_fx.progress import Console
 
@@ -185,6 +187,83 @@ def test_two_models_in_one_table(work, whole, tmp_path):
     (tmp_path / "r.rank0.jsonl").write_text("".join(lines[3:8]))
     assert f"{2 * COUNT - 5} predicted" in run(work, out=str(out), also=also)
     assert timeless(out) == rows
+
+
+@pytest.fixture(scope="module")
+def exported(work):
+    """A checkpoint's files for both engines."""
+    model = Ada3DInferencer(work / "config.py", work / "model.pth", "cpu").model
+    for suffix in ("onnx", "xml"):
+        export(model.recognizer, work / f"model.{suffix}", model.selector)
+    return work
+
+
+@pytest.mark.parametrize("ending", ["onnx", "xml"])
+def test_a_checkpoint_and_its_exported_file_agree(exported, whole, tmp_path, ending):
+    files = str(exported / "config.py"), str(exported / f"model.{ending}")
+    out, summary = tmp_path / "r.jsonl", tmp_path / "s.json"
+    told = run(exported, out=str(out), also=files, scores=True, json=str(summary))
+    assert "of 10 videos that both predict, 0 have another label, 0 another policy" in told
+    found = json.loads(summary.read_text(encoding="utf-8"))["agreement"]
+    assert found["videos"] == COUNT - 2 and found["other_labels"] == found["other_policies"] == 0
+    assert 0 < found["scores"] < 1e-4
+    rows = [row for row in rows_of(out) if row["model"] == f"config, model.{ending}"]
+    assert [row["error"] for row in rows] == [row["error"] for row in whole[0]]
+    assert [row["gmacs"] for row in rows] == [row["gmacs"] for row in whole[0]]
+
+
+def test_disagreement_is_counted(work, tmp_path):
+    also = (str(work / "plain.py"), str(work / "other.pth"))
+    state = torch.load(work / "plain.pth", weights_only=True)
+    torch.save({k: v * (-1) ** ("fc_cls" in k) for k, v in state.items()}, work / "other.pth")
+    out = tmp_path / "r.csv"
+    told = run(work, out=str(out), also=also, scores=True, json=str(tmp_path / "s.json"))
+    rows = list(csv.DictReader(out.open(encoding="utf-8", newline="")))
+    pairs = [(a, b) for a, b in zip(rows[::2], rows[1::2]) if a["predicted"]]
+    differ = sum(a["predicted"] != b["predicted"] for a, b in pairs)
+    off = max(
+        abs(float(x) - float(y))
+        for a, b in pairs
+        for x, y in zip(a["scores"].split(), b["scores"].split(), strict=True)
+    )
+    assert differ and f"of 10 videos that both predict, {differ} have another label;" in told
+    found = json.loads((tmp_path / "s.json").read_text(encoding="utf-8"))["agreement"]
+    assert found["other_policies"] is None and found["scores"] == pytest.approx(off)
+
+
+def test_another_file_or_its_weights_are_told(exported, tmp_path):
+    """Of an .xml the weights lie in the .bin beside it."""
+    out = tmp_path / "r.jsonl"
+    for suffix in ("xml", "bin"):
+        shutil.copy(exported / f"model.{suffix}", tmp_path / f"file.{suffix}")
+    files = {"checkpoint": str(tmp_path / "file.xml")}
+    run(exported, out=str(out), **files)
+    assert "all were there" in run(exported, out=str(out), **files)
+    with pytest.raises(Ada3DError, match=r"--threshold: None -> 0\.4"):
+        run(exported, out=str(out), model=InferenceOptions(threshold=0.4), **files)
+    with pytest.raises(Ada3DError, match="--policy: None -> full"):
+        run(exported, out=str(out), model=InferenceOptions(policy="full"), **files)
+    with pytest.raises(Ada3DError, match=r"checkpoint: .* tensors"):
+        run(exported, out=str(out))
+    weights = bytearray((tmp_path / "file.bin").read_bytes())
+    weights[1000] ^= 1
+    (tmp_path / "file.bin").write_bytes(weights)
+    with pytest.raises(Ada3DError, match=r"checkpoint: .*and .* bytes"):
+        run(exported, out=str(out), **files)
+
+
+def test_an_exported_file_that_does_not_fit_is_told_before_anything_is_there(exported, tmp_path):
+    entries = ["test_dataloader.dataset.pipeline.1.clip_len=2"]
+    for out, options, words in (
+        ("a.jsonl", {"cfg_options": entries}, "clips of 2 x 32 x 32 .* 4 x 32 x 32"),
+        ("b.jsonl", {"model": InferenceOptions(gmacs=1.0)}, r"tools/export\.py --gmacs"),
+        ("c.jsonl", {"device": "cuda:0"}, "runs on the CPU"),
+    ):
+        with pytest.raises(Ada3DError, match=words):
+            run(
+                exported, "no/such.txt", out=str(tmp_path / out), checkpoint="model.onnx", **options
+            )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_threshold_is_found_once(work, tmp_path, capsys):
