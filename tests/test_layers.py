@@ -71,7 +71,7 @@ ORDER = {
     "cost": "shapes_only count price executed payoff selector",
     "learn": "backbones heads selector reward losses estimators step clip_selector diagnose",
     "runtime": "contract engines session",
-    "exporting": "pieces partition branches graph decider parity writers",
+    "exporting": "programs pieces partition branches switches graph decider parity writers",
     "report": "tables reading records statistics figures policy_pictures",
     "experiments": "provenance fingerprints made_from makers rendering clip_record generated_clips "
     "matching comparison_run comparison_rows comparison_report comparison tradeoff html_page "

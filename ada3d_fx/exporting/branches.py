@@ -1,107 +1,113 @@
-"""The branches of a part: what it computes by the decision of its stage and the clip's length."""
+"""The branches of a part: what it computes by the decisions of its stages and the clip's length."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from ..convert import AdaptiveNetwork
-from ..packed.windows import fit_window
-from ..passes.checkpoints import subgraph
-from ..specialize import StaticProgram, static_program
 from .partition import Part
+from .programs import Programs, program_signature
 
 
 @dataclass(frozen=True)
 class Branch:
     """One way to compute a part."""
 
-    on: bool  # whether the part's stage is on
-    shortest: int  # for clips of so many kept frames or more, up to the next branch's
-    module: nn.Module  # the part's inputs -> a tuple of its outputs
+    module: nn.Module  # the part's tensors in -> a tuple of its tensors out
     inputs: tuple[Tensor, ...]  # of one clip of the longest length that it is for, to trace it
+    dynamic: Mapping[int, Sequence[int]]  # number of an input -> axes that vary with the length
 
 
 class Branches:
     """Makes the branches of all parts of a network.
 
     Args:
-        adaptive: the network; the branches share its weights.
+        programs: of the network.
         parts: of it, see `partition`.
     """
 
-    def __init__(self, adaptive: AdaptiveNetwork, parts: Sequence[Part]):
-        self.adaptive, self.parts, self.plan = adaptive, parts, adaptive.plan
-        unit = self.plan.frame_unit or self.plan.num_frames
-        self.lengths = range(unit, self.plan.num_frames + 1, unit)
-        self.programs: dict[tuple[int, bool], StaticProgram] = {}
-        self.values: dict[int, dict[fx.Node, Tensor]] = {}  # by length: of the nodes at the cuts
+    def __init__(self, programs: Programs, parts: Sequence[Part]):
+        self.programs, self.parts = programs, parts
+        self.handed_over = {node for part in parts for node in (*part.inputs, *part.outputs)}
+        self.values: dict[int, dict[fx.Node, Any]] = {}  # by length: of the nodes at the cuts
 
-    def of(self, part: Part, per_length: bool = False) -> list[Branch]:
-        """Return the branches of a part.
+    def tensors(self, nodes: Sequence[fx.Node]) -> list[fx.Node]:
+        """Leave out what is known for each length, such as sizes."""
+        values = self.values_at(self.programs.plan.num_frames)
+        return [node for node in nodes if isinstance(values[node], Tensor)]
+
+    def classes(self, part: Part) -> list[tuple[int, ...]]:
+        """Group the lengths for which a part is the same program, as far as its code tells."""
+        by_inputs: dict[str, list[int]] = {}
+        for length in self.programs.lengths:
+            values = self.values_at(length)
+            by_inputs.setdefault(str([_told(values[n]) for n in part.inputs]), []).append(length)
+        if len(by_inputs) == 1:
+            return [tuple(self.programs.lengths)]
+        classes: dict[str, list[int]] = {}
+        for lengths in by_inputs.values():
+            one = self.branch(part, lengths, self.all_on(part))
+            classes.setdefault(program_signature(one.module, one.inputs), []).extend(lengths)
+        return [tuple(sorted(lengths)) for lengths in classes.values()]
+
+    def all_on(self, part: Part) -> tuple[bool, ...]:
+        """Return the decisions with the temporal convolutions of a part on."""
+        return (True,) * len(part.stages)
+
+    def branch(self, part: Part, lengths: Sequence[int], on: Sequence[bool]) -> Branch:
+        """Make the branch for some lengths, whose code is that of the longest.
 
         Args:
             part: one of the parts.
-            per_length: one for each number of kept frames, where the model's code computes with it.
+            lengths: of clips.
+            on: whether each of the part's stages is on.
         """
-        made = []
-        decisions = (True,) if part.stage is None else (True, False)
-        for shortest, longest in self._classes(part, per_length):
-            values = self.values_at(longest)
-            inputs = tuple(values[node] for node in part.inputs)
-            for on in decisions:
-                made.append(Branch(on, shortest, self._module(part, longest, on), inputs))
-        return made
+        longest = max(lengths)
+        taken = self.tensors(part.inputs)
+        values = self.values_at(longest)
+        dynamic = {}
+        for index, node in enumerate(taken):
+            shapes = [self.values_at(length)[node].shape for length in lengths]
+            varying = [d for d, sizes in enumerate(zip(*shapes)) if len(set(sizes)) > 1]
+            dynamic[index] = varying
+        inputs = tuple(torch.zeros_like(values[n]) for n in taken)
+        return Branch(self.module(part, longest, on), inputs, dynamic)
 
-    def _classes(self, part: Part, per_length: bool) -> list[tuple[int, int]]:
-        """First and last length of each range for which the part's pools have the same windows."""
-        if per_length:
-            return [(length, length) for length in self.lengths]
-        windows = self.adaptive.conversion.windows
-        pools = [(self._pool(n), windows[n]) for n in part.nodes if n in windows]
-        ranges: list[tuple[tuple, int, int]] = []
-        for length in self.lengths:
-            fitted = tuple(
-                str(fit_window(pool, lengths[length] or 1).kernel_size) for pool, lengths in pools
+    def module(self, part: Part, length: int, on: Sequence[bool]) -> nn.Module:
+        """Make a part a module, for clips of one length: its tensors in -> a tuple of its out."""
+        stages = [True] * self.programs.plan.num_stages
+        for stage, decision in zip(part.stages, on):
+            stages[stage] = decision
+        static = self.programs.of(length, stages)
+        taken, values = set(self.tensors(part.inputs)), self.values_at(length)
+        graph, inside = fx.Graph(), dict[fx.Node, Any]()
+        for node in part.inputs:
+            inside[static.nodes[node]] = (
+                graph.placeholder(node.name) if node in taken else values[node]
             )
-            if ranges and ranges[-1][0] == fitted:
-                ranges[-1] = (fitted, ranges[-1][1], length)
-            else:
-                ranges.append((fitted, length, length))
-        return [(first, last) for _, first, last in ranges]
-
-    def _pool(self, node: fx.Node) -> nn.Module:
-        return self.adaptive.get_submodule(str(node.target))
-
-    def _program(self, length: int, on: bool) -> StaticProgram:
-        if (length, on) not in self.programs:
-            stages = [on] * self.plan.num_stages
-            program = static_program(self.adaptive, length, stages, copy_weights=False)
-            self.programs[length, on] = program
-        return self.programs[length, on]
-
-    def _module(self, part: Part, length: int, on: bool) -> nn.Module:
-        static = self._program(length, on)
-
-        def mapped(nodes: Sequence[fx.Node]) -> list[fx.Node]:
-            return [static.nodes[node] for node in nodes]
-
-        graph = subgraph(mapped(part.nodes), mapped(part.inputs), mapped(part.outputs))
+        for node in part.nodes:
+            copy = static.nodes[node]
+            inside[copy] = graph.node_copy(copy, inside.__getitem__)
+        graph.output(tuple(inside[static.nodes[n]] for n in self.tensors(part.outputs)))
         return fx.GraphModule(static.module, graph, class_name="Branch").eval()
 
-    def values_at(self, length: int) -> Mapping[fx.Node, Tensor]:
-        """Values at the cuts for one random clip of ``length`` frames, all stages on."""
+    def values_at(self, length: int) -> Mapping[fx.Node, Any]:
+        """Values at the cuts for one clip of ``length`` frames; numbers in tensors mean nothing."""
         if length not in self.values:
-            channels, _, height, width = self.plan.clip_shape
-            generator = torch.Generator().manual_seed(length)
-            clip = torch.randn(1, channels, length, height, width, generator=generator)
-            values = {self.parts[0].inputs[0]: clip}
-            with torch.no_grad():
-                for part in self.parts:
-                    made = self._module(part, length, True)(*[values[n] for n in part.inputs])
-                    values.update(zip(part.outputs, made))
+            values: dict[fx.Node, Any] = {}
+
+            def note(node: fx.Node, value: Any) -> None:
+                if node in self.handed_over:
+                    values[node] = value
+
+            self.programs.run(length, note)
             self.values[length] = values
         return self.values[length]
+
+
+def _told(value: Any) -> Any:
+    return tuple(value.shape) if isinstance(value, Tensor) else value

@@ -13,15 +13,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..convert import AdaptiveNetwork
 from ..runtime import contract
-from .branches import Branch, Branches
-from .partition import Part, partition
+from .branches import Branches
+from .partition import partition
 from .pieces import OPSET, Pieces, onnx
+from .programs import Programs
+from .switches import PartWriter
 
 
 class GraphWriter:
@@ -61,7 +62,7 @@ class GraphWriter:
         outputs = [info(contract.SCORES, kinds.FLOAT, ["M", "classes"])]
         nodes = [
             self.make("Shape", [contract.CLIPS], ["clips_shape"], start=0, end=1),
-            self.make("Squeeze", ["clips_shape", self._vector(0)], ["num_clips"]),
+            self.make("Squeeze", ["clips_shape", self.pieces.vector(0)], ["num_clips"]),
         ]
         if self.decider is not None:
             inputs.append(info(contract.THRESHOLD, kinds.FLOAT, []))
@@ -93,9 +94,9 @@ class GraphWriter:
         rows = [f"{name}_row" for name in own]
         body = [
             self.make("Gather", [contract.CLIPS, "own_number"], ["own_clip"], axis=0),
-            self.make("Unsqueeze", ["own_clip", self._vector(0)], ["own_clips"]),
+            self.make("Unsqueeze", ["own_clip", self.pieces.vector(0)], ["own_clips"]),
             *self.pieces.place(traced, "selector/", ["own_clips", *levels], rows),
-            *(self.make("Squeeze", [r, self._vector(0)], [f"{r}_of_clip"]) for r in rows),
+            *(self.make("Squeeze", [r, self.pieces.vector(0)], [f"{r}_of_clip"]) for r in rows),
             self.make("Identity", ["own_go_on"], ["own_goes_on"]),
         ]
         info = helper.make_tensor_value_info
@@ -115,14 +116,14 @@ class GraphWriter:
         for word, names in (("given", [contract.FRAMES, contract.STAGES]), ("own", own[:2])):
             taken = [f"{word}_{end}" for end in ends]
             nodes = [self.make("Identity", [n], [t]) for n, t in zip(names, taken)]
-            sides.append(self._subgraph(word, nodes, taken, "BOOL"))
+            sides.append(self._branch(word, nodes, taken, kinds.BOOL))
         count = "num_clips" if self.classifies else "num_decided"
         return [
             self.make("Shape", [contract.FRAMES], ["given_shape"], start=0, end=1),
-            self.make("Squeeze", ["given_shape", self._vector(0)], ["num_given"]),
-            self.make("Greater", ["num_given", self._scalar(0)], ["is_given"]),
-            self.make("Where", ["is_given", self._scalar(0), "num_clips"], ["num_decided"]),
-            self.make("Loop", [count, self._true()], own, body=loop),
+            self.make("Squeeze", ["given_shape", self.pieces.vector(0)], ["num_given"]),
+            self.make("Greater", ["num_given", self.pieces.scalar(0)], ["is_given"]),
+            self.make("Where", ["is_given", self.pieces.scalar(0), "num_clips"], ["num_decided"]),
+            self.make("Loop", [count, self.pieces.scalar(True)], own, body=loop),
             self.make("If", ["is_given"], ends, then_branch=sides[0], else_branch=sides[1]),
         ]
 
@@ -141,14 +142,11 @@ class GraphWriter:
             self.make("Gather", [frames, "clip_number"], ["clip_frames"], axis=0),
             self.make("Gather", [stages, "clip_number"], ["clip_stages"], axis=0),
             self.make("NonZero", ["clip_frames"], ["kept_rows"]),
-            self.make("Reshape", ["kept_rows", self._vector(-1)], ["kept"]),
+            self.make("Reshape", ["kept_rows", self.pieces.vector(-1)], ["kept"]),
             self.make("Shape", ["kept"], ["kept_shape"]),
-            self.make("Squeeze", ["kept_shape", self._vector(0)], ["num_kept"]),
+            self.make("Squeeze", ["kept_shape", self.pieces.vector(0)], ["num_kept"]),
         ]
-        if self.classifies:
-            body += self._sum_or_exit()
-        else:
-            body += self._recognize("clip_scores")
+        body += self._sum_or_exit() if self.classifies else self._recognize("clip_scores")
         body.append(self.make("Identity", ["go_on"], ["goes_on"]))
         info = helper.make_tensor_value_info
         loop = helper.make_graph(
@@ -162,9 +160,9 @@ class GraphWriter:
         if self.decider is not None:
             count = "num_scored"
             nodes.append(
-                self.make("Where", [contract.SCORE, "num_clips", self._scalar(0)], [count])
+                self.make("Where", [contract.SCORE, "num_clips", self.pieces.scalar(0)], [count])
             )
-        nodes.append(self.make("Loop", [count, self._true()], [contract.SCORES], body=loop))
+        nodes.append(self.make("Loop", [count, self.pieces.scalar(True)], [contract.SCORES], body=loop))
         return nodes
 
     def _sum_or_exit(self) -> list[Any]:
@@ -174,126 +172,37 @@ class GraphWriter:
             self.make("Add", ["recognized", "classified"], ["both_scores"]),
         ]
         exits = [self.make("Identity", ["classified"], ["exit_scores"])]
+        kind = onnx().TensorProto.FLOAT
+        sides = {
+            "then_branch": self._branch("stays", stays, ["both_scores"], kind),
+            "else_branch": self._branch("exits", exits, ["exit_scores"], kind),
+        }
         return [
             self.make("Gather", ["own_scores", "clip_number"], ["classified"], axis=0),
-            self.make("Greater", ["num_kept", self._scalar(0)], ["stays"]),
-            self.make(
-                "If",
-                ["stays"],
-                ["clip_scores"],
-                then_branch=self._subgraph("stays", stays, ["both_scores"], "FLOAT"),
-                else_branch=self._subgraph("exits", exits, ["exit_scores"], "FLOAT"),
-            ),
+            self.make("Greater", ["num_kept", self.pieces.scalar(0)], ["stays"]),
+            self.make("If", ["stays"], ["clip_scores"], **sides),
         ]
 
     def _recognize(self, end: str) -> list[Any]:
         """Score one clip by its kept frames."""
         nodes = [
             self.make("Gather", ["clip", "kept"], ["kept_frames"], axis=1),
-            self.make("Unsqueeze", ["kept_frames", self._vector(0)], ["value_clips"]),
+            self.make("Unsqueeze", ["kept_frames", self.pieces.vector(0)], ["value_clips"]),
         ]
-        parts = partition(self.adaptive)
-        branches = Branches(self.adaptive, parts)
-        names = {parts[0].inputs[0]: "value_clips"}
+        programs = Programs(self.adaptive)
+        parts = partition(programs)
+        first = {parts[0].inputs[0]: "value_clips"}
+        writer = PartWriter(self.pieces, Branches(programs, parts), first)
         for number, part in enumerate(parts):
-            names.update({node: f"value_{number}_{i}" for i, node in enumerate(part.outputs)})
-            nodes += self._part(number, part, branches, names)
+            nodes += writer.write(number, part)
         (scores,) = parts[-1].outputs
-        return [*nodes, self.make("Squeeze", [names[scores], self._vector(0)], [end])]
+        return [*nodes, self.make("Squeeze", [writer.names[scores], self.pieces.vector(0)], [end])]
 
-    def _part(
-        self, number: int, part: Part, branches: Branches, names: dict[Any, str]
-    ) -> list[Any]:
-        """Compute a part by the branch for its stage's decision and the clip's length."""
-        inputs = [names[node] for node in part.inputs]
-        ends = [names[node] for node in part.outputs]
-        made = self._traced(number, part, branches)
-        graphs = {}
-        for branch, traced in made:
-            key = f"part_{number}_{branch.shortest}_{'on' if branch.on else 'off'}"
-            outputs = [f"{key}_{end}" for end in ends]
-            nodes = self.pieces.place(traced, f"{key}/", inputs, outputs)
-            graphs[branch.shortest, branch.on] = (nodes, outputs)
-        head = []
-        if part.stage is not None:
-            stage = [self._scalar(part.stage)]
-            head.append(self.make("Gather", ["clip_stages", *stage], [f"on_{number}"], axis=0))
-        shortest = sorted({length for length, _ in graphs})
-        return head + self._choose(number, shortest, graphs, ends, part.stage is not None)
-
-    def _choose(
-        self, number: int, shortest: list[int], graphs: dict, ends: list[str], gated: bool
-    ) -> list[Any]:
-        """Nested If operations: by length first, then by the stage's decision."""
-        *few, most = shortest
-        if few:  # clips of `most` kept frames or more, or shorter ones
-            name = f"part_{number}_from_{most}"
-            inner = []
-            for lengths, side in (([most], "long"), (few, "short")):
-                outputs = [f"{name}_{side}_{end}" for end in ends]
-                nodes = self._choose(number, lengths, graphs, outputs, gated)
-                inner.append(self._subgraph(f"{name}_{side}", nodes, outputs, "FLOAT"))
-            return [
-                self.make("Less", ["num_kept", self._scalar(most)], [f"{name}_shorter"]),
-                self.make("If", [f"{name}_shorter"], ends,
-                          then_branch=inner[1], else_branch=inner[0]),
-            ]  # fmt: skip
-        if not gated:
-            nodes, outputs = graphs[most, True]
-            return [
-                *nodes, *(self.make("Identity", [o], [end]) for o, end in zip(outputs, ends)),
-            ]  # fmt: skip
-        on, off = (
-            self._subgraph(f"part_{number}_{most}_{word}", *graphs[most, word == "on"], "FLOAT")
-            for word in ("on", "off")
-        )
-        return [self.make("If", [f"on_{number}"], ends, then_branch=on, else_branch=off)]
-
-    def _traced(self, number: int, part: Part, branches: Branches) -> list[tuple[Branch, Any]]:
-        """Trace the branches of a part; one for each length if one for all would be wrong."""
-        for per_length in (False, True):
-            made = branches.of(part, per_length)
-            traced = [(branch, self._trace(branch, number, branches, part)) for branch in made]
-            if per_length or all(self._serves_all(*pair, branches, part) for pair in traced):
-                return traced
-        raise AssertionError("one branch for each length serves all lengths")
-
-    def _trace(
-        self, branch: Branch, number: int, branches: Branches, part: Part, length: int | None = None
-    ) -> Any:
-        inputs = branch.inputs
-        if length is not None:
-            inputs = tuple(branches.values_at(length)[node] for node in part.inputs)
-        least = branches.values_at(branches.lengths[0])
-        dynamic = {
-            i: [d for d, size in enumerate(value.shape) if size != least[node].shape[d]]
-            for i, (node, value) in enumerate(zip(part.inputs, branch.inputs))
-        }
-        return self.pieces.trace(branch.module, inputs, dynamic, f"part {number} of the network")
-
-    def _serves_all(self, branch: Branch, traced: Any, branches: Branches, part: Part) -> bool:
-        """Whether tracing at the branch's shortest length gives the same program."""
-        if branch.inputs[0].shape == branches.values_at(branch.shortest)[part.inputs[0]].shape:
-            return True
-        other = self._trace(branch, 0, branches, part, branch.shortest)
-        return self.pieces.signature(traced) == self.pieces.signature(other)
-
-    # ----------------------------------------------------------------------------------- helpers
-
-    def _subgraph(self, name: str, nodes: list[Any], outputs: list[str], kind: str) -> Any:
-        """A branch of an If."""
-        helper, kinds = onnx().helper, onnx().TensorProto
-        ends = [helper.make_tensor_value_info(o, getattr(kinds, kind), None) for o in outputs]
+    def _branch(self, name: str, nodes: list[Any], outputs: list[str], kind: int) -> Any:
+        """A side of an If."""
+        helper = onnx().helper
+        ends = [helper.make_tensor_value_info(output, kind, None) for output in outputs]
         return helper.make_graph(nodes, name, [], ends)
-
-    def _scalar(self, value: int) -> str:
-        return self.pieces.constant(np.array(value, dtype=np.int64))
-
-    def _true(self) -> str:
-        return self.pieces.constant(np.array(True))
-
-    def _vector(self, value: int) -> str:
-        return self.pieces.constant(np.array([value], dtype=np.int64))
 
 
 def fixed_graph(module: nn.Module, clip: Tensor) -> Any:

@@ -186,9 +186,9 @@ def policies_of_all_lengths(plan: StagePlan, least: int = 12) -> Policy:
     n = max(least, units)
     kept = torch.tensor([i % units + 1 for i in range(n)]) / units
     made = Policy.random(plan, n, kept, 0.5, generator)
-    ends = torch.tensor([[True] * plan.num_stages, [False] * plan.num_stages])
+    ends = torch.tensor([True, False])[:, None].expand(2, plan.num_stages)
     frames = torch.ones(2, plan.num_frames, dtype=torch.bool)
-    return Policy.cat([made, Policy(frames, ends.view(2, plan.num_stages))])
+    return Policy.cat([made, Policy(frames, ends)])
 
 
 def _repeated(policy: Policy, n: int) -> Policy:

@@ -6,15 +6,18 @@ import contextlib
 import hashlib
 import inspect
 import io
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from .. import requirements
 from ..errors import Ada3DError
+from ..passes.isolation import own_caches
 
 OPSET = 17  # the last that torch's older exporter writes, and that both engines read in full
 
@@ -62,7 +65,9 @@ class Pieces:
         if "dynamo" not in inspect.signature(torch.onnx.export).parameters:  # torch 2.4
             options = {}
         heard = io.StringIO()  # where it fails, the exporter prints the whole graph
+        called = _Called(module).eval()
         with (
+            own_caches(called),
             warnings.catch_warnings(),
             contextlib.redirect_stdout(heard),
             contextlib.redirect_stderr(heard),
@@ -72,7 +77,7 @@ class Pieces:
             warnings.simplefilter("ignore")
             try:
                 torch.onnx.export(
-                    _Called(module).eval(), tuple(inputs), file, input_names=names, dynamic_axes=axes,
+                    called, tuple(inputs), file, input_names=names, dynamic_axes=axes,
                     opset_version=OPSET, **options,
                 )  # fmt: skip
             except (torch.onnx.errors.OnnxExporterError, RuntimeError, TypeError) as error:
@@ -93,48 +98,75 @@ class Pieces:
             inputs: what its inputs are called outside.
             outputs: what its outputs shall be called.
         """
-        names = {tensor.name: self._weight(tensor) for tensor in graph.initializer}
-        names.update(zip([value.name for value in graph.input], inputs))
+        sources = dict(zip([value.name for value in graph.input], inputs))
         ends = [value.name for value in graph.output]
-        names.update(zip(ends, outputs))
+        made = {name for node in graph.node for name in node.output}
+        names = {**sources, **{end: n for end, n in zip(ends, outputs) if end in made}}
+        nodes = self._renamed(graph, prefix, names)
+        # one that is an input, a weight, or given twice, has no node to name it
+        for end, name in zip(ends, outputs):
+            if names[end] != name:
+                nodes.append(onnx().helper.make_node("Identity", [names[end]], [name]))
+        return nodes
+
+    def _renamed(self, graph: Any, prefix: str, names: dict[str, str]) -> list[Any]:
+        """A graph's nodes under other names, also in branches of its own; large constants are weights.
+
+        Args:
+            graph: its nodes are copied.
+            prefix: of names that ``names`` has not.
+            names: old -> new; what is made is added.
+        """
+        names.update((tensor.name, self._weight(tensor)) for tensor in graph.initializer)
         nodes = []
         for node in graph.node:
+            held = _constant_of(node)
+            if held is not None and node.output[0] not in names:
+                names[node.output[0]] = self._weight(held)
+                continue
             new = onnx().NodeProto()
             new.CopyFrom(node)
             new.name = prefix + node.name
             for values in (new.input, new.output):
                 values[:] = [name and names.setdefault(name, prefix + name) for name in values]
+            for attribute in new.attribute:
+                for inner in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
+                    self._rename_inside(inner, prefix, names)
             nodes.append(new)
-        # an output that is an input or a weight has no node to name it
-        made = {name for node in graph.node for name in node.output}
-        sources = {value.name: name for value, name in zip(graph.input, inputs)}
-        for end, name in zip(ends, outputs):
-            if end not in made:
-                nodes.append(onnx().helper.make_node("Identity", [sources[end]], [name]))
         return nodes
+
+    def _rename_inside(self, graph: Any, prefix: str, names: dict[str, str]) -> None:
+        """Rename what a branch of a traced graph holds; it sees the values outside of it."""
+        own = dict(names)
+        for value in graph.input:
+            own[value.name] = prefix + value.name
+            value.name = own[value.name]
+        nodes = self._renamed(graph, prefix, own)
+        del graph.node[:], graph.initializer[:], graph.value_info[:]
+        graph.node.extend(nodes)
+        for number, value in enumerate(graph.output):
+            source, value.name = own[value.name], f"{prefix}{graph.name}_end_{number}"
+            graph.node.append(onnx().helper.make_node("Identity", [source], [value.name]))
 
     def signature(self, graph: Any) -> str:
         """Return what two traced graphs have in common if they are the same program.
 
         Names do not count, as the tracer numbers them; shapes that it notes at values do not either.
         """
-        numbers: dict[str, str] = {
-            tensor.name: _digest(onnx().numpy_helper.to_array(tensor))
-            for tensor in graph.initializer
-        }
-        for index, value in enumerate(graph.input):
-            numbers.setdefault(value.name, f"in{index}")
-        lines = []
-        for number, node in enumerate(graph.node):
-            attributes = sorted(a.SerializeToString(deterministic=True) for a in node.attribute)
-            inputs = [numbers.get(name, name) for name in node.input]
-            numbers.update({name: f"{number}.{i}" for i, name in enumerate(node.output)})
-            lines.append((node.op_type, tuple(inputs), tuple(attributes)))
+        lines = _lines(graph, {value.name: f"in{i}" for i, value in enumerate(graph.input)})
         return hashlib.sha256(repr(lines).encode()).hexdigest()
 
     def constant(self, array: Any) -> str:
         """Return the name of a weight of this content."""
         return self._weight(onnx().numpy_helper.from_array(array))
+
+    def scalar(self, value: int | bool) -> str:
+        """Return the name of a number."""
+        return self.constant(np.array(value))
+
+    def vector(self, *values: int) -> str:
+        """Return the name of a vector of numbers."""
+        return self.constant(np.array(values, dtype=np.int64))
 
     def _weight(self, tensor: Any) -> str:
         digest = _digest(onnx().numpy_helper.to_array(tensor))
@@ -155,6 +187,39 @@ class _Called(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Any:
         return self.module(*inputs)
+
+
+SHARED = 64  # numbers of a constant that is held as a weight, once
+
+
+def _constant_of(node: Any) -> Any:
+    """The tensor of a constant that is large enough to be held once."""
+    if node.op_type != "Constant":
+        return None
+    (attribute,) = node.attribute
+    return attribute.t if attribute.name == "value" and _count(attribute.t) >= SHARED else None
+
+
+def _count(tensor: Any) -> int:
+    return math.prod(tensor.dims)
+
+
+def _lines(graph: Any, numbers: dict[str, str]) -> list[Any]:
+    """The operations of a graph, with values numbered in the order in which they are made."""
+    for tensor in graph.initializer:
+        numbers[tensor.name] = _digest(onnx().numpy_helper.to_array(tensor))
+    lines: list[Any] = []
+    for node in graph.node:
+        inputs = [numbers.get(name, name) for name in node.input]
+        attributes = []
+        for a in sorted(node.attribute, key=lambda a: a.name):
+            inner = [*([a.g] if a.HasField("g") else []), *a.graphs]
+            told = [_lines(g, dict(numbers)) for g in inner]
+            attributes.append((a.name, told or a.SerializeToString(deterministic=True)))
+        numbers.update({name: f"v{len(numbers)}" for name in node.output})
+        lines.append((node.op_type, inputs, attributes))
+    lines.append([numbers.get(value.name, value.name) for value in graph.output])
+    return lines
 
 
 def _digest(array: Any) -> str:

@@ -1,0 +1,186 @@
+"""A part as ONNX nodes: If operations that choose its branch, by length and by decision."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+
+from ..errors import Ada3DError
+from .branches import Branches
+from .partition import Part
+from .pieces import Pieces, onnx
+
+TOGETHER = 4  # stages of one part, which has 2 ** as many branches
+
+Writing = Callable[[list[str]], list[Any]]  # what its outputs are called -> nodes that make them
+
+
+class PartWriter:
+    """Writes the parts of a network, which take and give values by name.
+
+    In front of them come ``num_kept``, int64 [], the clip's kept frames, and ``clip_stages``,
+    bool [K].
+
+    Args:
+        pieces: of the whole graph.
+        branches: of the network.
+        names: node of the network's source -> name of its value, at first of the clips.
+    """
+
+    def __init__(self, pieces: Pieces, branches: Branches, names: Mapping[fx.Node, str]):
+        self.pieces, self.branches, self.names = pieces, branches, dict(names)
+        self.plan = branches.programs.plan
+        self.make = onnx().helper.make_node
+
+    def write(self, number: int, part: Part) -> list[Any]:
+        """Return the nodes of the next part.
+
+        Raises:
+            Ada3DError: an operation that ONNX has not, or too many stages in one module.
+        """
+        if len(part.stages) > TOGETHER:
+            path = next(str(n.target) for n in part.nodes if n.op == "call_module")
+            raise Ada3DError(
+                f"export: {len(part.stages)} stages decide inside one module that runs as a whole "
+                f"({path}): {2 ** len(part.stages)} branches; export it with fixed="
+            )
+        given = self.branches.tensors(part.outputs)
+        ends = [f"value_{number}_{index}" for index in range(len(given))]
+        made = self._traced(number, part)
+        self.names.update(zip(given, ends))
+        head = [
+            self.make("Gather", ["clip_stages", self.pieces.scalar(stage)], [f"on_{number}_{stage}"], axis=0)
+            for stage in part.stages
+        ]  # fmt: skip
+        sides = [self._by_decision(number, index, part, m) for index, (_, m) in enumerate(made)]
+        if len(sides) > 1:
+            table = np.zeros(self.plan.num_frames + 1, dtype=np.int64)
+            for index, (lengths, _) in enumerate(made):
+                table[list(lengths)] = index
+            own = f"class_{number}"
+            head.append(self.make("Gather", [self.pieces.constant(table), "num_kept"], [own], axis=0))
+        return head + self._by_class(number, sides, 0, self._kinds(given))(ends)
+
+    # ----------------------------------------------------------------------------------- tracing
+
+    def _traced(
+        self, number: int, part: Part
+    ) -> list[tuple[tuple[int, ...], dict[tuple[bool, ...], Any]]]:
+        """Trace the branches of a part: lengths, and what they run by the stages' decisions."""
+        traced = []
+        on = self.branches.all_on(part)
+        for lengths, graph in self._served(number, part):
+            graphs = {
+                decisions: graph if decisions == on else self._trace(number, part, lengths, decisions)
+                for decisions in itertools.product((True, False), repeat=len(part.stages))
+            }
+            traced.append((lengths, graphs))
+        return traced
+
+    def _served(self, number: int, part: Part) -> list[tuple[tuple[int, ...], Any]]:
+        """Lengths that are served by one branch, and it with all stages on.
+
+        That the code is the same for them is not enough: the exporter may use a size as a constant.
+        So the shortest length must give the same graph as the longest, or each gets its own.
+        """
+        on = self.branches.all_on(part)
+        served = []
+        for lengths in self.branches.classes(part):
+            graph = self._trace(number, part, lengths, on)
+            one = self.branches.branch(part, lengths, on)
+            if not any(one.dynamic.values()) or self.pieces.signature(graph) == (
+                self.pieces.signature(self._trace(number, part, lengths, on, min(lengths)))
+            ):
+                served.append((lengths, graph))
+                continue
+            alike: dict[str, list[int]] = {}
+            graphs = {}
+            for length in lengths:
+                graph = self._trace(number, part, (length,), on)
+                signature = self.pieces.signature(graph)
+                graphs[signature] = graph
+                alike.setdefault(signature, []).append(length)
+            served += [(tuple(each), graphs[signature]) for signature, each in alike.items()]
+        return served
+
+    def _trace(
+        self, number: int, part: Part, lengths: Sequence[int], on: Sequence[bool], at: int = 0
+    ) -> Any:
+        """Trace a branch for some lengths, at the longest of them or at one that is told."""
+        branch = self.branches.branch(part, lengths, on)
+        traced = self.branches.branch(part, (at,), on) if at else branch
+        where = f"part {number} of the network, for clips of {at or max(lengths)} frames"
+        return self.pieces.trace(traced.module, traced.inputs, branch.dynamic, where)
+
+    # ---------------------------------------------------------------------------------- choosing
+
+    def _by_class(
+        self, number: int, sides: Sequence[Writing], first: int, kinds: Sequence[int]
+    ) -> Writing:
+        """Choose among branches by the number of the clip's length class, halving them each time."""
+        if len(sides) == 1:
+            return sides[0]
+        half = len(sides) // 2
+        low = self._by_class(number, sides[:half], first, kinds)
+        high = self._by_class(number, sides[half:], first + half, kinds)
+        middle = first + half
+        name = f"part_{number}_below_{middle}"
+        condition = self.make("Less", [f"class_{number}", self.pieces.scalar(middle)], [name])
+
+        def write(ends: list[str]) -> list[Any]:
+            return [condition, *self._if(name, low, high, ends, kinds)]
+
+        return write
+
+    def _by_decision(
+        self, number: int, index: int, part: Part, graphs: Mapping[tuple[bool, ...], Any],
+        decided: tuple[bool, ...] = (),
+    ) -> Writing:  # fmt: skip
+        """Choose among the branches of one length class by the decisions of the part's stages."""
+        word = "".join("on" if on else "off" for on in decided)
+        name = f"part_{number}_{index}_{word}"
+        if len(decided) == len(part.stages):
+            inputs = [self.names[node] for node in self.branches.tensors(part.inputs)]
+
+            def write(ends: list[str]) -> list[Any]:
+                return self.pieces.place(graphs[decided], f"{name}/", inputs, ends)
+
+            return write
+        sides = [
+            self._by_decision(number, index, part, graphs, (*decided, on)) for on in (True, False)
+        ]
+        kinds = self._kinds(self.branches.tensors(part.outputs))
+        condition = f"on_{number}_{part.stages[len(decided)]}"
+
+        def choose(ends: list[str]) -> list[Any]:
+            return self._if(condition, *sides, ends, kinds, name)
+
+        return choose
+
+    def _if(
+        self, condition: str, then: Writing, other: Writing, ends: list[str],
+        kinds: Sequence[int], name: str = "",
+    ) -> list[Any]:  # fmt: skip
+        graphs = []
+        for word, side in (("then", then), ("else", other)):
+            own = f"{name or condition}_{word}"
+            inner = [f"{own}_{end}" for end in ends]
+            info = onnx().helper.make_tensor_value_info
+            graphs.append(
+                onnx().helper.make_graph(
+                    side(inner), own, [], [info(i, kind, None) for i, kind in zip(inner, kinds)]
+                )
+            )
+        return [self.make("If", [condition], ends, then_branch=graphs[0], else_branch=graphs[1])]
+
+    def _kinds(self, nodes: Sequence[fx.Node]) -> list[int]:
+        """ONNX's numbers of the types of some values."""
+        values = self.branches.values_at(self.plan.num_frames)
+        kinds = onnx().TensorProto
+        types = {torch.float32: kinds.FLOAT, torch.int64: kinds.INT64, torch.bool: kinds.BOOL}
+        return [types[values[node].dtype] for node in nodes]
