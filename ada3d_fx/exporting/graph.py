@@ -162,7 +162,9 @@ class GraphWriter:
             nodes.append(
                 self.make("Where", [contract.SCORE, "num_clips", self.pieces.scalar(0)], [count])
             )
-        nodes.append(self.make("Loop", [count, self.pieces.scalar(True)], [contract.SCORES], body=loop))
+        nodes.append(
+            self.make("Loop", [count, self.pieces.scalar(True)], [contract.SCORES], body=loop)
+        )
         return nodes
 
     def _sum_or_exit(self) -> list[Any]:

@@ -130,7 +130,10 @@ class Pieces:
             for values in (new.input, new.output):
                 values[:] = [name and names.setdefault(name, prefix + name) for name in values]
             for attribute in new.attribute:
-                for inner in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
+                for inner in [
+                    *([attribute.g] if attribute.HasField("g") else []),
+                    *attribute.graphs,
+                ]:
                     self._rename_inside(inner, prefix, names)
             nodes.append(new)
         return nodes

@@ -103,7 +103,9 @@ def _lines(block: Any, numbers: dict[str, str]) -> list[Any]:
     lines: list[Any] = []
     for node in block.nodes():
         inputs = [numbers[value.debugName()] for value in node.inputs()]
-        attributes = [(n, _content(getattr(node, node.kindOf(n))(n))) for n in node.attributeNames()]
+        attributes = [
+            (n, _content(getattr(node, node.kindOf(n))(n))) for n in node.attributeNames()
+        ]
         numbers.update({v.debugName(): f"v{len(numbers)}" for v in node.outputs()})
         inner = [_lines(b, numbers) for b in node.blocks()]
         lines.append((node.kind(), inputs, sorted(attributes), inner))

@@ -63,7 +63,9 @@ class PartWriter:
             for index, (lengths, _) in enumerate(made):
                 table[list(lengths)] = index
             own = f"class_{number}"
-            head.append(self.make("Gather", [self.pieces.constant(table), "num_kept"], [own], axis=0))
+            head.append(
+                self.make("Gather", [self.pieces.constant(table), "num_kept"], [own], axis=0)
+            )
         return head + self._by_class(number, sides, 0, self._kinds(given))(ends)
 
     # ----------------------------------------------------------------------------------- tracing
@@ -76,7 +78,9 @@ class PartWriter:
         on = self.branches.all_on(part)
         for lengths, graph in self._served(number, part):
             graphs = {
-                decisions: graph if decisions == on else self._trace(number, part, lengths, decisions)
+                decisions: graph
+                if decisions == on
+                else self._trace(number, part, lengths, decisions)
                 for decisions in itertools.product((True, False), repeat=len(part.stages))
             }
             traced.append((lengths, graphs))
