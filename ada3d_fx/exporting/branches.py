@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from ..packed.twins import plain_tree
+from ..packed.windows import fit_window
+from ..passes.whole import is_known
 from .partition import Part
 from .programs import Programs, program_signature
 
@@ -33,6 +36,7 @@ class Branches:
     def __init__(self, programs: Programs, parts: Sequence[Part]):
         self.programs, self.parts = programs, parts
         self.handed_over = {node for part in parts for node in (*part.inputs, *part.outputs)}
+        self.root = plain_tree(programs.adaptive.conversion.root)
         self.values: dict[int, dict[fx.Node, Any]] = {}  # by length: of the nodes at the cuts
 
     def tensors(self, nodes: Sequence[fx.Node]) -> list[fx.Node]:
@@ -42,6 +46,8 @@ class Branches:
 
     def classes(self, part: Part) -> list[tuple[int, ...]]:
         """Group the lengths for which a part is the same program, as far as its code tells."""
+        if self._is_plain(part):
+            return list(self._by_windows(part).values())
         by_inputs: dict[str, list[int]] = {}
         for length in self.programs.lengths:
             values = self.values_at(length)
@@ -53,6 +59,40 @@ class Branches:
             one = self.branch(part, lengths, self.all_on(part))
             classes.setdefault(program_signature(one.module, one.inputs), []).extend(lengths)
         return [tuple(sorted(lengths)) for lengths in classes.values()]
+
+    def _is_plain(self, part: Part) -> bool:
+        """Whether no code of a part's own can ask for its input's length.
+
+        What was traced symbolically are operations of torch and its modules, which do not, but for
+        pools, whose windows are known.
+        """
+        for node in part.nodes:
+            if node.op == "call_module":
+                if not is_known(self.root.get_submodule(str(node.target))):
+                    return False
+            elif node.op == "call_function" and not _of_torch(node.target):
+                return False
+        return not any(self._fixed_only(node) for node in part.inputs)
+
+    def _fixed_only(self, node: fx.Node) -> bool:
+        """Whether a value is known for each length, and differs."""
+        ends = [self.values_at(length)[node] for length in self._ends()]
+        return not isinstance(ends[0], Tensor) and ends[0] != ends[-1]
+
+    def _ends(self) -> tuple[int, int]:
+        return self.programs.lengths[0], self.programs.lengths[-1]
+
+    def _by_windows(self, part: Part) -> dict[str, tuple[int, ...]]:
+        """Group the lengths for which the pools of a part have the same windows."""
+        windows = self.programs.adaptive.conversion.windows
+        pools = [
+            (self.root.get_submodule(str(n.target)), windows[n]) for n in part.nodes if n in windows
+        ]
+        groups: dict[str, tuple[int, ...]] = {}
+        for length in self.programs.lengths:
+            sizes = [str(fit_window(p, known[length] or 1).kernel_size) for p, known in pools]
+            groups[str(sizes)] = (*groups.get(str(sizes), ()), length)
+        return groups
 
     def all_on(self, part: Part) -> tuple[bool, ...]:
         """Return the decisions with the temporal convolutions of a part on."""
@@ -69,9 +109,10 @@ class Branches:
         longest = max(lengths)
         taken = self.tensors(part.inputs)
         values = self.values_at(longest)
+        known = {min(lengths), longest} if self._is_plain(part) else lengths
         dynamic = {}
         for index, node in enumerate(taken):
-            shapes = [self.values_at(length)[node].shape for length in lengths]
+            shapes = [self.values_at(length)[node].shape for length in known]
             varying = [d for d, sizes in enumerate(zip(*shapes)) if len(set(sizes)) > 1]
             dynamic[index] = varying
         inputs = tuple(torch.zeros_like(values[n]) for n in taken)
@@ -107,6 +148,12 @@ class Branches:
             self.programs.run(length, note)
             self.values[length] = values
         return self.values[length]
+
+
+def _of_torch(function: Any) -> bool:
+    """Whether a function computes with sizes only in ways that a trace follows."""
+    name = getattr(function, "__module__", None) or ""
+    return function is getattr or name.split(".")[0] in ("torch", "_operator")
 
 
 def _told(value: Any) -> Any:
