@@ -8,6 +8,11 @@ Builds each recognizer, converts it at the clips of its own test pipeline, and p
 config: T, the stages, the frame unit, how it runs, and the share of multiply-adds that turning
 all stages off saves; or why not. No weights and no data are needed. All shipped recognizers take
 six minutes on two CPU cores.
+
+    python tools/show_support.py --exports --json ROWS.json
+
+Exports each of them too, with random weights, and checks what ONNX Runtime and OpenVINO compute.
+This takes hours: a run that was interrupted goes on with the rows that are in the file.
 """
 
 from __future__ import annotations
@@ -38,6 +43,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--format", choices=["text", "markdown"], default="text", help="how the table is written"
     )
+    parser.add_argument(
+        "--exports", action="store_true",
+        help="export each recognizer too (hours); rows that the file of --json has are kept",
+    )  # fmt: skip
     cli.add_json(parser, "the rows")
     parser.add_argument(
         "--out", type=values.output_file, metavar="FILE", help="write the table to this file too"
@@ -57,6 +66,7 @@ def main() -> None:
         show_support(
             args.config, args.cfg_options, args.clip_shape, args.families, args.summary,
             args.format == "markdown", args.json, args.out, Console(args.verbose),
+            args.exports,
         )
     )  # fmt: skip
 

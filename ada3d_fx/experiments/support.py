@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from .. import files
 from ..convert import convert
@@ -15,7 +17,8 @@ from ..mm.build import build_recognizer
 from ..mm.config import clip_shape_of, load_config, recognizer_config
 from ..mm.zoo import Shipped, shipped_recognizers
 from ..progress import Console, quiet
-from ..report import records, tables
+from ..report import reading, records, tables
+from .export_support import ENDINGS, Shape, exports
 
 COLUMNS = (
     ("config", "config", "{}"),
@@ -27,7 +30,14 @@ COLUMNS = (
     ("reason", "why not", "{}"),
 )
 SUMMARY = (("family", "family", "{}"), *COLUMNS[1:6], ("count", "configs", "{}"), COLUMNS[6])
-Shape = tuple[int, int, int, int]
+EXPORTS = (
+    ("onnxruntime", "ONNX Runtime", "{}"),
+    ("openvino", "OpenVINO", "{}"),
+    ("why_not_adaptive", "why not adaptively", "{}"),
+)
+# What a recognizer's config has that changes nothing of what it exports as.
+NEUTRAL = ("num_classes", "dropout_ratio", "pretrained", "init_cfg", "loss_cls", "average_clips",
+           "train_cfg", "test_cfg", "data_preprocessor")  # fmt: skip
 
 
 def show_support(
@@ -40,6 +50,7 @@ def show_support(
     json: str | None = None,
     out: str | None = None,
     console: Console | None = None,
+    export: bool = False,
 ) -> str:
     """Convert each recognizer and return the table of what came of it.
 
@@ -53,20 +64,32 @@ def show_support(
         json: write the rows to this file too.
         out: write the table to this file too.
         console: where progress is shown.
+        export: export each recognizer too, see `exports`. This takes hours; ``json`` then holds the
+            rows that are made so far, and those that are in it are not made again.
 
     Raises:
         Ada3DError: no such config or family, or no shape of a clip.
     """
     wanted = [Shipped(path, load_config(path, cfg_options))] if path else shipped(families)
-    rows, done = [], {}
+    kept = _kept(json) if export else {}
+    rows: list[dict] = []
+    done: dict = {}  # by what is in the config: the row of the first that has it
+    exported: dict = {_of_exports(row): row["exports"] for row in kept.values() if "exports" in row}
     for one in (console or Console()).track(wanted, "converting"):
         shape = clip_shape or one.config.model.get("clip_shape") or clip_shape_of(one.config)
+        if one.name in kept and kept[one.name]["clip_shape"] == list(shape):
+            rows.append(kept[one.name])
+            continue
         key = (str(one.config.model.to_dict()), shape)
         if key not in done:
             with quiet():
-                done[key] = support(one, shape)
+                done[key] = support(one, shape, exported if export else None)
             gc.collect()
         rows.append({**done[key], "config": one.name, "family": one.family})
+        if json and export:
+            records.write_json(
+                json, [*rows, *(r for n, r in kept.items() if n not in _names(rows))]
+            )
     if json:
         records.write_json(json, rows)
     text = text_of(rows, summary, markdown, own=path is not None)
@@ -89,8 +112,38 @@ def shipped(families: Sequence[str] | None = None) -> list[Shipped]:
     return wanted
 
 
-def support(shipped: Shipped, shape: Shape) -> dict:
+def _kept(path: str | None) -> dict[str, dict]:
+    """The rows of an earlier run, by config."""
+    if path is None or not Path(path).is_file():
+        return {}
+    rows = reading.read_json(path, "take the file away to make its rows anew")
+    return {row["config"]: row for row in rows}
+
+
+def _names(rows: Sequence[Mapping]) -> set[str]:
+    return {row["config"] for row in rows}
+
+
+def _of_exports(row: Mapping) -> tuple:
+    """What recognizers have in common that export alike."""
+    return row["network"], tuple(row["clip_shape"])
+
+
+def _network(value: Any) -> Any:
+    """A model's config without what changes nothing of what it exports as."""
+    if isinstance(value, dict):
+        return {key: _network(inner) for key, inner in value.items() if key not in NEUTRAL}
+    return [_network(one) for one in value] if isinstance(value, (list, tuple)) else value
+
+
+def support(shipped: Shipped, shape: Shape, exported: dict | None = None) -> dict:
     """Return what there is to say of one config.
+
+    Args:
+        shipped: the config.
+        shape: of its clips.
+        exported: what exports, by what recognizers have in common that export alike: it is added
+            to. None: nothing is exported.
 
     Returns:
         ``reasons`` are of a refusal or of what stays undecided; ``dense`` tells what runs densely;
@@ -111,6 +164,11 @@ def support(shipped: Shipped, shape: Shape) -> dict:
         return {**row, "execution": "refused", "reasons": reasons}
     row["seconds"] = {"build": built - start, "convert": time.monotonic() - built}
     plan, table = adaptive.plan, price_table(adaptive)
+    if exported is not None:
+        row["network"] = hashlib.sha256(str(_network(model.to_dict())).encode()).hexdigest()[:16]
+        if _of_exports(row) not in exported:
+            exported[_of_exports(row)] = exports(recognizer, plan)
+        row["exports"] = exported[_of_exports(row)]
     return {
         **row,
         "stages": {stage.name: len(stage.sites) for stage in plan.stages},
@@ -128,7 +186,10 @@ def support(shipped: Shipped, shape: Shape) -> dict:
 def text_of(rows: Sequence[Mapping], summary: bool, markdown: bool, own: bool) -> str:
     """Tell the rows as a table; of one's ``own`` config all reasons, else how many are what."""
     words = summarised(rows) if summary else [cells(row) for row in rows]
-    text = tables.table(words, SUMMARY if summary else COLUMNS, markdown)
+    columns = SUMMARY if summary else COLUMNS
+    if any("exports" in row for row in rows):
+        columns = (*columns, *EXPORTS)
+    text = tables.table(words, columns, markdown)
     if not own:
         return f"{text}\n\n{counts(rows)}"
     reasons = [*rows[0]["reasons"], *rows[0].get("dense", [])]
@@ -145,8 +206,17 @@ def cells(row: Mapping) -> dict:
         words["saved"] = f"{100 * row['saved_by_all_2d']:.0f} %"
     if row["reasons"] and (row["execution"] == "refused" or row["frame_unit"] is None):
         reason = row["reasons"][0]
-        words["reason"] = reason if len(reason) <= 100 else f"{reason[:97]}..."
+        words["reason"] = _short(reason)
+    for engine in ENDINGS if "exports" in row else ():
+        found = row["exports"][engine]
+        words[engine] = found["exports"]
+        if "why_not" in found:
+            words["why_not_adaptive"] = _short(found["why_not"])
     return words
+
+
+def _short(reason: str) -> str:
+    return reason if len(reason) <= 100 else f"{reason[:97]}..."
 
 
 def summarised(rows: Sequence[Mapping]) -> list[dict]:
@@ -154,7 +224,8 @@ def summarised(rows: Sequence[Mapping]) -> list[dict]:
     groups: dict[tuple, list[Mapping]] = {}
     for row in rows:
         stages = str(list(row.get("stages", {})))
-        key = (row["family"], stages, row.get("frame_unit"), row["execution"])
+        told = [row["exports"][engine]["exports"] for engine in ENDINGS if "exports" in row]
+        key = (row["family"], stages, row.get("frame_unit"), row["execution"], *told)
         groups.setdefault(key, []).append(row)
     merged = []
     for alike in groups.values():
@@ -172,4 +243,9 @@ def counts(rows: Sequence[Mapping]) -> str:
     kinds = ("packed", "partly dense", "dense", "refused")
     words = [f"{sum(row['execution'] == kind for row in rows)} {kind}" for kind in kinds]
     kept = sum(row["execution"] != "refused" and row["frame_unit"] is None for row in rows)
-    return f"{len(rows)} configs: {', '.join(words)}; frames kept fixed in {kept}"
+    told = f"{len(rows)} configs: {', '.join(words)}; frames kept fixed in {kept}"
+    for engine in ENDINGS if any("exports" in row for row in rows) else ():
+        found = [row["exports"][engine]["exports"] for row in rows if "exports" in row]
+        each = [f"{found.count(kind)} {kind}" for kind in ("adaptive", "specialised", "no")]
+        told += f"\n{engine}: {', '.join(each)}"
+    return told
