@@ -260,3 +260,27 @@ def test_a_forked_process_is_told_to_make_its_own(session, files):
     with open(reading, encoding="utf-8") as told:
         assert "make a Session in each process" in told.read()
     os.waitpid(child, 0)
+
+
+SERVE = Path(__file__).parents[2] / "docs" / "serve.py"
+
+
+@pytest.mark.parametrize("threshold", [None, 0.7])
+def test_a_service_needs_the_engine_only(tmp_path, threshold):
+    """docs/serve.py, which imports ONNX Runtime and NumPy."""
+    ada3d_fx.export(network(), tmp_path / "n.onnx", selector(), classes=list("abcde"))
+    np.save(tmp_path / "clips.npy", clips(6).numpy())
+    run = subprocess.run(
+        [sys.executable, "-I", SERVE, tmp_path / "n.onnx", tmp_path / "clips.npy",
+         *([] if threshold is None else [str(threshold)])],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    session = ada3d_fx.Session(tmp_path / "n.onnx")
+    outcome = session.run(clips(6), threshold=threshold)
+    lines = [line.split() for line in run.stdout.splitlines()]
+    assert [line[0] for line in lines] == ["abcde"[i] for i in outcome.scores.argmax(1)]
+    for line, scores, *policy in zip(lines, outcome.scores, *outcome.policy, strict=True):
+        assert float(line[1]) == pytest.approx(scores.max(), abs=1e-3)
+        assert line[2:] == ["".join(str(int(bit)) for bit in part) for part in policy]
+    source = SERVE.read_text(encoding="utf-8")
+    assert "import ada3d_fx" not in source and "import torch" not in source
