@@ -2,4 +2,4 @@
 
 from .. import requirements
 
-requirements.check(requirements.FRAMEWORK)
+requirements.check((*requirements.CORE, *requirements.FRAMEWORK))

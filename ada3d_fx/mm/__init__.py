@@ -5,7 +5,7 @@ In a config: ``custom_imports = dict(imports=['ada3d_fx.mm'])``.
 
 from .. import requirements
 
-requirements.check(requirements.FRAMEWORK)
+requirements.check((*requirements.CORE, *requirements.FRAMEWORK))
 
 with requirements.explained():
     from . import compat
