@@ -44,8 +44,9 @@ class Decider(nn.Module):
         height, width = plan.clip_shape[2:]
         size = self.selector.input_size
         if size is not None and (height, width) != (size, size):
-            resize = _Resize(height, width, size)
+            resize = _Resize(height, width, size, self.selector.scale, self.selector.shift)
             keep_unregistered(self.selector, resized=resize)
+            self.selector.scale = self.selector.shift = None
         self.greedy, self.classifies = greedy, classifies
         self.unit, self.num_frames = plan.frame_unit, plan.num_frames
 
@@ -125,18 +126,31 @@ def _best(logits: Tensor) -> Tensor:
 
 
 class _Resize(nn.Module):
-    """Antialiased bilinear resizing to one size, which is linear along each axis."""
+    """Antialiased bilinear resizing to one size, which is linear along each axis.
+
+    Pixels are normalised before, which is the same as after it: what each row and column weighs adds up
+    to 1. OpenVINO 2026.4 cannot compile a scale of channels behind a matrix product.
+    """
 
     rows: Tensor
     columns: Tensor
+    scale: Tensor | None
+    shift: Tensor | None
 
-    def __init__(self, height: int, width: int, size: int):
+    def __init__(
+        self, height: int, width: int, size: int,
+        scale: Tensor | None = None, shift: Tensor | None = None,
+    ):  # fmt: skip
         super().__init__()
+        self.register_buffer("scale", scale, persistent=False)
+        self.register_buffer("shift", shift, persistent=False)
         self.register_buffer("rows", _matrix(height, size), persistent=False)
         self.register_buffer("columns", _matrix(width, size).T.contiguous(), persistent=False)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Resize [B, 3, H, W]."""
+        """Normalise and resize [B, 3, H, W]."""
+        if self.scale is not None and self.shift is not None:
+            frames = frames * self.scale + self.shift
         return self.rows @ (frames @ self.columns)
 
 

@@ -125,8 +125,9 @@ class _named:
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         if isinstance(error, self.kinds) and not isinstance(error, Ada3DError):
-            first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            told = " ".join(lines)[:300] or type(error).__name__  # OpenVINO's reason comes last
             raise Ada3DError(
-                f"{self.path}: the engine cannot read it: {first[:300]}. Is the file whole, and "
+                f"{self.path}: the engine cannot read it: {told}. Is the file whole, and "
                 "exported for this engine?"
             ) from error

@@ -11,6 +11,8 @@ from exports import clips, network, selector
 import ada3d_fx
 from ada3d_fx.errors import Ada3DError
 from ada3d_fx.exporting import parity
+from ada3d_fx.learn.backbones import SmallConvNet
+from ada3d_fx.learn.selector import SelectionNetwork
 from ada3d_fx.runtime.contract import KEY
 
 BOTH = (".onnx", ".xml")
@@ -85,6 +87,22 @@ def test_a_fixed_policy_is_a_plain_network(tmp_path, suffix):
         with pytest.raises(Ada3DError, match=r"shape \[3, 3, 8, 32, 32\], expected \[N, 3, 5"):
             session(clips(3))
     assert np.abs(scores - wanted).max() < 1e-4 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("suffix", BOTH)
+def test_a_selection_network_with_a_normalisation_of_its_own(tmp_path, suffix):
+    """Which OpenVINO 2026.4 cannot compile where it follows the resizing, a matrix product."""
+    torch.manual_seed(0)
+    mean, std = [120.0, 110.0, 100.0], [60.0, 50.0, 40.0]
+    made = SelectionNetwork(
+        network().plan, SmallConvNet((4, 6)), input_size=16, clip_mean=mean, clip_std=std,
+        input_mean=[127.5] * 3, input_std=[30.0] * 3,
+    )  # fmt: skip
+    ada3d_fx.export(network(), tmp_path / f"n{suffix}", made.eval())
+    decided = ada3d_fx.Session(tmp_path / f"n{suffix}").decide(clips(8), 0.9)
+    with torch.no_grad():
+        wanted = made(clips(8)).mode(0.9)
+    assert np.array_equal(decided.frames, wanted.frames.numpy())
 
 
 def test_weights_are_held_once(tmp_path):
