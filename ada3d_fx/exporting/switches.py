@@ -155,14 +155,14 @@ class PartWriter:
                 return self.pieces.place(graphs[decided], f"{name}/", inputs, ends)
 
             return write
-        sides = [
+        then, other = (
             self._by_decision(number, index, part, graphs, (*decided, on)) for on in (True, False)
-        ]
+        )
         kinds = self._kinds(self.branches.tensors(part.outputs))
         condition = f"on_{number}_{part.stages[len(decided)]}"
 
         def choose(ends: list[str]) -> list[Any]:
-            return self._if(condition, *sides, ends, kinds, name)
+            return self._if(condition, then, other, ends, kinds, name)
 
         return choose
 
