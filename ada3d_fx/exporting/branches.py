@@ -13,7 +13,7 @@ from ..packed.twins import plain_tree
 from ..packed.windows import fit_window
 from ..passes.whole import is_known
 from .partition import Part
-from .programs import Programs, program_signature
+from .programs import Programs
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Branch:
     module: nn.Module  # the part's tensors in -> a tuple of its tensors out
     inputs: tuple[Tensor, ...]  # of one clip of the longest length that it is for, to trace it
     dynamic: Mapping[int, Sequence[int]]  # number of an input -> axes that vary with the length
+    plain: bool  # it runs no code of the model's own
 
 
 class Branches:
@@ -45,26 +46,25 @@ class Branches:
         return [node for node in nodes if isinstance(values[node], Tensor)]
 
     def classes(self, part: Part) -> list[tuple[int, ...]]:
-        """Group the lengths for which a part is the same program, as far as its code tells."""
-        if self._is_plain(part):
-            return list(self._by_windows(part).values())
-        by_inputs: dict[str, list[int]] = {}
+        """Group the lengths for which a part is the same program, as far as its code tells.
+
+        Code of the model's own may ask for its input's length, and keep what it computes of it:
+        there it is one program for each shape of the inputs.
+        """
+        if self.is_plain(part):
+            return self._by_windows(part)
+        groups: dict[str, tuple[int, ...]] = {}
         for length in self.programs.lengths:
             values = self.values_at(length)
-            by_inputs.setdefault(str([_told(values[n]) for n in part.inputs]), []).append(length)
-        if len(by_inputs) == 1:
-            return [tuple(self.programs.lengths)]
-        classes: dict[str, list[int]] = {}
-        for lengths in by_inputs.values():
-            one = self.branch(part, lengths, self.all_on(part))
-            classes.setdefault(program_signature(one.module, one.inputs), []).extend(lengths)
-        return [tuple(sorted(lengths)) for lengths in classes.values()]
+            told = str([_told(values[node]) for node in part.inputs])
+            groups[told] = (*groups.get(told, ()), length)
+        return list(groups.values())
 
-    def _is_plain(self, part: Part) -> bool:
-        """Whether no code of a part's own can ask for its input's length.
+    def is_plain(self, part: Part) -> bool:
+        """Whether no code of the model's own, that can ask for a length, is called in a part.
 
-        What was traced symbolically are operations of torch and its modules, which do not, but for
-        pools, whose windows are known.
+        What was traced symbolically are operations of torch and its modules, which do not ask; but
+        for pools, whose windows are known.
         """
         for node in part.nodes:
             if node.op == "call_module":
@@ -82,7 +82,7 @@ class Branches:
     def _ends(self) -> tuple[int, int]:
         return self.programs.lengths[0], self.programs.lengths[-1]
 
-    def _by_windows(self, part: Part) -> dict[str, tuple[int, ...]]:
+    def _by_windows(self, part: Part) -> list[tuple[int, ...]]:
         """Group the lengths for which the pools of a part have the same windows."""
         windows = self.programs.adaptive.conversion.windows
         pools = [
@@ -90,9 +90,9 @@ class Branches:
         ]
         groups: dict[str, tuple[int, ...]] = {}
         for length in self.programs.lengths:
-            sizes = [str(fit_window(p, known[length] or 1).kernel_size) for p, known in pools]
-            groups[str(sizes)] = (*groups.get(str(sizes), ()), length)
-        return groups
+            sizes = str([fit_window(p, known[length] or 1).kernel_size for p, known in pools])
+            groups[sizes] = (*groups.get(sizes, ()), length)
+        return list(groups.values())
 
     def all_on(self, part: Part) -> tuple[bool, ...]:
         """Return the decisions with the temporal convolutions of a part on."""
@@ -109,14 +109,15 @@ class Branches:
         longest = max(lengths)
         taken = self.tensors(part.inputs)
         values = self.values_at(longest)
-        known = {min(lengths), longest} if self._is_plain(part) else lengths
+        plain = self.is_plain(part)
+        known = {min(lengths), longest} if plain else lengths
         dynamic = {}
         for index, node in enumerate(taken):
             shapes = [self.values_at(length)[node].shape for length in known]
             varying = [d for d, sizes in enumerate(zip(*shapes)) if len(set(sizes)) > 1]
             dynamic[index] = varying
         inputs = tuple(torch.zeros_like(values[n]) for n in taken)
-        return Branch(self.module(part, longest, on), inputs, dynamic)
+        return Branch(self.module(part, longest, on), inputs, dynamic, plain)
 
     def module(self, part: Part, length: int, on: Sequence[bool]) -> nn.Module:
         """Make a part a module, for clips of one length: its tensors in -> a tuple of its out."""

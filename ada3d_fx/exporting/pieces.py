@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from .. import requirements
 from ..errors import Ada3DError
@@ -46,6 +47,7 @@ class Pieces:
         inputs: Sequence[Tensor],
         dynamic: Mapping[int, Sequence[int]],
         where: str,
+        warm: bool = False,
     ) -> Any:
         """Trace a module to an ONNX graph of its own.
 
@@ -54,6 +56,8 @@ class Pieces:
             inputs: for which it is traced.
             dynamic: place of an input -> its axes whose size varies.
             where: what it is, for messages.
+            warm: its code may keep what it computes of sizes, such as masks: it runs once before, so
+                that these are constants.
 
         Raises:
             Ada3DError: it holds an operation that ONNX has not.
@@ -66,8 +70,10 @@ class Pieces:
             options = {}
         heard = io.StringIO()  # where it fails, the exporter prints the whole graph
         called = _Called(module).eval()
+        sizes = contextlib.nullcontext() if any(dynamic.values()) else _KnownSizes()
         with (
             own_caches(called),
+            sizes,
             warnings.catch_warnings(),
             contextlib.redirect_stdout(heard),
             contextlib.redirect_stderr(heard),
@@ -76,6 +82,8 @@ class Pieces:
             # of the exporter's own future, and that sizes become constants, which is looked for
             warnings.simplefilter("ignore")
             try:
+                if warm:
+                    called(*inputs)
                 torch.onnx.export(
                     called, tuple(inputs), file, input_names=names, dynamic_axes=axes,
                     opset_version=OPSET, **options,
@@ -190,6 +198,18 @@ class _Called(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Any:
         return self.module(*inputs)
+
+
+class _KnownSizes(TorchFunctionMode):
+    """Sizes are numbers for the tracer, where they are the same in every run, and not computed."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if func not in (Tensor.size, Tensor.shape.__get__):  # type: ignore[attr-defined]
+            return made
+        return torch.Size(map(int, made)) if isinstance(made, tuple) else int(made)
 
 
 SHARED = 64  # numbers of a constant that is held as a weight, once

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 from torch.utils._pytree import tree_leaves
 
 from ..convert import AdaptiveNetwork
@@ -50,8 +47,9 @@ class Programs:
         static = self.of(length)
         sources = {copy.name: node for node, copy in static.nodes.items()}
         channels, _, height, width = self.plan.clip_shape
-        with _shapes_only(static.module) as module:
-            assert isinstance(module, fx.GraphModule)
+        module = isolated(static.module)  # what the model's code keeps of the run goes with it
+        assert isinstance(module, fx.GraphModule)
+        with torch.no_grad(), own_caches(module), no_arithmetic():
             clip = torch.zeros(1, channels, length, height, width, dtype=dtype_of(module))
             _Noting(module, lambda node, value: note(sources[node.name], value)).run(clip)
 
@@ -68,56 +66,6 @@ class _Noting(fx.Interpreter):
         if n.op != "output":
             self.note(n, value)
         return value
-
-
-@contextmanager
-def _shapes_only(module: nn.Module) -> Iterator[nn.Module]:
-    """A copy to run without arithmetic; what the model's code keeps of it goes with the copy."""
-    copied = isolated(module)
-    with torch.no_grad(), own_caches(copied), no_arithmetic():
-        yield copied
-
-
-def program_signature(module: nn.Module, inputs: Sequence[Tensor]) -> str:
-    """Return what two runs have in common if they are the same operations, sizes left open.
-
-    Sizes that the code computes from its inputs' shapes do not count; those that it reads into
-    Python, and decides by, are constants and count. No arithmetic is done.
-
-    Args:
-        module: from tensors to a tuple of tensors.
-        inputs: of shapes to run it with; their values do not matter.
-    """
-    with _shapes_only(module) as copied, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that sizes become constants, which is looked for
-        graph, _ = torch.jit._get_trace_graph(copied, tuple(inputs), strict=False)
-    torch._C._jit_pass_dce(graph)
-    numbers: dict[str, str] = {v.debugName(): f"in{i}" for i, v in enumerate(graph.inputs())}
-    lines = _lines(graph, numbers)
-    ends = [numbers[value.debugName()] for value in graph.outputs()]
-    return hashlib.sha256(repr((lines, ends)).encode()).hexdigest()
-
-
-def _lines(block: Any, numbers: dict[str, str]) -> list[Any]:
-    """The operations of a block, with values numbered in the order in which they are made."""
-    lines: list[Any] = []
-    for node in block.nodes():
-        inputs = [numbers[value.debugName()] for value in node.inputs()]
-        attributes = [
-            (n, _content(getattr(node, node.kindOf(n))(n))) for n in node.attributeNames()
-        ]
-        numbers.update({v.debugName(): f"v{len(numbers)}" for v in node.outputs()})
-        inner = [_lines(b, numbers) for b in node.blocks()]
-        lines.append((node.kind(), inputs, sorted(attributes), inner))
-    return lines
-
-
-def _content(value: Any) -> str:
-    """A constant as text; of a floating tensor the shape, as nothing computed it."""
-    if isinstance(value, Tensor):
-        held = "" if value.is_floating_point() else str(value.tolist())
-        return f"{value.dtype} {list(value.shape)} {held}"
-    return repr(value)
 
 
 def holds_tensors(value: Any) -> bool:

@@ -89,8 +89,9 @@ class PartWriter:
     def _served(self, number: int, part: Part) -> list[tuple[tuple[int, ...], Any]]:
         """Lengths that are served by one branch, and it with all stages on.
 
-        That the code is the same for them is not enough: the exporter may use a size as a constant.
-        So the shortest length must give the same graph as the longest, or each gets its own.
+        That the code does not ask for the length is not enough: the exporter may use a size as a
+        constant. So the shortest length must give the same graph as the longest, or each gets its
+        own.
         """
         on = self.branches.all_on(part)
         served = []
@@ -119,7 +120,9 @@ class PartWriter:
         branch = self.branches.branch(part, lengths, on)
         traced = self.branches.branch(part, (at,), on) if at else branch
         where = f"part {number} of the network, for clips of {at or max(lengths)} frames"
-        return self.pieces.trace(traced.module, traced.inputs, branch.dynamic, where)
+        return self.pieces.trace(
+            traced.module, traced.inputs, branch.dynamic, where, not branch.plain
+        )
 
     # ---------------------------------------------------------------------------------- choosing
 
