@@ -43,7 +43,8 @@ class OnnxRuntime:
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads or 0
         options.log_severity_level = 3
-        with _named(path, _errors_of(runtime)):
+        self.running = _named(path, _errors_of(runtime), "run it", "Does the memory suffice?")
+        with _named(path, _errors_of(runtime), "read it", WHOLE):
             self.session = runtime.InferenceSession(
                 str(path), options, providers=list(providers or ["CPUExecutionProvider"])
             )
@@ -54,7 +55,8 @@ class OnnxRuntime:
 
     def run(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> list[np.ndarray]:
         """Compute these outputs."""
-        return self.session.run(list(outputs), dict(inputs))
+        with self.running:
+            return self.session.run(list(outputs), dict(inputs))
 
 
 class OpenVino:
@@ -79,7 +81,8 @@ class OpenVino:
         options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": kinds[precision]}
         if threads:
             options["INFERENCE_NUM_THREADS"] = threads
-        with _named(path, (RuntimeError,)):
+        self.running = _named(path, (RuntimeError,), "run it", "Does the memory suffice?")
+        with _named(path, (RuntimeError,), "read it", WHOLE):
             self.model = openvino.Core().read_model(str(path))
             if clips and len(self.model.inputs) == 1:
                 shape = self.model.input(0).get_partial_shape()
@@ -98,11 +101,12 @@ class OpenVino:
 
     def run(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> list[np.ndarray]:
         """Compute these outputs."""
-        with self.lock:
+        with self.lock, self.running:
             self.request.infer(dict(inputs))
             return [np.array(self.request.get_tensor(name).data) for name in outputs]
 
 
+WHOLE = "Is the file whole, and exported for this engine?"
 ENGINES: dict[str, Callable[..., Engine]] = {"onnxruntime": OnnxRuntime, "openvino": OpenVino}
 OF_SUFFIX = {".onnx": "onnxruntime", ".xml": "openvino"}
 
@@ -115,19 +119,19 @@ def _errors_of(runtime: Any) -> tuple[type[BaseException], ...]:
 
 
 class _named:
-    """Turn an engine's errors of reading a file into one that names the file."""
+    """Turn an engine's errors into one that names the file."""
 
-    def __init__(self, path: Path, kinds: tuple[type[BaseException], ...]):
-        self.path, self.kinds = path, kinds
+    def __init__(self, path: Path, kinds: tuple[type[BaseException], ...], doing: str, hint: str):
+        self.path, self.kinds, self.doing, self.hint = path, kinds, doing, hint
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         if isinstance(error, self.kinds) and not isinstance(error, Ada3DError):
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            told = " ".join(lines)[:300] or type(error).__name__  # OpenVINO's reason comes last
+            # the first line of what ONNX Runtime says, the last of OpenVINO's, which begins with places
+            lines = [*filter(None, map(str.strip, str(error).splitlines()))] or [kind.__name__]
+            told = lines[-1] if lines[0].startswith("Exception from") else lines[0]
             raise Ada3DError(
-                f"{self.path}: the engine cannot read it: {told}. Is the file whole, and "
-                "exported for this engine?"
+                f"{self.path}: the engine cannot {self.doing}: {told[:300]}. {self.hint}"
             ) from error
