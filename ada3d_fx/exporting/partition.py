@@ -55,7 +55,7 @@ def partition(programs: Programs) -> list[Part]:
         last = min(place[n] for n in sites if level[n] == number + 1)
         costs = {p: _handed_over(order, place, p, sizes) for p in range(first, last + 1)}
         cuts.append(min(costs, key=costs.__getitem__))
-        if costs[cuts[-1]] >= CONTAINER:
+        if costs[cuts[-1]][0] >= CONTAINER:
             raise Ada3DError(
                 f"export: between {order[first - 1].target} and {order[last].target} the network hands "
                 "over tensors in a list or tuple; export it with fixed="
@@ -117,14 +117,11 @@ CONTAINER = 1 << 60  # tensors in a list or tuple cannot be handed over
 
 def _handed_over(
     order: list[fx.Node], place: Mapping[fx.Node, int], cut: int, sizes: Mapping[fx.Node, int]
-) -> int:
-    """How many numbers the nodes before a cut give to those after it."""
+) -> tuple[int, int]:
+    """How many numbers the nodes before a cut give to those after it, and in how many values."""
     after = len(order)
-    return sum(
-        sizes[node]
-        for node in order[:cut]
-        if any(place.get(user, after) >= cut for user in node.users)
-    )
+    given = [n for n in order[:cut] if any(place.get(user, after) >= cut for user in n.users)]
+    return sum(sizes[node] for node in given), len(given)
 
 
 def _sizes(programs: Programs) -> dict[fx.Node, int]:

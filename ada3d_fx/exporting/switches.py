@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import fx
 
 from ..errors import Ada3DError
@@ -129,18 +128,18 @@ class PartWriter:
     def _by_class(
         self, number: int, sides: Sequence[Writing], first: int, kinds: Sequence[int]
     ) -> Writing:
-        """Choose among branches by the number of the clip's length class, halving them each time."""
+        """Choose by the number of the clip's class of lengths, of which ``first`` is the lowest."""
         if len(sides) == 1:
             return sides[0]
         half = len(sides) // 2
         low = self._by_class(number, sides[:half], first, kinds)
         high = self._by_class(number, sides[half:], first + half, kinds)
-        middle = first + half
-        name = f"part_{number}_below_{middle}"
-        condition = self.make("Less", [f"class_{number}", self.pieces.scalar(middle)], [name])
+        name = f"part_{number}_below_{first + half}"
+        limit = self.pieces.scalar(first + half)
+        condition = self.make("Less", [f"class_{number}", limit], [name])
 
         def write(ends: list[str]) -> list[Any]:
-            return [condition, *self._if(name, low, high, ends, kinds)]
+            return [condition, *self._either(name, (low, high), ends, name, kinds)]
 
         return write
 
@@ -148,46 +147,34 @@ class PartWriter:
         self, number: int, index: int, part: Part, graphs: Mapping[tuple[bool, ...], Any],
         decided: tuple[bool, ...] = (),
     ) -> Writing:  # fmt: skip
-        """Choose among the branches of one length class by the decisions of the part's stages."""
-        word = "".join("on" if on else "off" for on in decided)
-        name = f"part_{number}_{index}_{word}"
+        """Choose among the branches of one class of lengths, by one stage after the other."""
+        words = ["on" if on else "off" for on in decided]
+        name = "_".join(["part", str(number), str(index), *words])
         if len(decided) == len(part.stages):
             inputs = [self.names[node] for node in self.branches.tensors(part.inputs)]
-
-            def write(ends: list[str]) -> list[Any]:
-                return self.pieces.place(graphs[decided], f"{name}/", inputs, ends)
-
-            return write
-        then, other = (
+            return lambda ends: self.pieces.place(graphs[decided], f"{name}/", inputs, ends)
+        on, off = (
             self._by_decision(number, index, part, graphs, (*decided, on)) for on in (True, False)
         )
         kinds = self._kinds(self.branches.tensors(part.outputs))
         condition = f"on_{number}_{part.stages[len(decided)]}"
+        return lambda ends: self._either(condition, (on, off), ends, name, kinds)
 
-        def choose(ends: list[str]) -> list[Any]:
-            return self._if(condition, then, other, ends, kinds, name)
-
-        return choose
-
-    def _if(
-        self, condition: str, then: Writing, other: Writing, ends: list[str],
-        kinds: Sequence[int], name: str = "",
+    def _either(
+        self, condition: str, sides: tuple[Writing, Writing], ends: list[str], name: str,
+        kinds: Sequence[int],
     ) -> list[Any]:  # fmt: skip
+        """An If of two sides: what is computed where the condition holds, and where not."""
+        helper = onnx().helper
         graphs = []
-        for word, side in (("then", then), ("else", other)):
-            own = f"{name or condition}_{word}"
-            inner = [f"{own}_{end}" for end in ends]
-            info = onnx().helper.make_tensor_value_info
-            graphs.append(
-                onnx().helper.make_graph(
-                    side(inner), own, [], [info(i, kind, None) for i, kind in zip(inner, kinds)]
-                )
-            )
+        for word, side in zip(("then", "else"), sides):
+            inner = [f"{name}_{word}/{end}" for end in ends]
+            told = [helper.make_tensor_value_info(i, kind, None) for i, kind in zip(inner, kinds)]
+            graphs.append(helper.make_graph(side(inner), f"{name}_{word}", [], told))
         return [self.make("If", [condition], ends, then_branch=graphs[0], else_branch=graphs[1])]
 
     def _kinds(self, nodes: Sequence[fx.Node]) -> list[int]:
         """ONNX's numbers of the types of some values."""
         values = self.branches.values_at(self.plan.num_frames)
-        kinds = onnx().TensorProto
-        types = {torch.float32: kinds.FLOAT, torch.int64: kinds.INT64, torch.bool: kinds.BOOL}
-        return [types[values[node].dtype] for node in nodes]
+        kind = onnx().helper.np_dtype_to_tensor_dtype
+        return [kind(values[node].numpy().dtype) for node in nodes]
