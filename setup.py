@@ -1,4 +1,4 @@
-"""Packaging of ada3d_fx, with the extras `export`, `ray` (clusters) and `dev` (tests, lint, types)."""
+"""Packaging of ada3d_fx: extras `export`, `int8`, `ray` (clusters), `dev` (tests, lint, types)."""
 
 from pathlib import Path
 
@@ -38,6 +38,7 @@ FRAMEWORK = [
 ]
 # One engine is enough to run an exported network; `onnx` writes them.
 EXPORT = ["onnx>=1.16", "onnxruntime>=1.18", "openvino>=2024.4"]
+INT8 = [*EXPORT, "nncf>=2.14"]  # quantises what is exported
 DEV = [
     *EXPORT,
     *("pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100"),
@@ -88,7 +89,7 @@ setup(
     packages=find_packages(include=["ada3d_fx", "ada3d_fx.*"]),
     python_requires=">=3.10",
     install_requires=CORE + FRAMEWORK,
-    extras_require={"dev": DEV, "export": EXPORT, "ray": RAY},
+    extras_require={"dev": DEV, "export": EXPORT, "int8": INT8, "ray": RAY},
     cmdclass={"build_py": BuildWithMim},
     classifiers=[
         "Development Status :: 4 - Beta",

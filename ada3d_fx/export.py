@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
-import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
-from importlib import metadata
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from . import files, requirements
 from .convert import AdaptiveNetwork
-from .cost.price import price_table
-from .cost.selector import selector_price
 from .errors import Ada3DError, require_number
+from .exporting.calibration import calibration_policy, kept_evenly
 from .exporting.decider import Decider
+from .exporting.description import describe, versions
 from .exporting.graph import GraphWriter, fixed_graph
-from .exporting.parity import Parity, check_adaptive, check_fixed
+from .exporting.int8 import check_calibration
+from .exporting.parity import Parity, Tolerance, check_adaptive, check_fixed
 from .exporting.writers import OnnxFile, OpenVinoFile
 from .learn.selector import SelectionNetwork
-from .runtime.contract import FORMAT, KEY, Description
+from .runtime.contract import KEY, Description
 from .runtime.session import Session
 from .specialize import specialize
 
@@ -43,6 +43,8 @@ def export(
     exit: float | None = None,
     classes: Sequence[str] | None = None,
     preprocessing: Mapping[str, Any] | None = None,
+    int8: Tensor | None = None,
+    agreement: float = 0.9,
 ) -> Description:
     """Write a network to a file that `Session` runs, after checking that it computes the same.
 
@@ -61,6 +63,10 @@ def export(
             does, unless a call gives one.
         classes: names of the classes, by label.
         preprocessing: what is done to pixels before, as the file shall tell it; JSON values.
+        int8: clips [N, C, T, H, W] on whose values the recognizer's convolutions are quantised to
+            eight bits, a hundred or so of the training list; None: float32. The selection network
+            stays in float32, and decides what it does in the network.
+        agreement: with ``int8``, the least share of these clips that must get the label of float32.
 
     Returns:
         What the file says of itself, with what the check found.
@@ -75,33 +81,41 @@ def export(
     if kind is None:
         raise Ada3DError(f"export: {path}: a file ends with {', '.join(SUFFIXES.values())}")
     _check_options(kind, selector, fixed, predict_with, threshold, exit)
+    if int8 is not None:
+        int8 = check_calibration(int8, adaptive.plan.clip_shape, agreement, kind)
     files.check(path)
     for package in {"onnx": ("onnx", "onnxruntime"), "openvino": ("onnx", "openvino")}.get(
         kind, ()
     ):
         requirements.module(package, f"export to {path.suffix}")
     adaptive = _plain_floats(adaptive)
-    description = _describe(adaptive, selector, greedy, threshold, predict_with)
+    description = describe(adaptive, selector, greedy, threshold, predict_with)
     description = replace(
         description,
         exit=exit,
         classes=None if classes is None else tuple(classes),
         preprocessing=dict(preprocessing or {}),
-        versions=_versions(kind),
+        versions=versions(kind, int8 is not None),
+        precision="float32" if int8 is None else "int8",
     )
     if fixed is not None:
-        return _export_fixed(adaptive, path, kind, fixed, description)
+        return _export_fixed(adaptive, path, kind, fixed, description, int8, agreement)
     classifies = predict_with == "both"
     decider = None
     if selector is not None:
         selector = copy.deepcopy(selector).cpu().float().eval()
         decider = Decider(selector, adaptive.plan, greedy, classifies)
-    model = GraphWriter(adaptive, decider, classifies).write()
 
-    def check(session: Session) -> Parity:
-        return check_adaptive(session, adaptive, selector)
+    def check(session: Session, *compared: Any) -> Parity:
+        return check_adaptive(session, adaptive, selector, *compared)
 
-    return _write(model, path, kind, description, check)
+    graphs = [_Graph(GraphWriter(adaptive, decider, classifies).write, check)]
+    if int8 is not None:
+        policy = calibration_policy(adaptive.plan, int8, selector, threshold, greedy)
+        writer = GraphWriter(adaptive, decider, classifies, (int8, policy))
+        tolerance = Tolerance(math.inf, agreement)
+        graphs.append(_Graph(writer.write, lambda s: check(s, int8, policy, tolerance)))
+    return _write(graphs, path, kind, description)
 
 
 def _check_options(
@@ -140,53 +154,14 @@ def _plain_floats(adaptive: AdaptiveNetwork) -> AdaptiveNetwork:
     return adaptive
 
 
-def _describe(
-    adaptive: AdaptiveNetwork,
-    selector: SelectionNetwork | None,
-    greedy: str,
-    threshold: float,
-    predict_with: str,
-) -> Description:
-    plan = adaptive.plan
-    table = price_table(adaptive).complete()
-    with torch.no_grad():
-        classes = adaptive(torch.zeros(1, *plan.clip_shape)).shape[1]
-    described = Description(
-        format=FORMAT,
-        clip_shape=plan.clip_shape,
-        stages=tuple(stage.name for stage in plan.stages),
-        frame_unit=plan.frame_unit,
-        num_classes=classes,
-        base_macs=tuple(table.base.tolist()),
-        stage_macs=tuple(map(tuple, table.stages.tolist())),
-    )
-    if selector is None:
-        return described
-    macs = selector_price(selector, plan.clip_shape, classify=predict_with == "both")
-    return replace(
-        described, selects=True, greedy=greedy, threshold=threshold,
-        predict_with=predict_with, selector_macs=macs,
-    )  # fmt: skip
-
-
-def _versions(kind: str) -> dict[str, str]:
-    names = ["ada3d_fx", "torch", *{"onnx": ["onnx", "onnxruntime"],
-                                    "openvino": ["onnx", "openvino"]}.get(kind, [])]  # fmt: skip
-    found = {"python": platform.python_version()}
-    for name in names:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:  # a checkout that was not installed
-            found[name] = "unknown"
-    return found
-
-
 def _export_fixed(
     adaptive: AdaptiveNetwork,
     path: Path,
     kind: str,
     fixed: tuple[int, Sequence[int | bool]],
     description: Description,
+    int8: Tensor | None,
+    agreement: float,
 ) -> Description:
     length, stages = fixed
     module = specialize(adaptive, length, stages).eval()
@@ -196,8 +171,16 @@ def _export_fixed(
     description = replace(description, fixed=policy)
     if kind == "torch":
         return _write_torch(module, path, shape, description)
-    model = fixed_graph(module, torch.zeros(1, *shape))
-    return _write(model, path, kind, description, lambda s: check_fixed(s, module, shape))
+    clip = torch.zeros(1, *shape)
+    graphs = [_Graph(lambda: fixed_graph(module, clip), lambda s: check_fixed(s, module, shape))]
+    if int8 is not None:
+        clips = kept_evenly(int8, length, adaptive.plan)
+        tolerance = Tolerance(math.inf, agreement)
+        graphs.append(_Graph(
+            lambda: fixed_graph(module, clip, clips),
+            lambda s: check_fixed(s, module, shape, clips, tolerance),
+        ))  # fmt: skip
+    return _write(graphs, path, kind, description)
 
 
 def _write_torch(
@@ -222,15 +205,24 @@ def _write_torch(
     return replace(description, parity=asdict(Parity(len(clips), float(off))))
 
 
+@dataclass(frozen=True)
+class _Graph:
+    """A graph to write, and its check in the engine."""
+
+    make: Callable[[], Any]
+    check: Callable[[Session], Parity]
+
+
 def _write(
-    model: Any, path: Path, kind: str, description: Description, check: Callable[[Session], Parity]
+    graphs: Sequence[_Graph], path: Path, kind: str, description: Description
 ) -> Description:
-    """Check the graph in the engine, and write it with what was found."""
+    """Check each graph in the engine, and write the last one with what was found."""
     with files.folder_beside(path) as folder:
         file = Path(folder, path.name)
-        writer = (OnnxFile if kind == "onnx" else OpenVinoFile)(model, file)
-        writer.write(description)
-        description = replace(description, parity=asdict(check(Session(file))))
+        for graph in graphs:
+            writer = (OnnxFile if kind == "onnx" else OpenVinoFile)(graph.make(), file)
+            writer.write(description)
+            description = replace(description, parity=asdict(graph.check(Session(file))))
         writer.write(description)
         if (
             kind == "openvino"

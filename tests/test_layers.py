@@ -71,13 +71,14 @@ ORDER = {
     "cost": "shapes_only count price executed payoff selector",
     "learn": "backbones heads selector reward losses estimators step clip_selector diagnose",
     "runtime": "contract engines session",
-    "exporting": "programs pieces partition branches switches graph decider parity writers",
+    "exporting": "programs pieces partition branches reference parity int8 calibration switches "
+    "graph decider description writers",
     "report": "tables reading records statistics figures policy_pictures",
     "experiments": "provenance fingerprints made_from makers rendering clip_record generated_clips "
     "matching comparison_run comparison_rows comparison_report comparison tradeoff html_page "
     "clip_videos clip_selection price_report price_timing pricing listed paper export_support support timing "
     "engine_timing decisions evaluation data_check training journal "
-    "inference_summary inference exporting",
+    "inference_summary inference calibration_clips exporting",
 }
 THIRD_PARTY = {"torch", "torchvision", "fvcore", "numpy", "matplotlib", "PIL"}
 THIRD_PARTY_OF = {"progress": {"rich"}}  # which comes with MMEngine

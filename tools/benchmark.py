@@ -49,6 +49,9 @@ def parse_args() -> argparse.Namespace:
         "--engine", choices=list(engine_timing.SUFFIX),
         help="time exported files in this engine, against the dense network in it (default: torch)",
     )  # fmt: skip
+    parser.add_argument(
+        "--int8", action="store_true", help="with --engine, time files in int8 too; needs nncf"
+    )
     cli.add_seed(parser, 0)
     cli.add_json(parser, "the figures")
     cli.add_verbose(parser)
@@ -65,7 +68,7 @@ def main() -> None:
         result = engine_timing.measure_engine(
             args.config, args.cfg_options, args.clip_shape, args.clips,
             args.usage or timing.DEFAULT_USAGES, args.repeats, args.engine, args.threads, args.seed,
-            args.json, Console(args.verbose),
+            args.json, Console(args.verbose), args.int8,
         )  # fmt: skip
         print(engine_timing.text(result))
         return

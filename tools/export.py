@@ -2,7 +2,7 @@
 """Export a checkpoint as a file for ONNX Runtime, OpenVINO or torch.export, and check it.
 
     python tools/export.py CONFIG CHECKPOINT [--to onnx | openvino | torch] [--out FILE]
-        [--policy 5/10100] [--gmacs 0.4 | --threshold 0.6] [--no-selection]
+        [--policy 5/10100] [--gmacs 0.4 | --threshold 0.6] [--no-selection] [--int8]
 
 The file holds the adaptive network with its selection network: each clip decides, or is given its
 policy. With --policy it is a plain network of one fixed policy. `ada3d_fx.Session(FILE)` runs it, and
@@ -44,6 +44,19 @@ def parse_args() -> argparse.Namespace:
     cli.add_threshold(parser)
     cli.add_gmacs(parser)
     cli.add_clip_shape(parser, "the config's")
+    parser.add_argument(
+        "--int8", action="store_true",
+        help="quantise the recognizer to eight bits, on clips of the list --calibrate-on; needs nncf",
+    )  # fmt: skip
+    parser.add_argument(
+        "--calibration-clips", type=values.whole_number, default=128, metavar="N",
+        help="videos of the list on which --int8 measures the ranges of values (default: 128)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--agreement", type=float, default=0.9, metavar="SHARE",
+        help="with --int8, the least share of these clips that must get the label of float32, else "
+        "nothing is written (default: 0.9)",
+    )  # fmt: skip
     cli.add_verbose(parser)
     return parser.parse_args()
 
@@ -54,7 +67,7 @@ def main() -> None:
     args = parse_args()
     options = ExportOptions(
         args.to, args.out, args.policy, not args.no_selection, args.threshold, args.gmacs,
-        args.calibrate_on, args.clip_shape,
+        args.calibrate_on, args.clip_shape, args.int8, args.calibration_clips, args.agreement,
     )  # fmt: skip
     console = Console(args.verbose)
     print(export_checkpoint(args.config, args.cfg_options, args.checkpoint, options, console))

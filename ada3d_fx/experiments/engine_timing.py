@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,7 @@ from .timing import interleaved, machine, timed_policies
 SUFFIX = {"openvino": ".xml", "onnxruntime": ".onnx"}
 DENSE = "dense, {engine}"
 STATIC = "dense, {engine}, static shapes"
+INT8 = ", int8"  # ends the rows of int8 files
 
 
 def measure_engine(
@@ -41,6 +43,7 @@ def measure_engine(
     seed: int,
     json: str | None,
     console: Console,
+    int8: bool = False,
 ) -> dict:
     """Time a config's recognizer in an engine, with random weights: time does not depend on them.
 
@@ -60,6 +63,7 @@ def measure_engine(
         seed: of weights, clips and policies.
         json: write the result to this file too.
         console: where progress is shown.
+        int8: time the same quantised to eight bits too.
 
     Raises:
         Ada3DError: a recognizer that cannot be converted or exported, or an engine that is missing.
@@ -85,22 +89,30 @@ def measure_engine(
         threshold = price_table(adaptive).threshold(distribution, target, "count")
         chosen = distribution.mode(threshold, "count")
     threads = threads or torch.get_num_threads()
+    name = (
+        f"Session, selection network inside: {int(chosen.num_frames.sum())} frames, "
+        f"{int(chosen.num_stages.sum())} stages"
+    )
+    runs: dict[str, Callable[[], object]] = {}
     with TemporaryDirectory() as folder:
-        file = str(Path(folder, "{}" + SUFFIX[engine]))
-        console.say("exporting three files, and checking them")
-        stages = [True] * adaptive.plan.num_stages
-        export(adaptive, file.format("dense"), fixed=(adaptive.plan.num_frames, stages))
-        export(adaptive, file.format("given"))
-        inside = export(
-            adaptive, file.format("inside"), selector, greedy="count", threshold=threshold
-        )
-        runs = _runs(file, engine, threads, batch, policies)
-        name = (
-            f"Session, selection network inside: {int(chosen.num_frames.sum())} frames, "
-            f"{int(chosen.num_stages.sum())} stages"
-        )
-        session = Session(file.format("inside"), engine, threads)
-        runs[name] = lambda: session(batch.numpy())
+        for ending in ("", INT8) if int8 else ("",):
+            file = str(Path(folder, "{}" + ending + SUFFIX[engine]))
+            console.say(f"exporting three files{ending}, and checking them")
+            options: dict[str, Any] = {}
+            if ending:  # labels of random weights are chance
+                options = dict(int8=varied_clips(16, shape, seed + 2), agreement=0.0)
+            stages = [True] * adaptive.plan.num_stages
+            dense = (adaptive.plan.num_frames, stages)
+            export(adaptive, file.format("dense"), fixed=dense, **options)
+            export(adaptive, file.format("given"), **options)
+            inside = export(
+                adaptive, file.format("inside"), selector, greedy="count", threshold=threshold,
+                **options,
+            )  # fmt: skip
+            made = _runs(file, engine, threads, batch, policies)
+            session = Session(file.format("inside"), engine, threads)
+            made[name] = lambda session=session: session(batch.numpy())
+            runs |= {row + ending: run for row, run in made.items()}
         macs[name] = int(price(adaptive, chosen).sum() + clips * inside.selector_macs) / full
         seconds = interleaved(runs, repeats, torch.device("cpu"), console)
     result = {
@@ -161,22 +173,26 @@ def opinionated(adaptive: AdaptiveNetwork, seed: int) -> SelectionNetwork:
 def rows_of(seconds: Mapping[str, Sequence[float]], macs: Mapping[str, float]) -> list[dict]:
     """Return a row for each run: its median, and what of the theoretical saving is there.
 
-    ``realised`` compares with the faster of the dense rows; it is None where nothing is to be saved.
+    ``realised`` compares with the faster of the dense rows of the same precision; it is None where
+    nothing is to be saved. ``to_float32`` compares an int8 row with the same one in float32.
     """
     medians = {name: statistics.median(values) for name, values in seconds.items()}
-    dense = min(value for name, value in medians.items() if name.startswith("dense"))
     rows = []
     for name, median in medians.items():
-        saving = 1 - macs.get(name, 1.0)
+        plain = name.removesuffix(INT8)
+        of_kind = {n: m for n, m in medians.items() if n.endswith(INT8) == name.endswith(INT8)}
+        dense = min(value for other, value in of_kind.items() if other.startswith("dense"))
+        saving = 1 - macs.get(plain, 1.0)
         rows.append(
             {
                 "name": name,
                 "seconds": median,
                 "fastest": min(seconds[name]),
                 "slowest": max(seconds[name]),
-                "macs": macs.get(name, 1.0),
+                "macs": macs.get(plain, 1.0),
                 "to_dense": median / dense,
                 "realised": (1 - median / dense) / saving if saving > 0.01 else None,
+                "to_float32": median / medians[plain] if name != plain else None,
             }
         )
     return rows
@@ -189,12 +205,14 @@ def text(result: Mapping) -> str:
     lines = [
         f"{result['clips']} clips of {' x '.join(map(str, result['shape']))}, {result['engine']} {version}, "
         f"{result['threads']} threads, median of {result['repeats']} interleaved rounds",
-        f"{'':<{width}}  MACs  seconds (min - max)      / dense  of the saving",
+        f"{'':<{width}}  MACs  seconds (min - max)      / dense  of the saving"
+        + ("  / float32" if any(row["to_float32"] for row in result["rows"]) else ""),
     ]
     for r in result["rows"]:
         realised = "" if r["realised"] is None else f"{r['realised']:.2f}"
+        quantised = "" if r["to_float32"] is None else f"{r['to_float32']:.2f}"
         lines.append(
             f"{r['name']:<{width}}  {r['macs']:.2f}  {r['seconds']:7.3f} ({r['fastest']:.3f} - "
-            f"{r['slowest']:.3f})  {r['to_dense']:7.2f}  {realised}"
+            f"{r['slowest']:.3f})  {r['to_dense']:7.2f}  {realised:>13}  {quantised:>9}".rstrip()
         )
     return "\n".join(lines)

@@ -58,7 +58,7 @@ def _adaptively(adaptive: AdaptiveNetwork, path: Path, engine: str) -> dict:
     try:
         if engine == "openvino" and path.exists():
             session = Session(path, engine)
-            parity = check_adaptive(session, adaptive, None, "threshold", 0.5, classifies=False)
+            parity = check_adaptive(session, adaptive, None)
             return {"exports": "adaptive", "parity": parity.scores}
         described = export(adaptive, path.with_suffix(ENDINGS[engine]))
     except Ada3DError as error:

@@ -19,6 +19,7 @@ from ..mm.inferencer import Ada3DInferencer
 from ..progress import Console
 from ..report import records
 from ..runtime.contract import Description
+from .calibration_clips import calibration_clips
 
 # Pipelines' transforms that a service must do too, in the words of its clips' preparation.
 TOLD = ("SampleFrames", "UniformSample", "DenseSampleFrames", "Resize", "CenterCrop", "ThreeCrop",
@@ -35,8 +36,11 @@ class ExportOptions:
     selection: bool = True  # the selection network inside; False: policies are given
     threshold: float | None = None  # None: the config's
     gmacs: float | None = None  # GMACs per clip for which the threshold is set
-    calibrate_on: str = "val"  # the list on which it is set
+    calibrate_on: str = "val"  # the list on which it is set, and int8's ranges are measured
     clip_shape: tuple[int, int, int, int] | None = None  # None: the config's
+    int8: bool = False
+    calibration_clips: int = 128  # on which int8's ranges are measured
+    agreement: float = 0.9  # the least share of them whose label must be that of float32
 
 
 def export_checkpoint(
@@ -81,6 +85,11 @@ def export_checkpoint(
         network, selector = convert(model, shape), None
     else:
         network, selector = model.recognizer, model.selector if options.selection else None
+    if options.int8:
+        named["int8"] = calibration_clips(
+            config, model, options.calibrate_on, options.calibration_clips, console
+        )
+        named["agreement"] = options.agreement
     if options.policy is not None:
         console.say("exporting one fixed policy, and checking it")
         named["fixed"], selector = _fixed(options.policy, network), None
@@ -177,6 +186,11 @@ def text(out: Path, description: Description) -> str:
     else:
         lines.append("policies: given")
     found = description.parity
+    if description.precision == "int8":
+        lines.append(
+            f"int8: {found['agreement']:.1%} of {found['clips']} calibration clips get the label of "
+            f"float32 (the selection network is in float32)"
+        )
     lines.append(
         f"checked on {found['clips']} clips: scores differ by {found['scores']:.1e} of the largest"
         + (

@@ -17,8 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from ..convert import AdaptiveNetwork
+from ..policy import Policy
 from ..runtime import contract
 from .branches import Branches
+from .calibration import Calibration
+from .int8 import quantized
 from .partition import partition
 from .pieces import OPSET, Pieces, onnx
 from .programs import Programs
@@ -33,13 +36,20 @@ class GraphWriter:
         decider: clips [N, C, T, H, W] and a threshold [] -> bool [N, T], bool [N, K] and, where it
             predicts too, class scores [N, classes]; None: policies are given.
         classifies: whether ``decider`` gives class scores, which are added to the recognizer's.
+        int8: clips [N, C, T, H, W] and their policy, on whose values the recognizer is quantised;
+            None: float32.
     """
 
     def __init__(
-        self, adaptive: AdaptiveNetwork, decider: nn.Module | None = None, classifies: bool = False
+        self,
+        adaptive: AdaptiveNetwork,
+        decider: nn.Module | None = None,
+        classifies: bool = False,
+        int8: tuple[Tensor, Policy] | None = None,
     ):
         self.adaptive, self.plan, self.decider = adaptive, adaptive.plan, decider
         self.classifies = classifies
+        self.int8 = int8
         self.pieces = Pieces()
         self.make = onnx().helper.make_node
 
@@ -194,7 +204,9 @@ class GraphWriter:
         programs = Programs(self.adaptive)
         parts = partition(programs)
         first = {parts[0].inputs[0]: "value_clips"}
-        writer = PartWriter(self.pieces, Branches(programs, parts), first)
+        branches = Branches(programs, parts)
+        calibration = None if self.int8 is None else Calibration(*self.int8, branches)
+        writer = PartWriter(self.pieces, branches, first, calibration)
         for number, part in enumerate(parts):
             nodes += writer.write(number, part)
         (scores,) = parts[-1].outputs
@@ -207,12 +219,13 @@ class GraphWriter:
         return helper.make_graph(nodes, name, [], ends)
 
 
-def fixed_graph(module: nn.Module, clip: Tensor) -> Any:
+def fixed_graph(module: nn.Module, clip: Tensor, int8: Tensor | None = None) -> Any:
     """Return a network of one fixed policy as an ONNX model; the number of clips is free.
 
     Args:
         module: what `specialize` made.
         clip: [1, C, T, H, W], of its length.
+        int8: [N, C, T, H, W], on whose values it is quantised; None: float32.
 
     Raises:
         Ada3DError: an operation that ONNX has not.
@@ -220,6 +233,8 @@ def fixed_graph(module: nn.Module, clip: Tensor) -> Any:
     helper, kinds = onnx().helper, onnx().TensorProto
     pieces = Pieces()
     traced = pieces.trace(module, [clip], {0: (0,)}, "the network")
+    if int8 is not None:
+        traced = quantized(traced, [[one] for one in int8.split(1)], "the network")
     nodes = pieces.place(traced, "", [contract.CLIPS], [contract.SCORES])
     info = helper.make_tensor_value_info
     graph = helper.make_graph(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,26 +10,36 @@ import torch
 from torch import Tensor, nn
 
 from ..convert import AdaptiveNetwork
-from ..distribution import PolicyDistribution
 from ..errors import Ada3DError
-from ..exits import certainty, log_odds, probability, spread, sure
 from ..learn.selector import SelectionNetwork
 from ..plan import StagePlan
 from ..policy import Policy
-from ..runtime.session import Decision, Session
+from ..runtime.session import Session
+from .reference import Reference, policies_of_all_lengths
 
-TOLERANCE = 1e-4  # of the scores in float32, relative to the largest
-MARGIN = 1e-4  # of a probability to the threshold, within which rounding may decide
+BATCH = 8  # clips that are scored at once
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far an exported file may be off."""
+
+    scores: float = 1e-4  # relative to the largest score
+    agreement: float = 0.0  # the least share of scored clips with the same label
+
+
+FLOAT32 = Tolerance()
 
 
 @dataclass(frozen=True)
 class Parity:
     """What the check found."""
 
-    clips: int  # how many random clips were scored
+    clips: int  # how many clips were scored, random ones or for int8 those of the calibration
     scores: float  # largest difference of scores, relative to the largest score
     decisions: int = 0  # of the selection network that were compared
-    differing: int = 0  # of these, all of them within MARGIN of the threshold
+    differing: int = 0  # of these, all of them within rounding of the threshold
+    agreement: float = 1.0  # the share of scored clips with the same label
 
 
 def check_adaptive(
@@ -36,6 +47,8 @@ def check_adaptive(
     adaptive: AdaptiveNetwork,
     selector: SelectionNetwork | None,
     clips: Tensor | None = None,
+    policy: Policy | None = None,
+    tolerance: Tolerance = FLOAT32,
 ) -> Parity:
     """Compare an exported adaptive network with the original.
 
@@ -47,148 +60,139 @@ def check_adaptive(
         adaptive: the network, float32 on the CPU.
         selector: its selection network.
         clips: [N, C, T, H, W] to compare with; None: random ones.
+        policy: given to them; None: random ones.
+        tolerance: of the recognizer's scores; policies, and the scores of clips that exit, must be
+            the same in any case.
 
     Raises:
         Ada3DError: scores or policies differ.
     """
-    plan, described = adaptive.plan, session.description
-    policy = policies_of_all_lengths(plan)
-    clips = _random_clips(plan, len(policy)) if clips is None else clips.cpu().float()
-    policy = _repeated(policy, len(clips))
+    plan = adaptive.plan
+    made = policies_of_all_lengths(plan) if policy is None else policy
+    clips = _random_clips(plan, len(made)) if clips is None else clips.cpu().float()
+    made = _repeated(made, len(clips))
+    found = _Found()
     with torch.no_grad():
-        if selector is None:
-            wanted = adaptive(clips, policy)
-            return Parity(len(clips), _difference(session(clips.numpy(), policy), wanted))
-        features = selector.frame_features(clips)
-        classified = None
-        if described.predict_with == "both":
-            classified = selector.classify(features).float().mean(1)
-        reference = _Reference(adaptive, clips, selector.distribution(features), classified)
-        worst = _difference(session(clips.numpy(), policy), reference.scores(policy))
-        compared = differing = 0
+        for numbers in torch.arange(len(clips)).split(BATCH):
+            part, given = clips[numbers], made[numbers]
+            if selector is None:
+                found.given.append((session(part.numpy(), given), adaptive(part, given)))
+                continue
+            reference = Reference.of(adaptive, selector, part, session)
+            found.given.append((session(part.numpy(), given), reference.scores(given)))
+            found.add_decisions(session, reference)
+            found.add_own(session, reference)
+    return found.parity(len(clips), tolerance)
+
+
+class _Found:
+    """What was compared of some clips: scores of the file and of the network, and decisions."""
+
+    def __init__(self) -> None:
+        self.given: list[tuple[np.ndarray, Tensor]] = []  # under given policies
+        self.own: list[tuple[np.ndarray, Tensor]] = []  # under the selection network's
+        self.exited: list[tuple[np.ndarray, Tensor]] = []  # its own scores
+        self.compared = self.differing = 0
+
+    def add_decisions(self, session: Session, reference: Reference) -> None:
+        """Compare the decisions at three thresholds."""
+        described = session.description
         for level in (
             described.threshold,
             0.9 * described.threshold,
             0.1 + 0.9 * described.threshold,
         ):
-            own = session.decide(clips.numpy(), level, reference.median_exit)
+            own = session.decide(reference.clips.numpy(), level, reference.median_exit)
             differ = reference.differing(own, level, described.greedy)
-            compared, differing = compared + differ.numel(), differing + int(differ.sum())
-        outcome = session.run(clips.numpy(), exit=reference.median_exit)
+            self.compared += differ.numel()
+            self.differing += int(differ.sum())
+
+    def add_own(self, session: Session, reference: Reference) -> None:
+        """Compare the scores under the selection network's policies."""
+        outcome = session.run(reference.clips.numpy(), exit=reference.median_exit)
         frames, stages = (torch.from_numpy(part) for part in outcome.policy)
         stays = frames.any(1)
         wanted = reference.scores(Policy(frames[stays], stages[stays]), stays)
-        worst = max(worst, _difference(outcome.scores, wanted))
-    return Parity(len(clips), worst, compared, differing)
+        for held, chosen in ((self.own, stays), (self.exited, ~stays)):
+            held.append((outcome.scores[chosen.numpy()], wanted[chosen]))
 
-
-class _Reference:
-    """What the network gives for some clips, in torch."""
-
-    def __init__(
-        self,
-        adaptive: AdaptiveNetwork,
-        clips: Tensor,
-        distribution: PolicyDistribution,
-        classified: Tensor | None,
-    ):
-        self.adaptive, self.clips, self.distribution = adaptive, clips, distribution
-        self.classified = classified
-        self.median_exit: float | None = None
-        if classified is not None:  # between two clips, or they would be a matter of rounding
-            ordered = certainty(classified).sort().values
-            middle = len(ordered) // 2
-            between = (ordered[middle - 1 : middle + 1]).mean().item()
-            self.median_exit = min(probability(between), 1 - 1e-6)
-
-    def scores(self, policy: Policy, stays: Tensor | None = None) -> Tensor:
-        """Scores under a policy of the clips that stay; the others exit."""
-        stays = torch.ones(len(self.clips), dtype=torch.bool) if stays is None else stays
-        if not stays.any():
-            assert self.classified is not None
-            return self.classified
-        recognized = spread(self.adaptive(self.clips[stays], policy), ~stays)
-        return recognized if self.classified is None else recognized + self.classified
-
-    def differing(self, own: Decision, threshold: float, greedy: str) -> Tensor:
-        """The decisions that differ, bool [N, T + K].
+    def parity(self, clips: int, tolerance: Tolerance) -> Parity:
+        """Return what was found.
 
         Raises:
-            Ada3DError: one does by more than rounding can do.
+            Ada3DError: scores are too far off.
         """
-        mode = self.distribution.mode(threshold, greedy)
-        probs = torch.cat([self.distribution.frame_probs, self.distribution.stage_probs], 1)
-        near = (probs - threshold).abs() < MARGIN
-        if greedy != "threshold":  # a frame may be kept in place of another
-            near[:, : self.adaptive.plan.num_frames] |= near.any(1, keepdim=True)
-        wanted = torch.cat([mode.frames, mode.stages], 1)
-        if self.classified is not None and self.median_exit is not None:
-            certainties = certainty(self.classified)
-            wanted &= ~sure(certainties, self.median_exit)[:, None]
-            close = (certainties - log_odds(self.median_exit)).abs() < MARGIN
-            near |= close[:, None]
-        differ = torch.cat([torch.from_numpy(part) for part in own], 1) ^ wanted
-        if (differ & ~near).any():
-            raise Ada3DError(
-                f"export: at threshold {threshold:.4g}, {int(differ.any(1).sum())} of {len(differ)} "
-                "clips get another policy than from the network it was made of"
-            )
-        return differ
+        allowed = ((self.given, tolerance), (self.own, tolerance), (self.exited, FLOAT32))
+        compared = [_difference(pairs, each) for pairs, each in allowed if _count(pairs)]
+        worst, agreement = max(pair[0] for pair in compared), min(pair[1] for pair in compared)
+        return Parity(clips, worst, self.compared, self.differing, agreement)
 
 
-def check_fixed(session: Session, module: nn.Module, clip_shape: tuple[int, ...]) -> Parity:
+def _count(pairs: Sequence[tuple[np.ndarray, Tensor]]) -> int:
+    return sum(len(scores) for scores, _ in pairs)
+
+
+def check_fixed(
+    session: Session,
+    module: nn.Module,
+    clip_shape: tuple[int, ...],
+    clips: Tensor | None = None,
+    tolerance: Tolerance = FLOAT32,
+) -> Parity:
     """Compare an exported network of one fixed policy with the original.
 
     Args:
         session: the exported file.
         module: what `specialize` made.
         clip_shape: (C, T, H, W) of its clips.
+        clips: [N, C, T, H, W] to compare with; None: random ones.
+        tolerance: of the scores.
 
     Raises:
         Ada3DError: the scores differ.
     """
-    generator = torch.Generator().manual_seed(0)
-    clips = torch.randn(4, *clip_shape, generator=generator)
+    if clips is None:
+        clips = torch.randn(4, *clip_shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        return Parity(len(clips), _difference(session(clips.numpy()), module(clips)))
+        pairs = [(session(part.numpy()), module(part)) for part in clips.split(BATCH)]
+    worst, agreement = _difference(pairs, tolerance)
+    return Parity(len(clips), worst, agreement=agreement)
 
 
-def _difference(scores: np.ndarray, reference: Tensor) -> float:
-    """The largest difference of scores, relative to the largest score.
+def _difference(
+    pairs: Sequence[tuple[np.ndarray, Tensor]], tolerance: Tolerance
+) -> tuple[float, float]:
+    """The largest difference of scores, relative to the largest score, and the same labels' share.
+
+    Args:
+        pairs: scores of the file and of the network, of some clips each.
+        tolerance: of both.
 
     Raises:
-        Ada3DError: it is too large.
+        Ada3DError: the scores are too far off.
     """
-    wanted = reference.numpy()
+    scores = np.concatenate([pair[0] for pair in pairs])
+    wanted = torch.cat([pair[1] for pair in pairs]).numpy()
     if scores.shape != wanted.shape:
         raise Ada3DError(f"export: scores have shape {scores.shape}, expected {wanted.shape}")
     off = np.abs(scores - wanted)
     largest = max(float(np.abs(wanted).max()), 1e-12)
     relative = float(off.max()) / largest
-    if not relative <= TOLERANCE:
+    if not relative <= tolerance.scores:
         clip = int(off.max(1).argmax())
         raise Ada3DError(
             f"export: the scores of clip {clip} are {off.max():.3g} off, of {largest:.3g}; allowed is "
-            f"{TOLERANCE:g} of the largest. The file was not written"
+            f"{tolerance.scores:g} of the largest. The file was not written"
         )
-    return relative
-
-
-def policies_of_all_lengths(plan: StagePlan, least: int = 12) -> Policy:
-    """Random policies in which every number of kept frames occurs, and the full one.
-
-    Args:
-        plan: the network's.
-        least: so many policies at least.
-    """
-    generator = torch.Generator().manual_seed(0)
-    units = max(plan.num_units, 1)
-    n = max(least, units)
-    kept = torch.tensor([i % units + 1 for i in range(n)]) / units
-    made = Policy.random(plan, n, kept, 0.5, generator)
-    ends = torch.tensor([True, False])[:, None].expand(2, plan.num_stages)
-    frames = torch.ones(2, plan.num_frames, dtype=torch.bool)
-    return Policy.cat([made, Policy(frames, ends)])
+    agreement = float((scores.argmax(1) == wanted.argmax(1)).mean())
+    if agreement < tolerance.agreement:
+        raise Ada3DError(
+            f"export: {agreement:.1%} of {len(scores)} clips get the label that the network gives "
+            f"them; at least {tolerance.agreement:.1%} are asked for, and scores are up to "
+            f"{relative:.2g} of the largest off. The file was not written; try more calibration "
+            "clips, or float32"
+        )
+    return relative, agreement
 
 
 def _repeated(policy: Policy, n: int) -> Policy:

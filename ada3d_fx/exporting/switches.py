@@ -11,6 +11,7 @@ from torch import fx
 
 from ..errors import Ada3DError
 from .branches import Branches
+from .calibration import Calibration, Traced
 from .partition import Part
 from .pieces import Pieces, onnx
 
@@ -29,10 +30,18 @@ class PartWriter:
         pieces: of the whole graph.
         branches: of the network.
         names: node of the network's source -> name of its value, at first of the clips.
+        calibration: by which the branches are quantised; None: float32.
     """
 
-    def __init__(self, pieces: Pieces, branches: Branches, names: Mapping[fx.Node, str]):
+    def __init__(
+        self,
+        pieces: Pieces,
+        branches: Branches,
+        names: Mapping[fx.Node, str],
+        calibration: Calibration | None = None,
+    ):
         self.pieces, self.branches, self.names = pieces, branches, dict(names)
+        self.calibration = calibration
         self.plan = branches.programs.plan
         self.make = onnx().helper.make_node
 
@@ -40,7 +49,8 @@ class PartWriter:
         """Return the nodes of the next part.
 
         Raises:
-            Ada3DError: an operation that ONNX has not, or too many stages in one module.
+            Ada3DError: an operation that ONNX has not, too many stages in one module, or what NNCF
+                cannot quantise.
         """
         if len(part.stages) > TOGETHER:
             path = next(str(n.target) for n in part.nodes if n.op == "call_module")
@@ -51,6 +61,8 @@ class PartWriter:
         given = self.branches.tensors(part.outputs)
         ends = [f"value_{number}_{index}" for index in range(len(given))]
         made = self._traced(number, part)
+        if self.calibration is not None:
+            made = self.calibration.quantize(number, part, made)
         self.names.update(zip(given, ends))
         head = [
             self.make("Gather", ["clip_stages", self.pieces.scalar(stage)], [f"on_{number}_{stage}"], axis=0)
@@ -69,11 +81,9 @@ class PartWriter:
 
     # ----------------------------------------------------------------------------------- tracing
 
-    def _traced(
-        self, number: int, part: Part
-    ) -> list[tuple[tuple[int, ...], dict[tuple[bool, ...], Any]]]:
+    def _traced(self, number: int, part: Part) -> Traced:
         """Trace the branches of a part: lengths, and what they run by the stages' decisions."""
-        traced = []
+        traced: Traced = []
         on = self.branches.all_on(part)
         for lengths, graph in self._served(number, part):
             graphs = {

@@ -46,6 +46,7 @@ class Description:
     threshold: float = 0.5  # where none is given
     predict_with: str = "recognizer"  # or 'both'
     exit: float | None = None  # the confidence that a clip must exceed to exit, where none is given
+    precision: str = "float32"  # of the recognizer; or 'int8'
     # multiply-adds of a clip by kept frames, all stages 2D [T + 1], what each stage adds
     # [T + 1][K], and those of the selection network
     base_macs: tuple[int, ...] = ()

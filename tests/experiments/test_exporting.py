@@ -37,7 +37,8 @@ def test_how_the_config_tests_is_in_the_file(both, tmp_path, suffix):
     assert described.predict_with == "both" and "predicts with both" in told
     assert described.parity["clips"] >= 12 and described.parity["decisions"] > 100
     with torch.no_grad():
-        policy, scores = model.score(CLIPS)
+        scored = model.score(CLIPS)
+    policy, scores = scored.policy, scored.scores
     outcome = session.run(CLIPS)
     assert np.array_equal(outcome.policy.frames, policy.frames.numpy())
     assert np.abs(outcome.scores - scores.numpy()).max() < 1e-4 * scores.abs().max()

@@ -62,7 +62,8 @@ def test_the_checkpoint_with_its_selection_network(model, export):
     assert described.selector_macs == model.selector_macs
     assert {"torch", "onnx", "onnxruntime", "ada3d_fx"} <= described.versions.keys()
     with torch.no_grad():
-        policy, wanted = model.score(CLIPS)
+        scored = model.score(CLIPS)
+    policy, wanted = scored.policy, scored.scores
     outcome = session.run(CLIPS)
     assert np.array_equal(outcome.policy.frames, policy.frames.numpy())
     assert np.array_equal(outcome.policy.stages, policy.stages.numpy())
