@@ -21,10 +21,11 @@ def network(name="i3d_r18", **options):
 @functools.cache
 def selector(classes=0, head=FrameHead, size=16):
     """A selection network that decides otherwise for each clip, as a trained one does."""
+    plan = network().plan  # before the seed: it may be made by now, or not
     torch.manual_seed(0)
     options = dict(num_classes=classes, classify_by="clip") if classes else {}
     made = SelectionNetwork(
-        network().plan, SmallConvNet((4, 6)), head, motion=False, input_size=size, **options
+        plan, SmallConvNet((4, 6)), head, motion=False, input_size=size, **options
     )
     for name in ("frame_out", "stage_out"):
         layer = getattr(made.head, name)
