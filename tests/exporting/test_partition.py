@@ -4,7 +4,7 @@ import pytest
 import torch
 from families import FAMILIES, shared_family
 from models import shared_conversion
-from torch import nn
+from odd_networks import HandsOverPairs
 
 import ada3d_fx
 from ada3d_fx import Ada3DError
@@ -102,37 +102,6 @@ def test_lengths_with_their_own_branches():
             assert len(classes[0]) == 1 and max(map(len, classes)) > 1
         if name == "custom":  # its code asks for the length
             assert [len(each) for each in classes] == [1, len(branches.programs.lengths), 1]
-
-
-class Pair(nn.Module):
-    """Code that cannot be traced, and gives two tensors in a tuple."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv3d(3, 4, (3, 1, 1), padding=(1, 0, 0))
-
-    def forward(self, x):
-        x = self.conv(x)
-        return (x, x.mean(2, keepdim=True)) if x.shape[2] > 0 else (x, x)
-
-
-class TakesPair(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv3d(4, 4, (3, 1, 1), padding=(1, 0, 0))
-
-    def forward(self, pair):
-        x, mean = pair
-        return self.conv(x - mean) if x.shape[2] > 0 else x
-
-
-class HandsOverPairs(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.one, self.two = Pair(), TakesPair()
-
-    def forward(self, clips):
-        return self.two(self.one(clips)).mean((2, 3, 4))
 
 
 def test_tensors_in_a_tuple_are_not_handed_over():
