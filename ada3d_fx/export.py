@@ -21,7 +21,7 @@ from .exporting.decider import Decider
 from .exporting.description import describe, versions
 from .exporting.graph import GraphWriter, fixed_graph
 from .exporting.int8 import check_calibration
-from .exporting.parity import Parity, Tolerance, check_adaptive, check_fixed
+from .exporting.parity import FLOAT32, Parity, Tolerance, check_adaptive, check_fixed
 from .exporting.writers import OnnxFile, OpenVinoFile
 from .learn.selector import SelectionNetwork
 from .runtime.contract import KEY, Description
@@ -198,7 +198,7 @@ def _write_torch(
         torch.export.save(program, unfinished, extra_files={KEY: description.to_json()})
         loaded = torch.export.load(unfinished).module()
         off = (loaded(clips) - module(clips)).abs().max() / module(clips).abs().max()
-        if not off <= 1e-4:
+        if not off <= FLOAT32.scores:
             raise Ada3DError(
                 f"export: scores are {off:.3g} of the largest off; nothing was written"
             )

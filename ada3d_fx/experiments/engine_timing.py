@@ -18,12 +18,12 @@ from ..cost.price import price, price_table
 from ..export import export
 from ..learn.selector import SelectionNetwork
 from ..mm.build import build_recognizer
-from ..mm.config import load_config, recognizer_config
+from ..mm.config import recognizer_config
 from ..policy import Policy
 from ..progress import Console, quiet
 from ..report import records
 from ..runtime.session import Session
-from .timing import interleaved, machine, timed_policies
+from .timing import interleaved, machine, timed_policies, timed_recognizer
 
 SUFFIX = {"openvino": ".xml", "onnxruntime": ".onnx"}
 DENSE = "dense, {engine}"
@@ -68,9 +68,7 @@ def measure_engine(
     Raises:
         Ada3DError: a recognizer that cannot be converted or exported, or an engine that is missing.
     """
-    model = load_config(path, cfg_options).get("model") or {}
-    inner = model.get("recognizer", model) if model.get("type") == "Ada3DRecognizer" else model
-    shape = clip_shape or (*tuple(model.get("clip_shape", (3, 8)))[:2], 224, 224)
+    inner, shape = timed_recognizer(path, cfg_options, clip_shape)
     torch.manual_seed(seed)
     with quiet():
         recognizer = build_recognizer(recognizer_config(inner)).eval()

@@ -58,9 +58,7 @@ def measure(
     """
     if clips < 1 or repeats < 1:
         raise Ada3DError(f"--clips {clips} --repeats {repeats}: both must be at least 1")
-    model = load_config(path, cfg_options).get("model") or {}
-    inner = model.get("recognizer", model) if model.get("type") == "Ada3DRecognizer" else model
-    shape = clip_shape or (*tuple(model.get("clip_shape", (3, 8)))[:2], 224, 224)
+    inner, shape = timed_recognizer(path, cfg_options, clip_shape)
     on = usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     torch.manual_seed(seed)
     with quiet():
@@ -96,6 +94,15 @@ def measure(
     if json:
         records.write_json(Path(json), result)
     return result
+
+
+def timed_recognizer(
+    path: str, cfg_options: Sequence[str], clip_shape: tuple[int, int, int, int] | None
+) -> tuple[Mapping, tuple[int, int, int, int]]:
+    """Return the plain recognizer's model config, and the shape of the clips to time it with."""
+    model = load_config(path, cfg_options).get("model") or {}
+    inner = model.get("recognizer", model) if model.get("type") == "Ada3DRecognizer" else model
+    return inner, clip_shape or (*tuple(model.get("clip_shape", (3, 8)))[:2], 224, 224)
 
 
 def usable_device(name: str) -> torch.device:
