@@ -472,3 +472,9 @@ def test_exceptions_are_still_needed():
     for name, call in EXCEPTIONS:
         calls = list(bare_writes((PACKAGE / name).read_text(encoding="utf-8")))
         assert calls if call == "*" else call in calls, (name, call)
+
+
+def test_no_two_test_modules_have_one_name():
+    """Pytest imports them by their names, so the second of two would not be collected."""
+    modules = [path.stem for path in Path(__file__).parent.rglob("*.py")]
+    assert sorted(set(modules)) == sorted(modules)
