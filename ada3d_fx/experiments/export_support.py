@@ -17,6 +17,7 @@ from ..export import export
 from ..exporting.parity import check_adaptive
 from ..plan import StagePlan
 from ..runtime.session import Session
+from .provenance import versions
 
 ENDINGS = {"onnxruntime": ".onnx", "openvino": ".xml"}
 SIDES = (32, 64, 112, 160)  # pixels of clips that are tried before the config's own
@@ -35,13 +36,13 @@ def exports(recognizer: nn.Module, plan: StagePlan) -> dict:
 
     Returns:
         For each engine 'adaptive', 'specialised' or 'no', its ``parity`` (largest difference of
-        scores) and ``why_not`` adaptive; besides ``clip_shape``, ``seconds``, and ``bytes`` of the
-        file relative to those of the weights.
+        scores) and ``why_not`` adaptive; besides ``clip_shape``, ``seconds``, ``bytes`` of the file
+        relative to those of the weights, and the ``commit`` that made it.
     """
     start = time.monotonic()
     adaptive = _smallest(_with_random_weights(recognizer), plan)
     weights = sum(p.numel() * p.element_size() for p in adaptive.parameters())
-    found: dict = {"clip_shape": list(adaptive.plan.clip_shape)}
+    found: dict = {"clip_shape": list(adaptive.plan.clip_shape), "commit": versions()["commit"]}
     with TemporaryDirectory() as folder:
         path = Path(folder, "network.onnx")
         for engine, ending in ENDINGS.items():

@@ -19,6 +19,7 @@ from ..mm.zoo import Shipped, shipped_recognizers
 from ..progress import Console, quiet
 from ..report import reading, records, tables
 from .export_support import ENDINGS, Shape, exports
+from .provenance import command_line, versions
 
 COLUMNS = (
     ("config", "config", "{}"),
@@ -61,7 +62,7 @@ def show_support(
         families: only these folders of MMAction2's configs.
         summary: a row for all configs of a family that are alike.
         markdown: the table in Markdown.
-        json: write the rows to this file too.
+        json: write the rows to this file too, with command and versions.
         out: write the table to this file too.
         console: where progress is shown.
         export: export each recognizer too, see `exports`. This takes hours; ``json`` then holds the
@@ -86,12 +87,12 @@ def show_support(
                 done[key] = support(one, shape, exported if export else None)
             gc.collect()
         rows.append({**done[key], "config": one.name, "family": one.family})
-        if json and export:
+        if json:
+            others = [row for name, row in kept.items() if name not in _names(rows)]
             records.write_json(
-                json, [*rows, *(r for n, r in kept.items() if n not in _names(rows))]
+                json,
+                {"rows": [*rows, *others], "command": command_line(), "versions": versions()},
             )
-    if json:
-        records.write_json(json, rows)
     text = text_of(rows, summary, markdown, own=path is not None)
     if out:
         files.write_text(out, text + "\n")
@@ -113,11 +114,20 @@ def shipped(families: Sequence[str] | None = None) -> list[Shipped]:
 
 
 def _kept(path: str | None) -> dict[str, dict]:
-    """The rows of an earlier run, by config."""
+    """The rows of an earlier run, by config.
+
+    Raises:
+        Ada3DError: the file is no result of this tool.
+    """
     if path is None or not Path(path).is_file():
         return {}
-    rows = reading.read_json(path, "take the file away to make its rows anew")
-    return {row["config"]: row for row in rows}
+    hint = "take the file away to make its rows anew"
+    content = reading.read_json(path, hint)
+    try:
+        reading.check(content, {"rows": [{"config": str, "clip_shape": [int]}]})
+    except ValueError as error:
+        raise Ada3DError(f"{path}: {error}; {hint}") from error
+    return {row["config"]: row for row in content["rows"]}
 
 
 def _names(rows: Sequence[Mapping]) -> set[str]:

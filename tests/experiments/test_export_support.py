@@ -7,6 +7,7 @@ import torch
 from odd_networks import HandsOverPairs, NoOnnxOperation
 
 import ada3d_fx
+from ada3d_fx import Ada3DError
 from ada3d_fx.experiments.export_support import exports
 from ada3d_fx.experiments.support import show_support
 
@@ -29,18 +30,28 @@ def test_rows_of_exports_and_a_run_that_goes_on(tmp_path):
     options = dict(clip_shape=(3, 4, 64, 64), json=str(out), export=True)
     text = show_support(own, **options)
     assert text.count("adaptive") >= 2 and "ONNX Runtime" in text and "OpenVINO" in text
-    (row,) = json.loads(out.read_text())
+    (row,) = json.loads(out.read_text())["rows"]
     found = row["exports"]
     assert found["clip_shape"] == [3, 4, 32, 32]  # smaller than asked for, of the same plan
     assert all(found[e]["exports"] == "adaptive" and found[e]["parity"] < 1e-5 for e in ENGINES)
     assert 1 < found["bytes"] < 2  # a small network: its program counts too
     row["exports"]["openvino"] = {"exports": "specialised", "why_not": "as it was"}
-    out.write_text(json.dumps([row]))
+    out.write_text(json.dumps({"rows": [row]}))
     again = show_support(own, **options)
     assert "specialised" in again and "as it was" in again
-    assert json.loads(out.read_text()) == [row]
+    assert json.loads(out.read_text())["rows"] == [row]
     other = show_support(own, **{**options, "clip_shape": (3, 8, 64, 64)})
     assert "as it was" not in other  # a row of other clips is made anew
+
+
+def test_a_file_that_holds_no_rows_is_named(tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    out = tmp_path / "rows.json"
+    for content in ("[]", '{"rows": ["x"]}', '{"rows": [{"config": 1}]}'):
+        out.write_text(content)
+        with pytest.raises(Ada3DError, match=r"rows\.json.*take the file away"):
+            show_support(str(tmp_path / "own.py"), json=str(out), export=True)
+        assert out.read_text() == content
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def test_a_family_of_shipped_recognizers(tmp_path):
     out, table = tmp_path / "support.json", tmp_path / "support.txt"
     text = show_support(families=["x3d"], json=str(out), out=str(table))
     assert table.read_text() == text + "\n" and "saved by all-2D" in text
-    rows = json.loads(out.read_text())
+    rows = json.loads(out.read_text())["rows"]
     assert [row["frames"] for row in rows] == [16, 13]
     for row in rows:
         assert list(row["stages"]) == ["stem", "res2", "res3", "res4", "res5"]
