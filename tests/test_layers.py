@@ -65,9 +65,9 @@ ARROWS["experiments"] = CORE | {"__init__", "mm"}
 ARROWS["__init__"] = CORE - {"cli", "values", "progress", "files", "weights", "__init__"}
 # Inside a folder, files import those before them only.
 ORDER = {
-    "packed": "segments packing windows module_tree twins regions",
+    "packed": "segments packing windows module_tree twins fused regions",
     "passes": "model shadow whole program in_place isolation tracer trace rules analysis shapes axis_moves "
-    "rowwise layouts group planning regions checkpoints rewrite fold pipeline",
+    "rowwise layouts group planning regions checkpoints rewrite fuse fold pipeline",
     "cost": "shapes_only count price executed payoff selector",
     "learn": "backbones heads selector reward losses estimators step clip_selector diagnose",
     "runtime": "contract engines session",

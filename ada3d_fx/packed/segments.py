@@ -111,14 +111,7 @@ class Segments:
         Returns:
             Views in channels-last memory; nothing is copied.
         """
-        shapes = [(run.num_clips, self.lengths[run.first]) for run in runs]
-        parts: Sequence[Tensor] = [rows]
-        if len(runs) > 1:
-            parts = rows.split([num_clips * length for num_clips, length in shapes])
-        return [
-            part.squeeze(2).unflatten(0, shape).transpose(1, 2)
-            for part, shape in zip(parts, shapes)
-        ]
+        return split_rows(rows, [(run.num_clips, self.lengths[run.first]) for run in runs])
 
     @staticmethod
     def join(parts: Sequence[Tensor]) -> Tensor:
@@ -126,3 +119,13 @@ class Segments:
         channels_last = [part.permute(0, 2, 3, 4, 1).flatten(0, 1) for part in parts]
         packs = [as_rows(frames.permute(0, 3, 1, 2)) for frames in channels_last]
         return torch.cat(packs) if len(packs) > 1 else packs[0]
+
+
+def split_rows(rows: Tensor, shapes: Sequence[tuple[int, int]]) -> list[Tensor]:
+    """Split a pack [F, C, 1, H, W] into a dense [n, C, L, H, W] for each (n, L): views."""
+    parts: Sequence[Tensor] = [rows]
+    if len(shapes) > 1:
+        parts = rows.split([num_clips * length for num_clips, length in shapes])
+    return [
+        part.squeeze(2).unflatten(0, shape).transpose(1, 2) for part, shape in zip(parts, shapes)
+    ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +29,14 @@ class Twin(nn.Module):
     def plain(self) -> nn.Module:
         """Make the module of which this is the twin; they share the parameters."""
         return _turn_back(copy.copy(self))
+
+
+class Piece(NamedTuple):
+    """A run of clips, and how a temporal convolution convolves it."""
+
+    clips: Tensor  # [n, C, L, H, W], a view of the pack
+    weight: Tensor  # the taps that reach a frame
+    padding: str | tuple[int, ...]
 
 
 class PackedConv3d(Twin, nn.Conv3d):
@@ -68,9 +78,21 @@ class PackedConv3d(Twin, nn.Conv3d):
         return out + zero.to(out) * (out - other).detach()
 
     def _run(self, rows: Tensor, segments: Segments, on: tuple[bool, ...] | None) -> Tensor:
+        return Segments.join([self._convolve(piece) for piece in self.pieces(rows, segments, on)])
+
+    def pieces(
+        self, rows: Tensor, segments: Segments, on: Sequence[bool] | None = None
+    ) -> list[Piece]:
+        """Split a pack into runs of clips that are convolved alike.
+
+        Args:
+            rows: the pack, [F, C, 1, H, W].
+            segments: its clip table.
+            on: the decision of each clip; None where all are on.
+        """
         if ungateable(self) is not None:
-            runs = segments.runs()
-            return Segments.join([self._whole(part) for part in segments.split(rows, runs)])
+            parts = segments.split(rows, segments.runs())
+            return [Piece(part, self.weight, self.padding) for part in parts]
         temporal = tuple(
             length > 1 and decision
             for length, decision in zip(segments.lengths, on or (True,) * len(segments.lengths))
@@ -80,10 +102,10 @@ class PackedConv3d(Twin, nn.Conv3d):
         runs = segments.runs(temporal)
         reaches = [self._reach(run.length) if run.on else 0 for run in runs]
         weights = {reach: self._taps(reach) for reach in set(reaches)}
-        parts = segments.split(rows, runs)
-        return Segments.join(
-            [self._reaching(part, reach, weights[reach]) for part, reach in zip(parts, reaches)]
-        )
+        return [
+            Piece(part, weights[reach], self._padding(reach))
+            for part, reach in zip(segments.split(rows, runs), reaches)
+        ]
 
     def _reach(self, length: int) -> int:
         """How many taps on each side of the centre meet a frame of a clip of ``length`` frames."""
@@ -100,10 +122,16 @@ class PackedConv3d(Twin, nn.Conv3d):
     def _whole(self, clips: Tensor) -> Tensor:
         return self._conv_forward(clips, self.weight, self.bias)
 
-    def _reaching(self, clips: Tensor, reach: int, weight: Tensor) -> Tensor:
-        padding: str | tuple[int, ...] = self.padding
-        if not isinstance(padding, str):
-            padding = (reach * self.dilation[0], *padding[1:])
+    def _padding(self, reach: int) -> str | tuple[int, ...]:
+        """The padding with ``reach`` taps on each side of the centre."""
+        if isinstance(self.padding, str):
+            return self.padding
+        return (reach * self.dilation[0], *self.padding[1:])
+
+    def _convolve(self, piece: Piece) -> Tensor:
+        if self.padding_mode != "zeros":
+            return self._whole(piece.clips)
+        clips, weight, padding = piece
         return F.conv3d(clips, weight, self.bias, self.stride, padding, self.dilation, self.groups)
 
 

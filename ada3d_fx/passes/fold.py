@@ -1,4 +1,4 @@
-"""The same program for inference: BatchNorm folded into convolutions, residual sums in place.
+"""The same program for inference: BatchNorm folded into convolutions, sums and ReLUs fused with them.
 
 Used without gradients and while BatchNorm is in evaluation mode. The weights are folded at every
 use: nothing tells reliably that a weight has changed (``p.data.copy_``, NumPy views and changed
@@ -8,8 +8,7 @@ options such as ``eps`` leave no trace), so nothing is remembered but the memory
 from __future__ import annotations
 
 import copy
-import operator
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +17,7 @@ from torch import Tensor, fx, nn
 
 from ..packed.module_tree import free_name, graph_over
 from ..packed.twins import plain
+from .fuse import followed, fuse, is_relu
 from .whole import is_known
 
 Convolution = nn.Conv3d | nn.Conv2d
@@ -26,10 +26,10 @@ Norm = nn.BatchNorm3d | nn.BatchNorm2d | nn.SyncBatchNorm
 
 @dataclass(frozen=True, eq=False)
 class _Fold:
-    """One BatchNorm that is folded into the convolution before it."""
+    """A convolution with weights of its own: of a BatchNorm behind it, too, where there is one."""
 
     convolution: str  # module path
-    norm: str  # module path
+    norm: str | None  # module path
     folded: nn.Module  # the convolution that stands for both
 
 
@@ -47,21 +47,34 @@ class FoldedGraph:
         self.folds: list[_Fold] = []
         graph = fx.Graph()
         graph.output(graph.graph_copy(graph_module.graph, {}))
-        folded, holder = nn.ModuleDict(), free_name(graph_module, "folded")
+        holder = free_name(graph_module, "folded")
+        folded: dict[str, nn.Module] = {}  # name in the new program -> convolution
+        for node in list(graph.nodes):
+            pair = _convolution_and_norm(graph_module, node, folded)
+            if pair is not None:
+                source, norm = pair
+                self._add(
+                    f"{holder}.{len(folded)}_", folded, graph_module, source, str(norm.target)
+                )
+                norm.replace_all_uses_with(source)
+                graph.erase_node(norm)
         for node in graph.nodes:
-            pair = _convolution_and_norm(graph_module, node, f"{holder}.")
-            if pair is None:
-                continue
-            source, conv = pair
-            # one for each call: a convolution may be called with a BatchNorm of its own each time
-            name = f"{len(folded)}_{str(source.target).replace('.', '_')}"
-            folded[name] = _without_weights(conv)
-            self.folds.append(_Fold(str(source.target), str(node.target), folded[name]))
-            source.target = f"{holder}.{name}"
-            node.replace_all_uses_with(source)
-            graph.erase_node(node)
-        _sum_in_place(graph, f"{holder}.")
-        self.graph_module = graph_over(graph_module, graph, "FoldedGraph", {holder: folded})
+            if _is_convolution(graph_module, node, folded) and followed(node, graph_module, folded):
+                self._add(f"{holder}.{len(folded)}_", folded, graph_module, node, None)
+        self.activations = fuse(graph, graph_module, folded)
+        held = nn.ModuleDict({name.removeprefix(f"{holder}."): m for name, m in folded.items()})
+        self.graph_module = graph_over(graph_module, graph, "FoldedGraph", {holder: held})
+
+    def _add(
+        self, prefix: str, folded: dict[str, nn.Module], root: nn.Module, node: fx.Node,
+        norm: str | None,
+    ) -> None:  # fmt: skip
+        """Let a call go to a convolution of its own: one may have another BatchNorm at each call."""
+        path = str(node.target)
+        name = prefix + path.replace(".", "_")
+        folded[name] = _without_weights(root.get_submodule(path))
+        self.folds.append(_Fold(path, norm, folded[name]))
+        node.target = name
 
     def refresh(self) -> bool:
         """Fold the weights of now.
@@ -73,44 +86,56 @@ class FoldedGraph:
         """
         # looked up each time: MMEngine puts other normalisation modules in their place (SyncBatchNorm)
         find: Callable[[str], Any] = self.source.get_submodule
-        pairs = [(find(f.convolution), find(f.norm), f.folded) for f in self.folds]
+        pairs = [
+            (find(f.convolution), find(f.norm) if f.norm else None, f.folded) for f in self.folds
+        ]
         if not all(_folds(conv, norm) for conv, norm, _ in pairs):
             return False
-        if any(_watched(conv) or _watched(norm) or norm.training for conv, norm, _ in pairs):
+        if not all(is_relu(find(path)) for path in self.activations):
             return False
+        for conv, norm, _ in pairs:
+            if _watched(conv) or (norm and (_watched(norm) or norm.training)):
+                return False
         for conv, norm, folded in pairs:
             _fold(conv, norm, folded)
         return True
 
 
 def _convolution_and_norm(
-    graph_module: fx.GraphModule, node: fx.Node, folded: str
-) -> tuple[fx.Node, Convolution] | None:
-    """The convolution before a BatchNorm, as node and module, if nobody else takes its output."""
-    if node.op != "call_module" or not isinstance(node.args[0], fx.Node):
+    graph_module: fx.GraphModule, node: fx.Node, folded: Container[Any]
+) -> tuple[fx.Node, fx.Node] | None:
+    """The convolution before a BatchNorm, and that, if nobody else takes the output between them."""
+    if node.op != "call_module" or node.target in folded or not isinstance(node.args[0], fx.Node):
         return None
     source = node.args[0]
-    if source.op != "call_module" or len(source.users) > 1 or str(source.target).startswith(folded):
+    if source.op != "call_module" or source.target in folded or len(source.users) > 1:
         return None
     conv = graph_module.get_submodule(str(source.target))
     norm = graph_module.get_submodule(str(node.target))
-    if not _folds(conv, norm):
-        return None
-    assert isinstance(conv, (nn.Conv3d, nn.Conv2d))
-    return source, conv
+    return (source, node) if _is_norm(norm) and _folds(conv, norm) else None
 
 
-def _folds(conv: nn.Module, norm: nn.Module) -> bool:
-    """Whether these two compute what torch.nn's convolution and BatchNorm do, with statistics."""
-    return (  # tuples of classes, as torch.compile of 2.4 takes no union of them here
-        isinstance(conv, (nn.Conv3d, nn.Conv2d))
-        and isinstance(norm, (nn.BatchNorm3d, nn.BatchNorm2d, nn.SyncBatchNorm))
-        and norm.running_mean is not None
-        and all(
-            is_known(plain(module)) and not hasattr(module, "parametrizations")
-            for module in (conv, norm)
-        )
-    )
+def _is_convolution(graph_module: fx.GraphModule, node: fx.Node, folded: Container[Any]) -> bool:
+    """Whether a node calls a convolution that is not folded with a BatchNorm."""
+    if node.op != "call_module" or node.target in folded:
+        return False
+    return _folds(graph_module.get_submodule(str(node.target)), None)
+
+
+def _folds(conv: nn.Module, norm: nn.Module | None) -> bool:
+    """Whether these compute what torch.nn's convolution and BatchNorm do, with statistics."""
+    known = isinstance(conv, (nn.Conv3d, nn.Conv2d)) and _computes_as_known(conv)
+    return known and (norm is None or (_is_norm(norm) and _computes_as_known(norm)))
+
+
+def _is_norm(module: nn.Module) -> bool:
+    # a tuple of classes, as torch.compile of 2.4 takes no union of them here
+    norms = (nn.BatchNorm3d, nn.BatchNorm2d, nn.SyncBatchNorm)
+    return isinstance(module, norms) and module.running_mean is not None
+
+
+def _computes_as_known(module: nn.Module) -> bool:
+    return is_known(plain(module)) and not hasattr(module, "parametrizations")
 
 
 def _without_weights(conv: nn.Module) -> nn.Module:
@@ -121,8 +146,12 @@ def _without_weights(conv: nn.Module) -> nn.Module:
     return empty
 
 
-def _fold(conv: Convolution, norm: Norm, folded: nn.Module) -> None:
+def _fold(conv: Convolution, norm: Norm | None, folded: nn.Module) -> None:
     """Set the weights of ``folded`` to what ``conv`` and ``norm`` do one after the other."""
+    if norm is None:
+        bias = None if conv.bias is None else conv.bias.detach()
+        folded.__dict__.update(weight=conv.weight.detach(), bias=bias)
+        return
     assert norm.running_mean is not None and norm.running_var is not None
     scale = (norm.running_var.double() + norm.eps).rsqrt()
     if norm.weight is not None:
@@ -154,20 +183,3 @@ def _memory(folded: nn.Module, weight: Tensor) -> Tensor:
 
 def _watched(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks)
-
-
-def sum_into(left: Tensor, right: Any) -> Any:
-    """Add ``right`` into ``left`` where the sum has its shape and type, else into a new tensor."""
-    alike = isinstance(right, Tensor) and (left.shape, left.dtype) == (right.shape, right.dtype)
-    return left.add_(right) if alike else left + right
-
-
-def _sum_in_place(graph: fx.Graph, folded: str) -> None:
-    """Let sums overwrite their left side where it is a folded convolution's and nobody else's."""
-    for node in graph.nodes:
-        if node.op != "call_function" or node.target is not operator.add or len(node.args) != 2:
-            continue
-        left = node.args[0]
-        only_here = isinstance(left, fx.Node) and len(left.users) == 1
-        if only_here and left.op == "call_module" and str(left.target).startswith(folded):
-            node.target = sum_into

@@ -1,0 +1,127 @@
+"""Convolutions with the sum and the ReLU behind them, in a program for inference."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Container
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.nn import functional as F
+
+from ..packed.fused import FusedConv
+from ..packed.twins import plain
+from .whole import is_known
+
+FUNCTIONS = {torch.relu, torch.relu_, F.relu, F.relu_}
+METHODS = {"relu", "relu_"}
+FRESH = (nn.Conv3d, nn.Conv2d, nn.MaxPool3d, nn.AvgPool3d)  # what they return is memory of its own
+
+
+def fuse(graph: fx.Graph, root: nn.Module, convolutions: dict[str, nn.Module]) -> list[str]:
+    """Let convolutions take over the sum and the ReLU behind them; change ``graph``.
+
+    Args:
+        graph: the program.
+        root: where its module paths start; what ``convolutions`` has is not there.
+        convolutions: name in the program -> a convolution. Each is replaced here by a
+            `FusedConv`.
+
+    Returns:
+        The paths of the modules that are not called any more.
+    """
+    absorbed: list[str] = []
+    for node in list(graph.nodes):
+        if node.op != "call_module" or node.target not in convolutions:
+            continue
+        end, other = node, _added(node)
+        if other is not None:
+            (end,) = node.users
+        activation = _activation(end, root, convolutions)
+        if activation is not None:
+            end = activation
+            if activation.op == "call_module":
+                absorbed.append(str(activation.target))
+        if end is node:
+            convolutions[str(node.target)] = FusedConv(convolutions[str(node.target)])
+        else:
+            _take_over(graph, root, convolutions, node, other, end, activation is not None)
+    return absorbed
+
+
+def is_relu(module: nn.Module) -> bool:
+    """Tell whether a module is a ReLU whose call nobody watches."""
+    watched = module._forward_hooks or module._forward_pre_hooks
+    return isinstance(module, nn.ReLU) and is_known(module) and not watched
+
+
+def followed(node: fx.Node, root: nn.Module, convolutions: Container[Any]) -> bool:
+    """Tell whether a sum or a ReLU is behind a convolution, and nobody else takes its output."""
+    return _added(node) is not None or _activation(node, root, convolutions) is not None
+
+
+def _added(node: fx.Node) -> fx.Node | None:
+    """What is added to a convolution's output, if nobody else takes that."""
+    if len(node.users) != 1:
+        return None
+    (user,) = node.users
+    plain = user.op == "call_function" and user.target is operator.add and not user.kwargs
+    if not plain or len(user.args) != 2 or not all(isinstance(a, fx.Node) for a in user.args):
+        return None
+    left, right = user.args
+    other = right if left is node else left
+    return other if isinstance(other, fx.Node) and other is not node else None
+
+
+def _activation(node: fx.Node, root: nn.Module, convolutions: Container[Any]) -> fx.Node | None:
+    """The ReLU behind a value that nobody else takes."""
+    if len(node.users) != 1:
+        return None
+    (user,) = node.users
+    if user.args[:1] != (node,):
+        return None
+    if user.op == "call_module":
+        if user.target in convolutions:
+            return None
+        return user if is_relu(root.get_submodule(str(user.target))) else None
+    inplace = len(user.args) == 1 and set(user.kwargs) <= {"inplace"}
+    names = FUNCTIONS if user.op == "call_function" else METHODS
+    return user if inplace and user.target in names else None
+
+
+def _take_over(
+    graph: fx.Graph, root: nn.Module, convolutions: dict[str, nn.Module], node: fx.Node,
+    other: fx.Node | None, end: fx.Node, activates: bool,
+) -> None:  # fmt: skip
+    """Put one call in place of those from ``node`` to ``end``."""
+    overwrites = other is not None and _is_spare(graph, root, convolutions, other, node, end)
+    conv = convolutions[str(node.target)]
+    convolutions[str(node.target)] = FusedConv(conv, activates, overwrites)
+    with graph.inserting_before(end):
+        kwargs: dict[str, Any] = {} if other is None else {"other": other}
+        fused = graph.create_node(node.op, node.target, node.args, kwargs, end.name)
+    end.replace_all_uses_with(fused)
+    graph.erase_node(end)
+    for between in list(node.users):  # the sum in front of a ReLU
+        graph.erase_node(between)
+    graph.erase_node(node)
+
+
+def _is_spare(
+    graph: fx.Graph, root: nn.Module, convolutions: dict[str, nn.Module], other: fx.Node,
+    node: fx.Node, end: fx.Node,
+) -> bool:  # fmt: skip
+    """Whether a value has memory of its own, and is read before ``node`` only."""
+
+    def fresh(one: fx.Node) -> bool:
+        if one.op != "call_module":
+            return False
+        if one.target in convolutions:
+            return True
+        module = plain(root.get_submodule(str(one.target)))
+        return isinstance(module, FRESH) and is_known(module)
+
+    place = {n: index for index, n in enumerate(graph.nodes)}
+    readers = [user for user in other.users if user not in (end, *node.users)]
+    return fresh(other) and all(place[r] < place[node] and fresh(r) for r in readers)

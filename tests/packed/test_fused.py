@@ -1,0 +1,249 @@
+"""Fused convolutions give what the operations give one after the other, and write nowhere else."""
+
+import copy
+
+import pytest
+import torch
+from families import FAMILIES, shared_family
+from models import clips
+from torch import nn
+from torch.nn import functional as F
+
+import ada3d_fx
+from ada3d_fx import Policy
+from ada3d_fx.packed import fused
+
+SHAPE = (4, 4, 8, 8)
+needs_onednn = pytest.mark.skipif(
+    not fused.fused_operations_work(torch.float32, False),
+    reason="this torch has no fused convolutions",
+)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """What oneDNN was asked for: whether a ReLU, a sum, and one in place was fused."""
+    seen = []
+
+    def convolve(*args, **kwargs):
+        activates, other, overwrites = (*args, None, False)[7:10]
+        seen.append((activates, other is not None, other is not None and overwrites))
+        return plain(*args, **kwargs)
+
+    plain = fused.convolve
+    monkeypatch.setattr(fused, "convolve", convolve)
+    return seen
+
+
+def ragged(plan, n, seed=0):
+    torch.manual_seed(seed)
+    return Policy.cat([Policy.random(plan, n, torch.rand(n), torch.rand(n)), Policy.full(plan, 1)])
+
+
+def off(got, wanted):
+    return float((got.double() - wanted.double()).abs().max() / wanted.abs().max())
+
+
+PACKED = [
+    name for name in sorted(FAMILIES) if name not in ("swin", "mvit", "uniformer", "uniformerv2")
+]
+
+
+@needs_onednn
+@pytest.mark.parametrize("name", PACKED)
+def test_a_family_in_float32_gives_its_scores_in_float64(name, calls):
+    model, adaptive = shared_family(name)
+    x = clips(4, FAMILIES[name][2])
+    policy = ragged(adaptive.plan, 3)
+    small = ada3d_fx.convert(copy.deepcopy(model).float(), clip_shape=FAMILIES[name][2])
+    with torch.inference_mode():
+        for each in (policy, Policy.full(adaptive.plan, 4)):
+            assert off(small(x.float(), each), adaptive(x, each)) < 1e-4
+        assert calls
+        calls.clear()
+        with torch.backends.mkldnn.flags(enabled=False):
+            assert off(small(x.float(), policy), adaptive(x, policy)) < 1e-4
+        assert not calls
+
+
+class Net(nn.Module):
+    """A convolution of a fresh value, in front of what each subclass does."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv3d(4, 4, (3, 3, 3), padding=1)
+        self.norm = nn.BatchNorm3d(4)
+        self.frame = nn.Conv3d(4, 4, (1, 3, 3), padding=(0, 1, 1), bias=False)
+        self.frame_norm = nn.BatchNorm3d(4)
+        self.time = nn.Conv3d(4, 4, (3, 1, 1), padding=(1, 0, 0))
+        self.time_norm = nn.BatchNorm3d(4)
+        self.narrow = nn.Conv3d(4, 4, (1, 8, 8))
+        self.relu = nn.ReLU(inplace=True)
+        self.pool = nn.AdaptiveAvgPool3d(1)
+        self.fc = nn.Linear(4, 5)
+
+    def forward(self, x):
+        value = self.norm(self.first(x)).relu()
+        return self.fc(self.pool(self.body(value, x)).flatten(1))
+
+    def body(self, v, x):
+        return self.relu(self.frame_norm(self.frame(v)) + v)
+
+
+class AddsItsInput(Net):
+    def body(self, v, x):  # the clips themselves must stay what they are
+        return self.relu(self.frame_norm(self.frame(v)) + x)
+
+
+class AddsTimes(Net):
+    def body(self, v, x):
+        return F.relu(self.time_norm(self.time(v)) + self.frame_norm(self.frame(v)))
+
+
+class AddsInTurn(Net):
+    def body(self, v, x):
+        left = self.frame_norm(self.frame(v))
+        right = self.time_norm(self.time(v))
+        return torch.relu(right + left)
+
+
+class Reused(Net):
+    def body(self, v, x):  # what is added is needed afterwards
+        w = self.frame_norm(self.frame(v))
+        y = self.time_norm(self.time(v)) + w
+        return y * 2 + w
+
+
+class Viewed(Net):
+    def body(self, v, x):
+        w = self.frame_norm(self.frame(v))
+        view = w[:, :2]
+        y = self.time_norm(self.time(v)) + w
+        return torch.cat([y[:, :2], view * 3], 1)
+
+
+class Chain(Net):
+    def body(self, v, x):
+        y = self.frame_norm(self.frame(v)) + v
+        z = self.time_norm(self.time(y)) + y
+        return self.relu(z)
+
+
+class Broadcast(Net):
+    def body(self, v, x):
+        return self.relu(self.frame(v) + self.narrow(v))
+
+
+class Constant(Net):
+    def body(self, v, x):
+        return (self.frame(v) + 0.25).relu_()
+
+
+class Twice(Net):
+    def body(self, v, x):
+        y = self.frame(v)
+        return self.relu(y) + self.frame(y)
+
+
+class WithoutNorm(Net):
+    def body(self, v, x):
+        return self.relu(self.time(self.relu(self.frame(v))) + self.frame(v))
+
+
+NETS = [Net, AddsItsInput, AddsTimes, AddsInTurn, Reused, Viewed, Chain, Broadcast, Constant,
+        Twice, WithoutNorm]  # fmt: skip
+
+
+def made(kind, dtype=torch.float32):
+    torch.manual_seed(0)
+    model = kind().eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm3d):
+            module.running_mean.normal_(0, 0.3)
+            module.running_var.uniform_(0.5, 2)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+    return model.to(dtype)
+
+
+def same(adaptive, model, x, tolerance=1e-5):
+    """The network gives what the model does, under policies what it does in float64; x stays."""
+    before, policy = x.clone(), ragged(adaptive.plan, len(x) - 1)
+    twin = ada3d_fx.convert(copy.deepcopy(model).double(), clip_shape=SHAPE)
+    with torch.inference_mode():
+        assert off(adaptive(x), model.double()(x.double())) < tolerance
+        assert off(adaptive(x, policy), twin(x.double(), policy)) < tolerance
+    model.to(x.dtype)
+    assert torch.equal(x, before)
+
+
+@needs_onednn
+@pytest.mark.parametrize("kind", NETS, ids=[kind.__name__ for kind in NETS])
+def test_odd_sums_are_the_models(kind, calls):
+    model = made(kind)
+    same(ada3d_fx.convert(model, clip_shape=SHAPE), model, torch.randn(3, *SHAPE))
+    assert calls
+
+
+@needs_onednn
+def test_what_is_fused(calls):
+    def seen(kind):
+        calls.clear()
+        with torch.inference_mode():
+            ada3d_fx.convert(made(kind), clip_shape=SHAPE)(torch.randn(2, *SHAPE))
+        return calls
+
+    relu, none = (True, False, False), (False, False, False)
+    assert seen(Net) == [relu, (True, True, False)]  # its input is what is added
+    assert seen(AddsTimes) == [relu, none, (True, True, True)]
+    assert seen(Reused) == [relu, none, (False, True, False)]
+    assert seen(Constant) == [relu]  # nothing to fuse in the second
+
+
+@needs_onednn
+def test_a_relu_that_is_watched_or_replaced_counts(calls):
+    model = made(Net)
+    adaptive = ada3d_fx.convert(model, clip_shape=SHAPE)
+    x, heard = torch.randn(2, *SHAPE), []
+    same(adaptive, model, x)
+    handle = adaptive.relu.register_forward_hook(lambda *args: heard.append(1))
+    same(adaptive, model, x)
+    assert heard
+    handle.remove()
+    adaptive.relu = model.relu = nn.LeakyReLU(0.5)
+    same(adaptive, model, x)
+    with torch.no_grad():
+        adaptive.frame.weight.data.mul_(2)
+        model.frame.weight.data.mul_(2)
+    adaptive.relu = model.relu = nn.ReLU()
+    same(adaptive, model, x)
+
+
+@pytest.mark.skipif(
+    not fused.fused_operations_work(torch.bfloat16, False), reason="no bfloat16 in oneDNN here"
+)
+def test_bfloat16(calls):
+    model = made(AddsTimes)
+    adaptive = ada3d_fx.convert(model, clip_shape=SHAPE).bfloat16()
+    x = torch.randn(3, *SHAPE)
+    policy = ragged(adaptive.plan, 2)
+    with torch.inference_mode():
+        got = adaptive(x.bfloat16(), policy)
+        wanted = ada3d_fx.convert(model.double(), clip_shape=SHAPE)(x.double(), policy)
+    assert got.dtype == torch.bfloat16 and off(got, wanted) < 3e-2 and calls
+
+
+def test_a_torch_without_them_goes_on(monkeypatch):
+    def missing(*args):
+        raise AttributeError("'_OpNamespace' 'mkldnn' object has no attribute")
+
+    fused.fused_operations_work.cache_clear()
+    monkeypatch.setattr(fused, "convolve", missing)
+    try:
+        assert not fused.fused_operations_work(torch.float32, False)
+        model = made(AddsTimes)
+        same(ada3d_fx.convert(model, clip_shape=SHAPE), model, torch.randn(3, *SHAPE))
+        monkeypatch.setattr(fused, "convolve", lambda x, *args: x * 0)  # other numbers
+        fused.fused_operations_work.cache_clear()
+        assert not fused.fused_operations_work(torch.float32, False)
+    finally:
+        fused.fused_operations_work.cache_clear()
