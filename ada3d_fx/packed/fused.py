@@ -16,12 +16,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils import _python_dispatch
 
+from .module_tree import keep_unregistered
 from .packing import StageGate
 from .segments import Segments, as_rows, split_rows
 from .twins import PackedConv3d, Piece
 from .windows import ungateable
 
 Convolution = nn.Conv3d | nn.Conv2d
+POOLED_AT_ONCE = 2  # frames
 
 
 class FusedConv(nn.Module):
@@ -32,14 +34,19 @@ class FusedConv(nn.Module):
         activates: a ReLU is behind it.
         overwrites: the value that is added is used by nobody later, so that the sum may take its
             memory.
+
+    Attributes:
+        pool: a pool of single frames at the end; None: there is none.
     """
 
     conv: Convolution
+    pool: nn.Module | None
 
     def __init__(self, conv: nn.Module, activates: bool = False, overwrites: bool = False):
         super().__init__()
         self.conv = conv  # type: ignore[assignment]
         self.activates, self.overwrites = activates, overwrites
+        keep_unregistered(self, pool=None)  # it is the model's
 
     def forward(
         self,
@@ -57,13 +64,14 @@ class FusedConv(nn.Module):
             other: what is added, of the output's shape.
         """
         if self._fuses(rows) and (other is None or self._fits(other, rows, segments)):
-            if segments is None:
+            if segments is None:  # a pool of frames is not taken over here
                 return self._convolve(rows, self.conv.weight, self.conv.padding, other)
             return self._runs(rows, segments, gate, other)
         made = self.conv(rows) if segments is None else self.conv(rows, segments, gate)
         if other is not None:
             made = sum_into(made, other)
-        return F.relu_(made) if self.activates else made
+        made = F.relu_(made) if self.activates else made
+        return made if self.pool is None else self.pool(made)
 
     def _fuses(self, rows: Tensor) -> bool:
         """Whether oneDNN can do it here: numbers on the CPU, that nobody follows or changes."""
@@ -116,7 +124,14 @@ class FusedConv(nn.Module):
             self._convolve(piece.clips, piece.weight, piece.padding, part)
             for piece, part in zip(pieces, parts)
         ]
+        if self.pool is not None:  # before the runs are joined, as less is left to copy then
+            return torch.cat([part for clips in made for part in self._pooled(clips)])
         return other if other is not None and self.overwrites else Segments.join(made)
+
+    def _pooled(self, clips: Tensor) -> list[Tensor]:
+        """Pool a few frames at a time: torch's pools take memory for indices, too."""
+        assert self.pool is not None
+        return [self.pool(rows) for rows in Segments.join([clips]).split(POOLED_AT_ONCE)]
 
     def _split(self, other: Tensor, pieces: Sequence[Piece]) -> list[Tensor]:
         """Split what is added as the convolution's output is."""

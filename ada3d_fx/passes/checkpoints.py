@@ -49,24 +49,40 @@ def checkpointed(root: nn.Module, graph: fx.Graph) -> dict[str, Checkpointed]:
             groups.setdefault(node.meta["checkpoint"], []).append(node)
     made: dict[str, Checkpointed] = {}
     for nodes in groups.values():
-        members = set(nodes)
-        inputs = list(
-            dict.fromkeys(n for m in nodes for n in m.all_input_nodes if n not in members)
-        )
-        if not _before(nodes[0], graph).issuperset(inputs):
-            continue
-        outputs = [node for node in nodes if any(user not in members for user in node.users)]
         name = free_name(root, f"checkpoint_{len(made)}")
-        made[name] = Checkpointed(root, subgraph(nodes, inputs, outputs))
-        with graph.inserting_before(nodes[0]):
-            result = graph.create_node("call_module", name, tuple(inputs), {}, name)
-            for index, node in enumerate(outputs):
-                item = graph.call_function(operator.getitem, (result, index))
-                for user in [user for user in node.users if user not in members]:
-                    user.replace_input_with(node, item)
-        for node in reversed(nodes):
-            graph.erase_node(node)
+        region = carve(graph, nodes, name)
+        if region is not None:
+            made[name] = Checkpointed(root, region)
     return made
+
+
+def carve(graph: fx.Graph, nodes: Sequence[fx.Node], name: str) -> fx.Graph | None:
+    """Put one call in place of some nodes.
+
+    Args:
+        graph: it is changed.
+        nodes: in its order.
+        name: of the module that is called; it takes what the nodes take from outside, and returns
+            a tuple of what others take of theirs, both in the order of the graph.
+
+    Returns:
+        The graph of that module; None if the nodes are woven into what is outside of them.
+    """
+    members = set(nodes)
+    inputs = list(dict.fromkeys(n for m in nodes for n in m.all_input_nodes if n not in members))
+    if not _before(nodes[0], graph).issuperset(inputs):
+        return None
+    outputs = [node for node in nodes if any(user not in members for user in node.users)]
+    inside = subgraph(nodes, inputs, outputs)
+    with graph.inserting_before(nodes[0]):
+        result = graph.create_node("call_module", name, tuple(inputs), {}, name)
+        for index, node in enumerate(outputs):
+            item = graph.call_function(operator.getitem, (result, index))
+            for user in [user for user in node.users if user not in members]:
+                user.replace_input_with(node, item)
+    for node in reversed(nodes):
+        graph.erase_node(node)
+    return inside
 
 
 def _before(node: fx.Node, graph: fx.Graph) -> set[fx.Node]:

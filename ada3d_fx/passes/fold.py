@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from ..packed.module_tree import free_name, graph_over
+from ..packed.module_tree import free_name, graph_over, keep_unregistered
 from ..packed.twins import plain
-from .fuse import followed, fuse, is_relu
+from .fuse import followed, fuse, is_frame_pool, is_relu
 from .whole import is_known
 
 Convolution = nn.Conv3d | nn.Conv2d
@@ -61,7 +61,7 @@ class FoldedGraph:
         for node in graph.nodes:
             if _is_convolution(graph_module, node, folded) and followed(node, graph_module, folded):
                 self._add(f"{holder}.{len(folded)}_", folded, graph_module, node, None)
-        self.activations = fuse(graph, graph_module, folded)
+        self.taken_over = fuse(graph, graph_module, folded)
         held = nn.ModuleDict({name.removeprefix(f"{holder}."): m for name, m in folded.items()})
         self.graph_module = graph_over(graph_module, graph, "FoldedGraph", {holder: held})
 
@@ -91,13 +91,17 @@ class FoldedGraph:
         ]
         if not all(_folds(conv, norm) for conv, norm, _ in pairs):
             return False
-        if not all(is_relu(find(path)) for path in self.activations):
+        if not all(is_relu(find(path)) for path in self.taken_over.activations):
+            return False
+        if not all(is_frame_pool(find(path)) for path, _ in self.taken_over.pools):
             return False
         for conv, norm, _ in pairs:
             if _watched(conv) or (norm and (_watched(norm) or norm.training)):
                 return False
         for conv, norm, folded in pairs:
             _fold(conv, norm, folded)
+        for path, fused in self.taken_over.pools:
+            keep_unregistered(fused, pool=find(path))
         return True
 
 

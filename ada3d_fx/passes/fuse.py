@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Container
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,7 +12,8 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from ..packed.fused import FusedConv
-from ..packed.twins import plain
+from ..packed.twins import Twin, plain
+from ..packed.windows import window_size
 from .whole import is_known
 
 FUNCTIONS = {torch.relu, torch.relu_, F.relu, F.relu_}
@@ -19,8 +21,16 @@ METHODS = {"relu", "relu_"}
 FRESH = (nn.Conv3d, nn.Conv2d, nn.MaxPool3d, nn.AvgPool3d)  # what they return is memory of its own
 
 
-def fuse(graph: fx.Graph, root: nn.Module, convolutions: dict[str, nn.Module]) -> list[str]:
-    """Let convolutions take over the sum and the ReLU behind them; change ``graph``.
+@dataclass(frozen=True)
+class TakenOver:
+    """Modules that fused convolutions call, or stand for."""
+
+    activations: tuple[str, ...]  # paths of ReLUs that are not called any more
+    pools: tuple[tuple[str, FusedConv], ...]  # path of a pool, and who calls it
+
+
+def fuse(graph: fx.Graph, root: nn.Module, convolutions: dict[str, nn.Module]) -> TakenOver:
+    """Let convolutions take over the sum, the ReLU and the pool behind them; change ``graph``.
 
     Args:
         graph: the program.
@@ -29,9 +39,10 @@ def fuse(graph: fx.Graph, root: nn.Module, convolutions: dict[str, nn.Module]) -
             `FusedConv`.
 
     Returns:
-        The paths of the modules that are not called any more.
+        What they took over of the model's modules.
     """
-    absorbed: list[str] = []
+    activations: list[str] = []
+    pools: list[tuple[str, FusedConv]] = []
     for node in list(graph.nodes):
         if node.op != "call_module" or node.target not in convolutions:
             continue
@@ -42,18 +53,44 @@ def fuse(graph: fx.Graph, root: nn.Module, convolutions: dict[str, nn.Module]) -
         if activation is not None:
             end = activation
             if activation.op == "call_module":
-                absorbed.append(str(activation.target))
+                activations.append(str(activation.target))
+        fused = node
         if end is node:
             convolutions[str(node.target)] = FusedConv(convolutions[str(node.target)])
         else:
-            _take_over(graph, root, convolutions, node, other, end, activation is not None)
-    return absorbed
+            fused = _take_over(graph, root, convolutions, node, other, end, activation is not None)
+        path = _pool_behind(fused, root, convolutions)
+        if path is not None and other is None and len(fused.args) > 1:
+            conv = convolutions[str(fused.target)]
+            assert isinstance(conv, FusedConv)
+            pools.append((path, conv))
+            (pool,) = fused.users
+            pool.replace_all_uses_with(fused)
+            graph.erase_node(pool)
+    return TakenOver(tuple(activations), tuple(pools))
 
 
 def is_relu(module: nn.Module) -> bool:
     """Tell whether a module is a ReLU whose call nobody watches."""
     watched = module._forward_hooks or module._forward_pre_hooks
     return isinstance(module, nn.ReLU) and is_known(module) and not watched
+
+
+def is_frame_pool(module: nn.Module) -> bool:
+    """Tell whether a module pools single frames, and nobody watches its call."""
+    watched = module._forward_hooks or module._forward_pre_hooks
+    kind = isinstance(module, nn.MaxPool3d) and not isinstance(module, Twin) and is_known(module)
+    sizes = [window_size(module, name) for name in ("kernel_size", "stride", "padding")]
+    return kind and sizes == [1, 1, 0] and not watched and not module.return_indices
+
+
+def _pool_behind(node: fx.Node, root: nn.Module, convolutions: Container[Any]) -> str | None:
+    """The path of the pool of frames behind a value that nobody else takes."""
+    users = list(node.users)
+    if len(users) != 1 or users[0].op != "call_module" or users[0].target in convolutions:
+        return None
+    path = str(users[0].target)
+    return path if is_frame_pool(root.get_submodule(path)) else None
 
 
 def followed(node: fx.Node, root: nn.Module, convolutions: Container[Any]) -> bool:
@@ -93,8 +130,8 @@ def _activation(node: fx.Node, root: nn.Module, convolutions: Container[Any]) ->
 def _take_over(
     graph: fx.Graph, root: nn.Module, convolutions: dict[str, nn.Module], node: fx.Node,
     other: fx.Node | None, end: fx.Node, activates: bool,
-) -> None:  # fmt: skip
-    """Put one call in place of those from ``node`` to ``end``."""
+) -> fx.Node:  # fmt: skip
+    """Put one call in place of those from ``node`` to ``end``; return it."""
     overwrites = other is not None and _is_spare(graph, root, convolutions, other, node, end)
     conv = convolutions[str(node.target)]
     convolutions[str(node.target)] = FusedConv(conv, activates, overwrites)
@@ -106,6 +143,7 @@ def _take_over(
     for between in list(node.users):  # the sum in front of a ReLU
         graph.erase_node(between)
     graph.erase_node(node)
+    return fused
 
 
 def _is_spare(
