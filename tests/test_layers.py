@@ -26,7 +26,8 @@ ARROWS = {
     "convert": {"errors", "plan", "policy", "packed", "passes"},
     "specialize": {"errors", "packed", "convert"},
     "cost": {"errors", "policy", "distribution", "exits", "passes", "convert", "specialize"},
-    "learn": {"errors", "weights", "plan", "policy", "distribution"},
+    "inference": {"packed", "passes"},
+    "learn": {"errors", "weights", "plan", "policy", "distribution", "inference"},
     "report": {"errors", "files", "plan", "policy"},
     "runtime": {"errors", "requirements"},
     "exporting": {

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from ..distribution import PolicyDistribution
 from ..errors import Ada3DError, require_number
+from ..inference import infer
 from ..plan import StagePlan
 from .backbones import feature_size, mobilenet_v2, pooled
 from .heads import FrameHead, SelectionHead, since_before
@@ -137,7 +138,7 @@ class SelectionNetwork(nn.Module):
             frames = frames.unflatten(0, (n, t))
             frames = torch.cat([frames, since_before(frames)], 2).flatten(0, 1)
         # what all frames share is taken out: else policies first learn what suits the average clip
-        return self.norm(pooled(self.backbone(frames))).unflatten(0, (n, t))
+        return self.norm(pooled(infer(self.backbone, frames))).unflatten(0, (n, t))
 
     def resized(self, frames: Tensor) -> Tensor:
         """Resize frames [B, 3, H, W] to the backbone's ``input_size``."""

@@ -1,4 +1,4 @@
-"""A convolution with the sum and the ReLU behind it, in one pass over memory.
+"""A convolution with the sum and the activation behind it, in one pass over memory.
 
 On a CPU, what follows a convolution takes as long as reading and writing its output does, and for a
 1x1x1 convolution that is as long as the convolution itself. oneDNN does it while the output is at hand.
@@ -8,8 +8,8 @@ Without gradients only; elsewhere, the operations run one after the other.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,12 +26,28 @@ Convolution = nn.Conv3d | nn.Conv2d
 POOLED_AT_ONCE = 2  # frames
 
 
+class Activation(NamedTuple):
+    """A function of single numbers."""
+
+    word: str  # oneDNN's
+    numbers: list[float]  # that oneDNN wants with it
+    plain: Callable[[Tensor], Tensor]  # may work in place
+
+
+ACTIVATIONS = {
+    "none": Activation("none", [], lambda x: x),
+    "relu": Activation("relu", [], F.relu_),
+    "relu6": Activation("hardtanh", [0.0, 6.0], lambda x: F.hardtanh_(x, 0.0, 6.0)),
+}
+AFTER_SUM = ("none", "relu")  # those that oneDNN has behind a sum
+
+
 class FusedConv(nn.Module):
-    """A convolution, then a sum, a ReLU, or both, without gradients.
+    """A convolution, then a sum, an activation, or both, without gradients.
 
     Args:
         conv: a convolution of frames, or the twin of a temporal one.
-        activates: a ReLU is behind it.
+        activation: the name of what is behind it, see `ACTIVATIONS`.
         overwrites: the value that is added is used by nobody later, so that the sum may take its
             memory.
 
@@ -42,10 +58,10 @@ class FusedConv(nn.Module):
     conv: Convolution
     pool: nn.Module | None
 
-    def __init__(self, conv: nn.Module, activates: bool = False, overwrites: bool = False):
+    def __init__(self, conv: nn.Module, activation: str = "none", overwrites: bool = False):
         super().__init__()
         self.conv = conv  # type: ignore[assignment]
-        self.activates, self.overwrites = activates, overwrites
+        self.activation, self.overwrites = activation, overwrites
         keep_unregistered(self, pool=None)  # it is the model's
 
     def forward(
@@ -70,7 +86,7 @@ class FusedConv(nn.Module):
         made = self.conv(rows) if segments is None else self.conv(rows, segments, gate)
         if other is not None:
             made = sum_into(made, other)
-        made = F.relu_(made) if self.activates else made
+        made = ACTIVATIONS[self.activation].plain(made)
         return made if self.pool is None else self.pool(made)
 
     def _fuses(self, rows: Tensor) -> bool:
@@ -145,7 +161,7 @@ class FusedConv(nn.Module):
         """Convolve [n, C, L, H, W], or [n, C, H, W]."""
         assert not isinstance(padding, str)
         stride, dilation = self.conv.stride, self.conv.dilation
-        rest = (self.conv.bias, self.conv.groups, self.activates, other, self.overwrites)
+        rest = (self.conv.bias, self.conv.groups, self.activation, other, self.overwrites)
         if weight.ndim == 4 or max(weight.shape[2], x.shape[2], stride[0]) > 1 or padding[0]:
             return convolve(x, weight, padding, stride, dilation, *rest)
         # single frames: as images, whose strides leave no doubt what their format is
@@ -163,7 +179,7 @@ def convolve(
     dilation: Sequence[int],
     bias: Tensor | None,
     groups: int,
-    activates: bool,
+    activation: str,
     other: Tensor | None = None,
     overwrites: bool = False,
 ) -> Tensor:
@@ -177,16 +193,16 @@ def convolve(
         dilation: of each axis.
         bias: of the convolution.
         groups: of the convolution.
-        activates: a ReLU is applied at the end.
+        activation: what is applied at the end, see `ACTIVATIONS`.
         other: what is added, of the output's shape.
         overwrites: the sum takes the memory of ``other``.
     """
     operations = torch.ops.mkldnn
+    word, numbers, _ = ACTIVATIONS[activation]
     how = (weight, bias, list(padding), list(stride), list(dilation), groups)
     if other is None:
-        word = "relu" if activates else "none"
-        return operations._convolution_pointwise(x, *how, word, [], "")
-    then: tuple[Any, ...] = ("add", 1.0, "relu" if activates else None, [], "")
+        return operations._convolution_pointwise(x, *how, word, numbers, "")
+    then: tuple[Any, ...] = ("add", 1.0, None if word == "none" else word, numbers, "")
     if overwrites:
         return operations._convolution_pointwise_.binary(other, x, *how, *then)
     return operations._convolution_pointwise.binary(x, other, *how, *then)
@@ -230,13 +246,11 @@ def _alike(dtype: torch.dtype, frames: int, taps: int, groups: int) -> bool:
     plain = F.conv3d if frames else F.conv2d
     y = plain(x.float(), weight.float(), bias.float(), 1, padding, 1, groups)
     how = (x, weight, padding, ones, ones, bias, groups)
-    pairs = [
-        (convolve(*how, False), y),
-        (convolve(*how, True), y.relu()),
-        (convolve(*how, True, other), (y + other).relu()),
-    ]
-    written = other.clone()
-    pairs += [(convolve(*how, True, written, True), pairs[-1][1]), (written, pairs[-1][1])]
+    pairs = [(convolve(*how, name), kind.plain(y.clone())) for name, kind in ACTIVATIONS.items()]
+    for name in AFTER_SUM:
+        wanted, written = ACTIVATIONS[name].plain(y + other), other.clone()
+        pairs += [(convolve(*how, name, other), wanted)]
+        pairs += [(convolve(*how, name, written, True), wanted), (written, wanted)]
     return all(
         float((made - wanted).abs().max()) <= TOLERANCE[dtype] * float(wanted.abs().max())
         for made, wanted in pairs

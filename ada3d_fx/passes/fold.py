@@ -1,4 +1,4 @@
-"""The same program for inference: BatchNorm folded into convolutions, sums and ReLUs fused with them.
+"""The same program for inference: BatchNorm folded into convolutions, sums and activations fused with them.
 
 Used without gradients and while BatchNorm is in evaluation mode. The weights are folded at every
 use: nothing tells reliably that a weight has changed (``p.data.copy_``, NumPy views and changed
@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 
 from ..packed.module_tree import free_name, graph_over, keep_unregistered
 from ..packed.twins import plain
-from .fuse import followed, fuse, is_frame_pool, is_relu
+from .fuse import activation_of, followed, fuse, is_frame_pool
 from .whole import is_known
 
 Convolution = nn.Conv3d | nn.Conv2d
@@ -91,7 +91,7 @@ class FoldedGraph:
         ]
         if not all(_folds(conv, norm) for conv, norm, _ in pairs):
             return False
-        if not all(is_relu(find(path)) for path in self.taken_over.activations):
+        if any(activation_of(find(path)) != name for path, name in self.taken_over.activations):
             return False
         if not all(is_frame_pool(find(path)) for path, _ in self.taken_over.pools):
             return False

@@ -1,9 +1,9 @@
-"""Convolutions with the sum and the ReLU behind them, in a program for inference."""
+"""Convolutions with the sum and the activation behind them, in a program for inference."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +11,19 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
-from ..packed.fused import FusedConv
+from ..packed.fused import AFTER_SUM, FusedConv
 from ..packed.twins import Twin, plain
 from ..packed.windows import window_size
 from .whole import is_known
 
-FUNCTIONS = {torch.relu, torch.relu_, F.relu, F.relu_}
-METHODS = {"relu", "relu_"}
+FUNCTIONS = {
+    torch.relu: "relu",
+    torch.relu_: "relu",
+    F.relu: "relu",
+    F.relu_: "relu",
+    F.relu6: "relu6",
+}
+METHODS = {"relu": "relu", "relu_": "relu"}
 FRESH = (nn.Conv3d, nn.Conv2d, nn.MaxPool3d, nn.AvgPool3d)  # what they return is memory of its own
 
 
@@ -25,12 +31,13 @@ FRESH = (nn.Conv3d, nn.Conv2d, nn.MaxPool3d, nn.AvgPool3d)  # what they return i
 class TakenOver:
     """Modules that fused convolutions call, or stand for."""
 
-    activations: tuple[str, ...]  # paths of ReLUs that are not called any more
+    # path of a module that is not called any more, and the name of what it computed
+    activations: tuple[tuple[str, str], ...]
     pools: tuple[tuple[str, FusedConv], ...]  # path of a pool, and who calls it
 
 
 def fuse(graph: fx.Graph, root: nn.Module, convolutions: dict[str, nn.Module]) -> TakenOver:
-    """Let convolutions take over the sum, the ReLU and the pool behind them; change ``graph``.
+    """Let convolutions take over the sum, the activation and the pool behind them; change ``graph``.
 
     Args:
         graph: the program.
@@ -41,7 +48,7 @@ def fuse(graph: fx.Graph, root: nn.Module, convolutions: dict[str, nn.Module]) -
     Returns:
         What they took over of the model's modules.
     """
-    activations: list[str] = []
+    activations: list[tuple[str, str]] = []
     pools: list[tuple[str, FusedConv]] = []
     for node in list(graph.nodes):
         if node.op != "call_module" or node.target not in convolutions:
@@ -49,16 +56,17 @@ def fuse(graph: fx.Graph, root: nn.Module, convolutions: dict[str, nn.Module]) -
         end, other = node, _added(node)
         if other is not None:
             (end,) = node.users
-        activation = _activation(end, root, convolutions)
-        if activation is not None:
-            end = activation
-            if activation.op == "call_module":
-                activations.append(str(activation.target))
+        found = _activation(end, root, convolutions)
+        name = "none"
+        if found is not None and (other is None or found[1] in AFTER_SUM):
+            end, name = found
+            if end.op == "call_module":
+                activations.append((str(end.target), name))
         fused = node
         if end is node:
             convolutions[str(node.target)] = FusedConv(convolutions[str(node.target)])
         else:
-            fused = _take_over(graph, root, convolutions, node, other, end, activation is not None)
+            fused = _take_over(graph, root, convolutions, node, other, end, name)
         path = _pool_behind(fused, root, convolutions)
         if path is not None and other is None and len(fused.args) > 1:
             conv = convolutions[str(fused.target)]
@@ -70,10 +78,13 @@ def fuse(graph: fx.Graph, root: nn.Module, convolutions: dict[str, nn.Module]) -
     return TakenOver(tuple(activations), tuple(pools))
 
 
-def is_relu(module: nn.Module) -> bool:
-    """Tell whether a module is a ReLU whose call nobody watches."""
-    watched = module._forward_hooks or module._forward_pre_hooks
-    return isinstance(module, nn.ReLU) and is_known(module) and not watched
+def activation_of(module: nn.Module) -> str | None:
+    """Return the name of the activation that a module is whose call nobody watches."""
+    if module._forward_hooks or module._forward_pre_hooks or not is_known(module):
+        return None
+    if isinstance(module, nn.ReLU6):
+        return "relu6" if (module.min_val, module.max_val) == (0.0, 6.0) else None
+    return "relu" if isinstance(module, nn.ReLU) else None
 
 
 def is_frame_pool(module: nn.Module) -> bool:
@@ -94,7 +105,7 @@ def _pool_behind(node: fx.Node, root: nn.Module, convolutions: Container[Any]) -
 
 
 def followed(node: fx.Node, root: nn.Module, convolutions: Container[Any]) -> bool:
-    """Tell whether a sum or a ReLU is behind a convolution, and nobody else takes its output."""
+    """Tell whether a sum or an activation is behind a convolution, and nobody else takes its output."""
     return _added(node) is not None or _activation(node, root, convolutions) is not None
 
 
@@ -111,36 +122,39 @@ def _added(node: fx.Node) -> fx.Node | None:
     return other if isinstance(other, fx.Node) and other is not node else None
 
 
-def _activation(node: fx.Node, root: nn.Module, convolutions: Container[Any]) -> fx.Node | None:
-    """The ReLU behind a value that nobody else takes."""
+def _activation(
+    node: fx.Node, root: nn.Module, convolutions: Container[Any]
+) -> tuple[fx.Node, str] | None:
+    """The activation behind a value that nobody else takes, and its name."""
     if len(node.users) != 1:
         return None
     (user,) = node.users
     if user.args[:1] != (node,):
         return None
     if user.op == "call_module":
-        if user.target in convolutions:
-            return None
-        return user if is_relu(root.get_submodule(str(user.target))) else None
-    inplace = len(user.args) == 1 and set(user.kwargs) <= {"inplace"}
-    names = FUNCTIONS if user.op == "call_function" else METHODS
-    return user if inplace and user.target in names else None
+        taken = user.target in convolutions
+        name = None if taken else activation_of(root.get_submodule(str(user.target)))
+    else:
+        plain = len(user.args) == 1 and set(user.kwargs) <= {"inplace"}
+        names: Mapping[Any, str] = FUNCTIONS if user.op == "call_function" else METHODS
+        name = names.get(user.target) if plain else None
+    return None if name is None else (user, name)
 
 
 def _take_over(
     graph: fx.Graph, root: nn.Module, convolutions: dict[str, nn.Module], node: fx.Node,
-    other: fx.Node | None, end: fx.Node, activates: bool,
+    other: fx.Node | None, end: fx.Node, activation: str,
 ) -> fx.Node:  # fmt: skip
     """Put one call in place of those from ``node`` to ``end``; return it."""
     overwrites = other is not None and _is_spare(graph, root, convolutions, other, node, end)
     conv = convolutions[str(node.target)]
-    convolutions[str(node.target)] = FusedConv(conv, activates, overwrites)
+    convolutions[str(node.target)] = FusedConv(conv, activation, overwrites)
     with graph.inserting_before(end):
         kwargs: dict[str, Any] = {} if other is None else {"other": other}
         fused = graph.create_node(node.op, node.target, node.args, kwargs, end.name)
     end.replace_all_uses_with(fused)
     graph.erase_node(end)
-    for between in list(node.users):  # the sum in front of a ReLU
+    for between in list(node.users):  # the sum in front of an activation
         graph.erase_node(between)
     graph.erase_node(node)
     return fused

@@ -22,12 +22,12 @@ needs_onednn = pytest.mark.skipif(
 
 @pytest.fixture
 def calls(monkeypatch):
-    """What oneDNN was asked for: whether a ReLU, a sum, and one in place was fused."""
+    """What oneDNN was asked for: the activation, whether a sum is fused, and whether in place."""
     seen = []
 
     def convolve(*args, **kwargs):
-        activates, other, overwrites = (*args, None, False)[7:10]
-        seen.append((activates, other is not None, other is not None and overwrites))
+        activation, other, overwrites = (*args, None, False)[7:10]
+        seen.append((activation, other is not None, other is not None and overwrites))
         return plain(*args, **kwargs)
 
     plain = fused.convolve
@@ -134,6 +134,11 @@ class Broadcast(Net):
         return self.relu(self.frame(v) + self.narrow(v))
 
 
+class Bounded(Net):
+    def body(self, v, x):
+        return F.relu6(9 * F.relu6(self.frame_norm(self.frame(9 * v)), inplace=True) + v)
+
+
 class Constant(Net):
     def body(self, v, x):
         return (self.frame(v) + 0.25).relu_()
@@ -150,7 +155,7 @@ class WithoutNorm(Net):
         return self.relu(self.time(self.relu(self.frame(v))) + self.frame(v))
 
 
-NETS = [Net, AddsItsInput, AddsTimes, AddsInTurn, Reused, Viewed, Chain, Broadcast, Constant,
+NETS = [Net, AddsItsInput, AddsTimes, AddsInTurn, Reused, Viewed, Chain, Broadcast, Bounded, Constant,
         Twice, WithoutNorm]  # fmt: skip
 
 
@@ -192,10 +197,10 @@ def test_what_is_fused(calls):
             ada3d_fx.convert(made(kind), clip_shape=SHAPE)(torch.randn(2, *SHAPE))
         return calls
 
-    relu, none = (True, False, False), (False, False, False)
-    assert seen(Net) == [relu, (True, True, False)]  # its input is what is added
-    assert seen(AddsTimes) == [relu, none, (True, True, True)]
-    assert seen(Reused) == [relu, none, (False, True, False)]
+    relu, none = ("relu", False, False), ("none", False, False)
+    assert seen(Net) == [relu, ("relu", True, False)]  # its input is what is added
+    assert seen(AddsTimes) == [relu, none, ("relu", True, True)]
+    assert seen(Reused) == [relu, none, ("none", True, False)]
     assert seen(Constant) == [relu]  # nothing to fuse in the second
 
 

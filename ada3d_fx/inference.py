@@ -1,0 +1,94 @@
+"""A network that is not converted, for inference on a CPU: folded, fused, a few images at a time."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils import _python_dispatch
+
+from .packed.module_tree import adopt_children, graph_over
+from .passes.fold import FoldedGraph
+
+KNOWN = ("torchvision.models.", "ada3d_fx.")  # whose code reads nothing that may change
+AT_ONCE = 8  # images; more leave the processor's cache between two layers
+
+
+class _Program(NamedTuple):
+    structure: tuple  # of the network for which it was made
+    folded: FoldedGraph | None  # None where the code cannot be traced
+
+
+_made: weakref.WeakKeyDictionary[nn.Module, _Program] = weakref.WeakKeyDictionary()
+
+
+def infer(network: nn.Module, images: Tensor) -> Tensor:
+    """Compute what ``network(images)`` is, faster where nobody wants gradients on a CPU.
+
+    BatchNorm is folded into convolutions with the weights of now, as in an adaptive network.
+
+    Args:
+        network: from images to one tensor, each image by itself in evaluation.
+        images: [B, C, h, w].
+
+    Returns:
+        What the network gives, [B, ...].
+    """
+    folded = _folded(network) if _applies(network, images) else None
+    if folded is None or not folded.refresh():
+        return network(images)
+    images = images.contiguous(memory_format=torch.channels_last)
+    return torch.cat([folded.graph_module(part) for part in images.split(AT_ONCE)])
+
+
+def _applies(network: nn.Module, images: Tensor) -> bool:
+    """Whether nothing is asked of this call but its result."""
+    return (
+        not torch.is_grad_enabled()
+        and type(images) is Tensor
+        and images.device.type == "cpu"
+        and images.ndim == 4
+        and len(images) > 0
+        and type(network).__module__.startswith(KNOWN)
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+        and _python_dispatch._get_current_dispatch_mode() is None
+        and not any(
+            m.training or m._forward_hooks or m._forward_pre_hooks for m in network.modules()
+        )
+    )
+
+
+def _folded(network: nn.Module) -> FoldedGraph | None:
+    """The network's program; None where its code cannot be traced."""
+    structure = tuple(_structure(network))
+    if network not in _made or _made[network].structure != structure:
+        _made[network] = _Program(structure, _traced(network))
+    folded = _made[network].folded
+    for view in () if folded is None else (folded.source, folded.graph_module):
+        adopt_children(view, network)
+    return folded
+
+
+def _traced(network: nn.Module) -> FoldedGraph | None:
+    try:
+        graph = fx.Tracer().trace(network)
+        return FoldedGraph(graph_over(network, graph, "Network"))
+    except (fx.proxy.TraceError, TypeError, RuntimeError, ValueError):
+        return None
+
+
+def _structure(network: nn.Module) -> Iterator[tuple]:
+    """What decides how the code runs: the modules in their order, and the settings of their owners."""
+    for path, module in network.named_modules(remove_duplicate=False):
+        settings: tuple = ()
+        if not type(module).__module__.startswith("torch.nn."):
+            settings = tuple(
+                (name, value)
+                for name, value in vars(module).items()
+                if name != "training" and isinstance(value, (bool, int, float, str, type(None)))
+            )
+        yield path, type(module), settings
