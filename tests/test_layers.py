@@ -77,8 +77,8 @@ ORDER = {
     "report": "tables reading records statistics figures policy_pictures",
     "experiments": "provenance fingerprints made_from makers rendering clip_record generated_clips "
     "matching comparison_run comparison_rows comparison_report comparison tradeoff html_page "
-    "clip_videos clip_selection price_report price_timing pricing listed paper export_support support timing "
-    "engine_timing decisions evaluation data_check training journal "
+    "clip_videos clip_selection price_report price_timing pricing listed paper export_support support "
+    "timing_statistics timing engine_timing decisions evaluation data_check training journal "
     "inference_summary inference calibration_clips exporting",
 }
 THIRD_PARTY = {"torch", "torchvision", "fvcore", "numpy", "matplotlib", "PIL"}
