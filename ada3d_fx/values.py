@@ -102,6 +102,16 @@ def whole_numbers(text: str) -> list[int]:
         raise argparse.ArgumentTypeError(f"{text!r}: expected whole numbers, a,b,...") from None
 
 
+def counts(text: str) -> list[int]:
+    """Parse ``'1,4,8'`` as ``[1, 4, 8]``; whole numbers above 0."""
+    try:
+        return [whole_number(part) for part in text.split(",")]
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected whole numbers above 0, a,b,..."
+        ) from None
+
+
 def clip_shape(text: str) -> tuple[int, int, int, int]:
     """Parse ``'3,8,224,224'`` as ``(3, 8, 224, 224)``: C, T, H, W."""
     match = re.fullmatch(rf"({NUMBER}),({NUMBER}),({NUMBER}),({NUMBER})", text)

@@ -55,6 +55,7 @@ def test_values():
     assert values.numbers("0.1,5") == [0.1, 5.0] and values.whole_numbers("0,1") == [0, 1]
     assert values.integer("-3") == -3 and values.natural("0") == 0 and values.whole_number("7") == 7
     assert values.seed("4294967295") == 2**32 - 1 and values.seeds("0, 1") == [0, 1]
+    assert values.counts("1,4") == [1, 4]
     assert values.words("a,b") == ["a", "b"] and values.size("64x48") == (64, 48)
 
 
@@ -65,6 +66,7 @@ def test_values():
         *((values.usage, text) for text in ("0.5", "a:b", "1/0:1", "0.5:0.5:0.5", "-1:0.5")),
         *((values.size, text) for text in ("64", "axb", "64x", "x")),
         (values.numbers, "a,1"),
+        *((values.counts, text) for text in ("1,0", "", "1,", "-1", "1.5")),
         (values.numbers, "1,nan"),
         *((values.positive, text) for text in ("0", "-1", "nan", "inf", "much")),
         *(

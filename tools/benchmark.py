@@ -1,9 +1,11 @@
 #!/usr/bin/env python
-"""Time a recognizer dense and packed, in one interleaved run, and say what was saved in seconds.
+"""Time a recognizer, dense and with Ada3D, in one interleaved run of all backends that are asked for.
 
-    python tools/benchmark.py CONFIG [--clips 4] [--clip-shape 3,8,224,224] [--usage 23/32:9/20] ...
+    python tools/benchmark.py CONFIG [--clips 1,4,8] [--clip-shape 3,8,224,224] [--usage 23/32:9/20] ...
+    python tools/benchmark.py CONFIG --engine torch,openvino,onnxruntime [--compile] [--int8] ...
 
-CONFIG is an Ada3D config or a plain recognizer's. Weights are random: time does not depend on them.
+CONFIG is an Ada3D config or a plain recognizer's. Weights are random: time does not depend on them. Rows are
+compared with the fastest dense one of all backends; the selection network's time is in the rows 'inside'.
 """
 
 from __future__ import annotations
@@ -14,10 +16,9 @@ import warnings
 
 with warnings.catch_warnings(record=True):
     warnings.simplefilter("ignore")  # what other packages warn of while they are imported
-    import torch
-
     from ada3d_fx import cli, values
-    from ada3d_fx.experiments import engine_timing, timing
+    from ada3d_fx.experiments import timing, timing_text
+    from ada3d_fx.experiments.timed_networks import DEFAULT_USAGES, Request
     from ada3d_fx.progress import Console
 
 
@@ -27,57 +28,52 @@ def parse_args() -> argparse.Namespace:
     cli.add_config(parser, "an Ada3D config or a plain recognizer's")
     cli.add_clip_shape(parser, "the config's channels and frames, at 224 x 224")
     parser.add_argument(
-        "--clips", type=values.whole_number, default=4, metavar="N", help="clips in a batch"
-    )
+        "--clips", type=values.counts, default=[4], metavar="N,...",
+        help="clips in a batch; a run and a table for each number (default: 4)",
+    )  # fmt: skip
     parser.add_argument(
         "--usage", type=values.usage, action="append", metavar="FRAMES:STAGES",
         help="time random policies that keep these fractions, such as 0.7:0.4 or 23/32:9/20; may "
         "be repeated (default: 0.7:0.4 and 0.5:0.2)",
     )  # fmt: skip
+    cli.add_policy(parser, ("file",), "", "no such row")
     parser.add_argument(
-        "--repeats",
-        type=values.whole_number,
-        default=7,
-        metavar="N",
+        "--repeats", type=values.whole_number, default=7, metavar="N",
         help="rounds; each times every row once",
-    )
+    )  # fmt: skip
     parser.add_argument(
         "--threads", type=values.whole_number, metavar="N", help="CPU threads (default: torch's)"
     )
-    parser.add_argument("--device", help="a torch device (default: a GPU if there is one)")
     parser.add_argument(
-        "--engine", choices=list(engine_timing.SUFFIX),
-        help="time exported files in this engine, against the dense network in it (default: torch)",
+        "--device", help="a torch device (default: a GPU if there is one, the CPU beside engines)"
+    )
+    parser.add_argument(
+        "--engine", type=values.words, default=["torch"], metavar="A,B,...",
+        help=f"backends whose rows are timed, of {', '.join(timing.BACKENDS)} (default: torch)",
     )  # fmt: skip
     parser.add_argument(
-        "--int8", action="store_true", help="with --engine, time files in int8 too; needs nncf"
+        "--compile", action="store_true",
+        help="time the dense network by torch.compile too, which takes minutes to compile",
+    )  # fmt: skip
+    parser.add_argument(
+        "--int8", action="store_true", help="time the engines' files in int8 too; needs nncf"
     )
     cli.add_seed(parser, 0)
-    cli.add_json(parser, "the figures")
+    cli.add_json(parser, "the figures, with the seconds of every round")
     cli.add_verbose(parser)
     return parser.parse_args()
 
 
 @cli.user_errors
 def main() -> None:
-    """Measure and print the table."""
+    """Measure and print the tables."""
     args = parse_args()
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    if args.engine:
-        result = engine_timing.measure_engine(
-            args.config, args.cfg_options, args.clip_shape, args.clips,
-            args.usage or timing.DEFAULT_USAGES, args.repeats, args.engine, args.threads, args.seed,
-            args.json, Console(args.verbose), args.int8,
-        )  # fmt: skip
-        print(engine_timing.text(result))
-        return
-    result = timing.measure(
-        args.config, args.cfg_options, args.clip_shape, args.clips,
-        args.usage or timing.DEFAULT_USAGES, args.repeats, args.device, args.seed, args.json,
-        Console(args.verbose),
+    request = Request(
+        args.config, args.cfg_options, args.clip_shape, args.clips, args.usage or DEFAULT_USAGES,
+        args.policy, args.repeats, args.engine, args.threads, args.device, args.seed, args.int8,
+        args.compile,
     )  # fmt: skip
-    print(timing.text(result))
+    print(timing_text.text(timing.measure(request, args.json, Console(args.verbose))))
 
 
 if __name__ == "__main__":

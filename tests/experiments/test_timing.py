@@ -5,48 +5,192 @@ import json
 import pytest
 import torch
 from models import CLIP, resnet3d
+from torch import nn
 
 import ada3d_fx
 from ada3d_fx import Ada3DError
-from ada3d_fx.experiments import timing
+from ada3d_fx.experiments import dense_peers, timed_networks, timing, timing_text
+from ada3d_fx.experiments.timed_networks import Request
+from ada3d_fx.report import records
 
-CONFIG = "mmaction_configs/demo_stage0.py"
+CONFIG, SHAPE = "mmaction_configs/demo_stage0.py", (3, 8, 32, 32)
+ADA3D = "mmaction_configs/ada3d_demo.py"
+PEERS = ["eager", "channels_last_3d", "channels_last_3d, clip by clip", "BatchNorm folded"]
+USAGES = [(7 / 16, 1 / 5)]
 
 
-@pytest.mark.parametrize("config", [CONFIG, "mmaction_configs/ada3d_demo.py"])
+@pytest.fixture(scope="module")
+def networks():
+    return timed_networks.make_networks(Request(CONFIG, clip_shape=SHAPE), torch.device("cpu"))
+
+
+@pytest.mark.parametrize("config", [CONFIG, ADA3D])
 def test_rows_of_one_interleaved_run(tmp_path, config):
     out = tmp_path / "times.json"
-    found = timing.measure(
-        config, clip_shape=(3, 8, 32, 32), clips=2, usages=[(7 / 16, 1 / 5)], repeats=1,
-        json=str(out),
-    )  # fmt: skip
+    request = Request(config, (), SHAPE, clips=(2,), usages=USAGES, repeats=2)
+    found = timing.measure(request, str(out))
     result = json.loads(out.read_text())
-    names = [row["name"] for row in result["rows"]]
-    assert names[:2] == ["dense, eager", "dense, channels_last_3d"]
-    assert names[2:] == [
+    (table,) = result["tables"]
+    names = [row["name"] for row in table["rows"]]
+    assert names[:4] == [f"dense, {name}" for name in PEERS]
+    assert names[4:7] == [
         "packed, full policy",
         "packed, all stages 2D",
         "packed, 7 of 16 frames, 2 of 10 stages",
     ]
-    assert result["relative_difference_of_full_policy"] < 1e-4
-    assert all(row["seconds"] > 0 for row in result["rows"])
-    assert result["rows"][2]["macs"] == 1 > result["rows"][3]["macs"] > result["rows"][4]["macs"]
-    assert "packed, all stages 2D" in timing.text(found)
+    assert names[7].startswith("packed, selection network inside: ") and len(names) == 8
+    assert table["relative_difference_of_full_policy"] < 1e-4
+    rows = dict(zip(names, table["rows"]))
+    assert all(len(row["rounds"]) == 2 and min(row["rounds"]) > 0 for row in rows.values())
+    assert rows[names[4]]["macs"] == 1 > rows[names[5]]["macs"] > rows[names[6]]["macs"]
+    assert (
+        rows[names[7]]["macs"] > 1
+    )  # at this size, the selection network costs more than it saves
+    assert (
+        rows[names[4]]["against"][dense_peers.EAGER]["realised"] is None
+    )  # nothing is to be saved
+    assert rows[names[5]]["against"][table["best_peer"]["float32"]]["realised"] is not None
+    assert {"torch", "ada3d_fx", "python"} <= result["versions"].keys()
+    text = timing_text.text(found)
+    assert "packed, all stages 2D" in text and f"'{table['best_peer']['float32']}'" in text
+
+
+def test_a_row_tells_its_rate_and_comparisons():
+    runs = [
+        timing.Run("dense, eager", None, 4_000_000_000, dense=True),
+        timing.Run("dense, other", None, 4_000_000_000, dense=True),
+        timing.Run("packed", None, 1_000_000_000),
+    ]
+    product = timing.SIDE**3 / 1e10  # seconds at 10 GMAC/s
+    seconds = {
+        "dense, eager": [4.0],
+        "dense, other": [2.0],
+        "packed": [1.0],
+        timing.PRODUCT: [product],
+    }
+    table = timing.table_of(runs, seconds)
+    assert table["matrix_product"]["gmacs_per_second"] == pytest.approx(10)
+    eager, _, packed = table["rows"]
+    assert [eager["gmacs_per_second"], packed["gmacs_per_second"]] == [1, 1]
+    assert packed["share_of_matrix_product"] == pytest.approx(0.1)
+    assert packed["macs"] == 0.25 and table["best_peer"] == {"float32": "dense, other"}
+    assert packed["against"]["dense, eager"]["realised"] == 1  # a quarter of the time
+    assert packed["against"]["dense, other"]["realised"] == pytest.approx(0.5 / 0.75)
+
+
+def test_every_number_of_clips_has_a_table():
+    request = Request(CONFIG, (), SHAPE, clips=(1, 3), usages=[(0.5, 0.2)], repeats=1)
+    one, three = timing.measure(request)["tables"]
+    assert (one["clips"], three["clips"]) == (1, 3)
+    names = [row["name"] for row in one["rows"]]
+    assert dense_peers.CLIP_BY_CLIP not in names  # one clip is clip by clip anyhow
+    assert "packed, 4 of 8 frames, 1 of 5 stages" in names
+    assert "packed, 12 of 24 frames, 3 of 15 stages" in [row["name"] for row in three["rows"]]
+
+
+def test_all_backends_take_turns_in_one_run():
+    request = Request(CONFIG, (), SHAPE, (2,), USAGES, repeats=1, engines=timing.BACKENDS)
+    result = timing.measure(request)
+    rows = result["tables"][0]["rows"]
+    assert {row["backend"] for row in rows} == set(timing.BACKENDS)
+    dense = {row["name"] for row in rows if row["dense"]}
+    assert {"dense, openvino", "dense, openvino, static shapes", "dense, onnxruntime"} < dense
+    for engine in timing.BACKENDS[1:]:
+        ours = [row for row in rows if row["backend"] == engine and not row["dense"]]
+        assert len(ours) == 4 and result["relative_difference"][engine] < 1e-4
+        assert engine in result["versions"]
+    inside = [row["macs"] for row in rows if "inside" in row["name"]]
+    assert len(set(inside)) == 1 and len(inside) == 3  # they decide the same
+    assert all(set(row["against"]) == dense for row in rows)
+
+
+@pytest.mark.parametrize("engine", timing.BACKENDS[1:])
+def test_an_engine_alone_has_its_rows_only(engine):
+    request = Request(CONFIG, (), SHAPE, (1,), USAGES, repeats=1, engines=(engine,))
+    result = timing.measure(request)
+    assert {row["backend"] for row in result["tables"][0]["rows"]} == {engine}
+    assert "of saving, eager" not in timing_text.text(result)
+
+
+def test_dense_peers_score_as_the_recognizer(networks):
+    clips = timed_networks.varied_clips(2, SHAPE, 0)
+    runs = dense_peers.DensePeers(networks).runs(clips)
+    with torch.inference_mode():
+        eager, *others = [run.call() for run in runs]
+    for scores in others:
+        assert (scores - eager).abs().max() < 1e-4 * eager.abs().max()
+
+
+def test_the_folded_peer_has_no_batch_norm_left(networks):
+    peer = dense_peers.folded(networks.adaptive)
+    assert not any(isinstance(module, nn.BatchNorm3d) for module in peer.modules())
+    assert {type(m) for m in peer.modules() if isinstance(m, nn.Conv3d)} == {nn.Conv3d}
+    assert any(isinstance(module, nn.BatchNorm3d) for module in networks.adaptive.modules())
+
+
+def test_the_selection_network_inside_costs_what_the_first_usage_does(networks):
+    request = Request(CONFIG, (), SHAPE, usages=[(0.75, 0.4)])
+    batch = timed_networks.make_batch(networks, 4, request)
+    given = networks.macs(batch.policies[batch.usages[0]])
+    chosen = networks.macs(batch.chosen)
+    assert 0.7 * given < chosen <= given
+    run = timed_networks.packed_runs(networks, batch)[-1]
+    assert run.macs == chosen + networks.selector_macs(4)
+
+
+def test_recorded_policies_are_a_row(tmp_path, networks):
+    words = [("11110000", "10000"), ("00000000", "00000"), ("11000000", "11000")]
+    row = {"video": "a", "view": 0, "macs": 0, "selector_macs": 0}
+    file = tmp_path / "policies.json"
+    records.write_policies(
+        file,
+        [
+            {
+                **row,
+                "frames": f,
+                "stages": s,
+                "num_frames": f.count("1"),
+                "num_stages": s.count("1"),
+            }
+            for f, s in words
+        ],
+    )
+    batch = timed_networks.make_batch(networks, 2, Request(CONFIG, policy=str(file)))
+    policy = batch.policies["recorded: 6 of 16 frames, 3 of 10 stages"]  # the second clip exited
+    assert policy.num_frames.tolist() == [4, 2] and policy.num_stages.tolist() == [1, 2]
+    with pytest.raises(Ada3DError, match=r"of 2 clips that did not exit.*try --clips 2"):
+        timed_networks.recorded_policy(str(file), networks.adaptive, 3)
+    other = ada3d_fx.convert(resnet3d("slow_only"), CLIP)
+    with pytest.raises(Ada3DError, match=r"policies\.json.*another network"):
+        timed_networks.recorded_policy(str(file), other, 1)
 
 
 def test_usages_are_kept_to_the_decision():
     plan = ada3d_fx.convert(resnet3d("i3d"), CLIP).plan
-    policy = timing.usage_policy(plan, 4, 23 / 32, 9 / 20, torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    policy = timed_networks.usage_policy(plan, 4, 23 / 32, 9 / 20, generator)
     assert int(policy.num_frames.sum()) == 23 and int(policy.num_stages.sum()) == 9
 
 
-def test_nothing_to_time_is_told():
-    with pytest.raises(Ada3DError, match="--clips 0"):
-        timing.measure(CONFIG, clips=0)
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(clips=(0,)), "--clips 0"),
+        (dict(clips=(1, 0)), "--clips 1,0"),
+        (dict(engines=("torch", "tensorrt")), "'tensorrt'; there are torch, openvino, onnxruntime"),
+        (dict(int8=True), "add --engine openvino or onnxruntime"),
+        (dict(engines=("openvino",), compiled=True), "--compile is of torch"),
+        (dict(engines=("openvino",), memory=True), "--memory is of torch; try --engine openvino,torch"),
+        (dict(device="cuda:77"), "--device cuda:77"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_timed_is_told(options, message):
+    with pytest.raises(Ada3DError, match=message):
+        timing.measure(Request(CONFIG, **options))
 
 
 @pytest.mark.parametrize("name", ["foo", "cuda:77", "meta:x"])
 def test_a_device_that_is_none_is_told(name):
     with pytest.raises(Ada3DError, match=f"--device {name}"):
-        timing.usable_device(name)
-    assert timing.usable_device("cpu") == torch.device("cpu")
+        timed_networks.usable_device(name)
+    assert timed_networks.usable_device("cpu") == torch.device("cpu")

@@ -1,0 +1,294 @@
+"""What is timed: a recognizer dense and adaptive, a selection network, clips and policies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..convert import AdaptiveNetwork, convert
+from ..cost.price import price, price_table
+from ..cost.selector import selector_price
+from ..errors import Ada3DError
+from ..exits import probability
+from ..learn.selector import SelectionNetwork
+from ..mm.build import build_recognizer
+from ..mm.config import load_config, recognizer_config
+from ..passes.model import scoring_model
+from ..plan import StagePlan
+from ..policy import Policy
+from ..progress import quiet
+from ..report import records
+
+DEFAULT_USAGES = ((0.7, 0.4), (0.5, 0.2))
+APART = 1e-3  # from the logit at which a decision changes, so that all backends decide the same
+FULL, FLAT = "full policy", "all stages 2D"
+Shape = tuple[int, int, int, int]  # C, T, H, W
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a benchmark is asked for; see the options of tools/benchmark.py."""
+
+    config: str  # an Ada3D config or a plain recognizer's
+    cfg_options: Sequence[str] = ()
+    clip_shape: Shape | None = None  # None: the config's C and T, at 224 x 224
+    clips: Sequence[int] = (4,)  # in a batch; a run and a table for each
+    usages: Sequence[tuple[float, float]] = DEFAULT_USAGES  # fractions of frames and stages
+    policy: str | None = None  # a file of recorded policies, one more row
+    repeats: int = 7  # rounds; each times every row once
+    engines: Sequence[str] = ("torch",)
+    threads: int | None = None  # of the engines; None: torch's
+    device: str | None = None  # of torch; None: a GPU if there is one and no engine needs the CPU
+    seed: int = 0  # of weights, clips and policies
+    int8: bool = False  # files in int8 too
+    compiled: bool = False  # torch.compile of the dense network too
+    memory: bool = False  # peak memory of the rows of torch
+    profile: bool = False  # where the rows of torch spend their time
+
+
+class Run(NamedTuple):
+    """A row before it is timed."""
+
+    name: str
+    call: Callable[[], object]
+    macs: int  # multiply-adds of the whole batch
+    dense: bool = False  # else ours
+    backend: str = "torch"
+    precision: str = "float32"
+
+
+@dataclass
+class Networks:
+    """What is made once, whatever the batch."""
+
+    recognizer: nn.Module  # as it is: clips -> scores
+    adaptive: AdaptiveNetwork
+    selector: SelectionNetwork | None  # None where clips are no pictures of three channels
+    device: torch.device
+    left_out: dict[str, str] = field(default_factory=dict)  # row -> why it is not there
+
+    @property
+    def shape(self) -> Shape:
+        """The clips' (C, T, H, W)."""
+        channels, frames, height, width = self.adaptive.plan.clip_shape
+        return channels, frames, height, width
+
+    def macs(self, policy: Policy) -> int:
+        """Return the multiply-adds of a batch under these policies."""
+        return int(price(self.adaptive, policy).sum())
+
+    def selector_macs(self, clips: int) -> int:
+        """Return the multiply-adds of the selection network for so many clips."""
+        return 0 if self.selector is None else clips * selector_price(self.selector, self.shape)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clips, and the policies under which they are timed."""
+
+    clips: Tensor  # [N, C, T, H, W], on the networks' device
+    policies: Mapping[str, Policy]  # by name; the full one is the first
+    usages: Sequence[str]  # the names of those that keep fractions
+    threshold: float  # of the selection network; its policies cost what the first usage does
+    chosen: Policy | None  # what the selection network chooses
+
+
+def make_networks(request: Request, device: torch.device) -> Networks:
+    """Build a config's recognizer with random weights, convert it, and make a selection network.
+
+    Raises:
+        Ada3DError: a recognizer that cannot be converted.
+    """
+    inner, shape = timed_recognizer(request.config, request.cfg_options, request.clip_shape)
+    torch.manual_seed(request.seed)
+    with quiet():
+        recognizer = build_recognizer(recognizer_config(inner)).eval()
+    adaptive = convert(recognizer, clip_shape=shape)
+    left_out, selector = {}, None
+    if shape[0] == 3:
+        selector = opinionated(adaptive, request.seed).to(device)
+    else:
+        left_out["selection network inside"] = f"it takes 3 channels, and clips have {shape[0]}"
+    recognizer = scoring_model(recognizer).to(device)
+    return Networks(recognizer, adaptive.to(device), selector, device, left_out)
+
+
+def make_batch(networks: Networks, clips: int, request: Request) -> Batch:
+    """Make clips and the policies of their rows.
+
+    Raises:
+        Ada3DError: a file of policies that does not fit.
+    """
+    adaptive, shape = networks.adaptive, networks.shape
+    policies = timed_policies(adaptive.plan, clips, request.usages, request.seed)
+    usages = [name for name in policies if name not in (FULL, FLAT)]
+    if request.policy:
+        policy = recorded_policy(request.policy, adaptive, clips)
+        policies[f"recorded: {used(policy)}"] = policy
+    batch = varied_clips(clips, shape, request.seed).to(networks.device)
+    threshold, chosen = 0.5, None
+    if networks.selector is not None:
+        wanted = (
+            networks.macs(policies[usages[0]]) if usages else 0.6 * clips * full_price(adaptive)
+        )
+        with torch.no_grad():
+            distribution = networks.selector(batch)
+            threshold = price_table(adaptive).threshold(distribution, wanted / clips, "count")
+            threshold = probability(math.log(threshold / (1 - threshold)) + APART)
+            chosen = distribution.mode(threshold, "count")
+    return Batch(batch, policies, usages, threshold, chosen)
+
+
+def full_price(adaptive: AdaptiveNetwork) -> int:
+    """Return the multiply-adds of a clip in the original recognizer."""
+    return price_table(adaptive).full
+
+
+def packed_runs(networks: Networks, batch: Batch) -> list[Run]:
+    """Return our rows in torch: each policy, and policies that the selection network chooses."""
+    adaptive, clips, selector = networks.adaptive, batch.clips, networks.selector
+    runs = [
+        Run(f"packed, {name}", lambda p=policy: adaptive(clips, p), networks.macs(policy))
+        for name, policy in batch.policies.items()
+    ]
+    if selector is not None and batch.chosen is not None:
+        macs = networks.macs(batch.chosen) + networks.selector_macs(len(clips))
+        name = f"packed, {inside_words(batch.chosen)}"
+        runs.append(Run(name, lambda: decided(networks, batch), macs))
+    return runs
+
+
+def decided(networks: Networks, batch: Batch) -> Tensor:
+    """Score clips under the policies that the selection network chooses for them."""
+    assert networks.selector is not None
+    with torch.profiler.record_function(SELECTING):
+        policy = networks.selector(batch.clips).mode(batch.threshold, "count")
+    return networks.adaptive(batch.clips, policy)
+
+
+SELECTING = "selection network"  # the name of what it does, in a profile
+
+
+# ---------------------------------------------------------------------------------- what is made
+
+
+def timed_recognizer(
+    path: str, cfg_options: Sequence[str], clip_shape: Shape | None
+) -> tuple[Mapping, Shape]:
+    """Return the plain recognizer's model config, and the shape of the clips to time it with."""
+    model = load_config(path, cfg_options).get("model") or {}
+    inner = model.get("recognizer", model) if model.get("type") == "Ada3DRecognizer" else model
+    return inner, clip_shape or (*tuple(model.get("clip_shape", (3, 8)))[:2], 224, 224)
+
+
+def usable_device(name: str) -> torch.device:
+    """Return a device on which something can be computed.
+
+    Raises:
+        Ada3DError: there is none of this name, or torch cannot use it.
+    """
+    try:
+        return torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise Ada3DError(f"--device {name}: {str(error).partition(chr(10))[0]}") from error
+
+
+def varied_clips(n: int, shape: Shape, seed: int) -> Tensor:
+    """Random clips [N, C, T, H, W] whose frames differ in brightness and contrast."""
+    generator = torch.Generator().manual_seed(seed)
+    contrast, brightness = torch.randn(2, n, shape[0], shape[1], 1, 1, generator=generator)
+    return torch.randn(n, *shape, generator=generator) * contrast + brightness
+
+
+def opinionated(adaptive: AdaptiveNetwork, seed: int) -> SelectionNetwork:
+    """A selection network with random weights that decides otherwise for each clip, as trained ones."""
+    selector = SelectionNetwork(adaptive.plan)
+    generator = torch.Generator().manual_seed(seed)
+    for layer in (selector.head.frame_out, selector.head.stage_out):
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=2.0, generator=generator)
+            nn.init.zeros_(layer.bias)
+    for module in selector.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.momentum = None  # the statistics of what follows
+    with torch.no_grad():
+        selector.train()(varied_clips(16, adaptive.plan.clip_shape, seed + 1))
+    return selector.eval()
+
+
+def timed_policies(
+    plan: StagePlan, clips: int, usages: Sequence[tuple[float, float]], seed: int
+) -> dict[str, Policy]:
+    """Make the policies that are timed, by the names of their rows."""
+    full = Policy.full(plan, clips)
+    policies = {FULL: full}
+    if plan.num_stages:
+        policies[FLAT] = Policy(full.frames, torch.zeros_like(full.stages))
+    generator = torch.Generator().manual_seed(seed)
+    for frames, stages in usages:
+        policy = usage_policy(plan, clips, frames, stages, generator)
+        policies[used(policy)] = policy
+    return policies
+
+
+def used(policy: Policy) -> str:
+    """Tell how many frames and stages a batch's policies keep."""
+    kept, on = int(policy.num_frames.sum()), int(policy.num_stages.sum())
+    return f"{kept} of {policy.frames.numel()} frames, {on} of {policy.stages.numel()} stages"
+
+
+def inside_words(policy: Policy) -> str:
+    """Name the row in which the selection network chooses these policies."""
+    frames, stages = int(policy.num_frames.sum()), int(policy.num_stages.sum())
+    return f"selection network inside: {frames} frames, {stages} stages"
+
+
+def usage_policy(
+    plan: StagePlan, clips: int, frames: float, stages: float, generator: torch.Generator
+) -> Policy:
+    """Make random policies whose totals over the batch are these fractions.
+
+    The totals are exact to the nearest whole decision, not only on average.
+    """
+    unit = plan.frame_unit or plan.num_frames
+    units = round(frames * clips * plan.num_frames / unit)
+    kept = distribute(units, clips, plan.num_frames // unit, 1)
+    on = distribute(round(stages * clips * plan.num_stages), clips, plan.num_stages, 0)
+    return Policy.random(
+        plan,
+        clips,
+        frames=torch.tensor(kept, dtype=torch.float64) * unit / plan.num_frames,
+        stages=torch.tensor(on, dtype=torch.float64) / max(plan.num_stages, 1),
+        generator=generator,
+    )
+
+
+def distribute(total: int, clips: int, most: int, least: int) -> list[int]:
+    """Distribute ``total`` decisions over the clips as evenly as can be."""
+    return [min(max(total // clips + (i < total % clips), least), most) for i in range(clips)]
+
+
+def recorded_policy(path: str, adaptive: AdaptiveNetwork, clips: int) -> Policy:
+    """Read the policies of a file's first clips; those that exited have none, and are passed over.
+
+    Raises:
+        Ada3DError: no file of policies, one with fewer clips, or one of another network.
+    """
+    records.parse_policy(path, ("file",))
+    policy, _ = records.decisions_of(records.read_clips(path))
+    if len(policy) < clips:
+        raise Ada3DError(
+            f"--policy {path}: it holds policies of {len(policy)} clips that did not exit, and "
+            f"{clips} are timed; try --clips {max(len(policy), 1)}"
+        )
+    policy = policy[slice(clips)]
+    try:
+        adaptive.check(policy, clips)
+    except Ada3DError as error:
+        raise Ada3DError(f"--policy {path}: {error}; is it of another network?") from error
+    return policy
