@@ -58,6 +58,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--int8", action="store_true", help="time the engines' files in int8 too; needs nncf"
     )
+    parser.add_argument(
+        "--memory", action="store_true",
+        help="measure the peak memory of torch's rows too, each in a process of its own",
+    )  # fmt: skip
+    parser.add_argument(
+        "--profile", action="store_true",
+        help="tell where torch's rows spend their time, by kind of operation",
+    )  # fmt: skip
     cli.add_seed(parser, 0)
     cli.add_json(parser, "the figures, with the seconds of every round")
     cli.add_verbose(parser)
@@ -71,7 +79,7 @@ def main() -> None:
     request = Request(
         args.config, args.cfg_options, args.clip_shape, args.clips, args.usage or DEFAULT_USAGES,
         args.policy, args.repeats, args.engine, args.threads, args.device, args.seed, args.int8,
-        args.compile,
+        args.compile, args.memory, args.profile,
     )  # fmt: skip
     print(timing_text.text(timing.measure(request, args.json, Console(args.verbose))))
 

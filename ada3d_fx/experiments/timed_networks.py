@@ -98,8 +98,13 @@ class Batch:
     chosen: Policy | None  # what the selection network chooses
 
 
-def make_networks(request: Request, device: torch.device) -> Networks:
+def make_networks(request: Request, device: torch.device, selects: bool = True) -> Networks:
     """Build a config's recognizer with random weights, convert it, and make a selection network.
+
+    Args:
+        request: what is timed.
+        device: of the networks.
+        selects: make the selection network.
 
     Raises:
         Ada3DError: a recognizer that cannot be converted.
@@ -110,9 +115,9 @@ def make_networks(request: Request, device: torch.device) -> Networks:
         recognizer = build_recognizer(recognizer_config(inner)).eval()
     adaptive = convert(recognizer, clip_shape=shape)
     left_out, selector = {}, None
-    if shape[0] == 3:
+    if selects and shape[0] == 3:
         selector = opinionated(adaptive, request.seed).to(device)
-    else:
+    elif selects:
         left_out["selection network inside"] = f"it takes 3 channels, and clips have {shape[0]}"
     recognizer = scoring_model(recognizer).to(device)
     return Networks(recognizer, adaptive.to(device), selector, device, left_out)

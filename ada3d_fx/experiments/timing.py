@@ -17,7 +17,9 @@ from ..report import records
 from . import timing_statistics as statistics
 from .dense_peers import DensePeers
 from .engine_timing import INT8, SUFFIX, EngineFiles
+from .peak_memory import measured_rows, peak_memory
 from .provenance import command_line, versions
+from .time_profile import time_profile
 from .timed_networks import (
     FULL,
     Batch,
@@ -80,6 +82,12 @@ def measure(
             table = {"clips": clips, **table_of(runs, seconds)}
             if peers is not None:
                 table["relative_difference_of_full_policy"] = difference(networks, batch)
+            if request.memory:
+                names = measured_rows(batch.policies, batch.usages)
+                taken = peak_memory(request, clips, names, device, console)
+                table["rows"] = [{**r, "peak_mib": taken.get(r["name"])} for r in table["rows"]]
+            if request.profile:
+                table["profile"] = time_profile(runs, batch.usages, device)
             tables.append(table)
     result = {
         **about(request, device, files),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..report import tables
+from . import time_profile
 from .dense_peers import EAGER
 
 COLUMNS = (
@@ -19,8 +20,9 @@ COLUMNS = (
     ("realised_to_best", "best", "{:.2f}"),
     ("realised_interval", "95 %", "{}"),
     ("to_float32", "/ float32", "{:.2f}"),
+    ("peak_mib", "peak MiB", "{:.1f}"),
 )
-OPTIONAL = ("realised_to_eager", "to_float32")  # not shown where no row has it
+OPTIONAL = ("realised_to_eager", "to_float32", "peak_mib")  # not shown where no row has it
 
 
 def text(result: Mapping) -> str:
@@ -35,7 +37,7 @@ def _table(result: Mapping, table: Mapping) -> list[str]:
     columns = [
         column
         for column in COLUMNS
-        if column[0] not in OPTIONAL or any(row[column[0]] is not None for row in rows)
+        if column[0] not in OPTIONAL or any(row.get(column[0]) is not None for row in rows)
     ]
     engines = ", ".join(f"{name} {result['versions'].get(name, '')}" for name in result["engines"])
     product = table["matrix_product"]
@@ -48,11 +50,12 @@ def _table(result: Mapping, table: Mapping) -> list[str]:
         f"of product: a float32 product of {product['side']} x {product['side']} matrices runs at "
         f"{product['gmacs_per_second']:.3g} GMAC/s here",
     ]
-    return lines + [
+    lines += [
         f"best: the fastest dense row{'' if precision == 'float32' else f' in {precision}'} is "
         f"'{name}'"
         for precision, name in table["best_peer"].items()
     ]
+    return [*lines, time_profile.text(table["profile"])] if "profile" in table else lines
 
 
 def flat(row: Mapping, best_peer: Mapping[str, str | None]) -> dict:
