@@ -67,6 +67,10 @@ def parse_args() -> argparse.Namespace:
         help="tell where torch's rows spend their time, by kind of operation",
     )  # fmt: skip
     cli.add_seed(parser, 0)
+    parser.add_argument(
+        "--out", type=values.output_file, metavar="FILE",
+        help="draw the seconds and their intervals, as .png (default: no picture)",
+    )  # fmt: skip
     cli.add_json(parser, "the figures, with the seconds of every round")
     cli.add_verbose(parser)
     return parser.parse_args()
@@ -81,7 +85,8 @@ def main() -> None:
         args.policy, args.repeats, args.engine, args.threads, args.device, args.seed, args.int8,
         args.compile, args.memory, args.profile,
     )  # fmt: skip
-    print(timing_text.text(timing.measure(request, args.json, Console(args.verbose))))
+    result = timing.measure(request, args.json, args.out, Console(args.verbose))
+    print(timing_text.text(result))
 
 
 if __name__ == "__main__":

@@ -284,7 +284,6 @@ def recorded_policy(path: str, adaptive: AdaptiveNetwork, clips: int) -> Policy:
     Raises:
         Ada3DError: no file of policies, one with fewer clips, or one of another network.
     """
-    records.parse_policy(path, ("file",))
     policy, _ = records.decisions_of(records.read_clips(path))
     if len(policy) < clips:
         raise Ada3DError(

@@ -13,7 +13,7 @@ import torch
 
 from ..errors import Ada3DError
 from ..progress import Console
-from ..report import records
+from ..report import figures, records
 from . import timing_statistics as statistics
 from .dense_peers import DensePeers
 from .engine_timing import INT8, SUFFIX, EngineFiles
@@ -38,8 +38,11 @@ PAUSE = 0.05  # seconds between rows of different backends, whose threads wait b
 
 
 def measure(
-    request: Request, json: str | None = None, console: Console | None = None,
-) -> dict:  # fmt: skip
+    request: Request,
+    json: str | None = None,
+    picture: str | None = None,
+    console: Console | None = None,
+) -> dict:
     """Time a config's recognizer with random weights: time does not depend on them.
 
     Rows of all backends take turns in one run, for each number of clips. In the rows with a selection
@@ -48,6 +51,7 @@ def measure(
     Args:
         request: what is timed.
         json: write the result to this file too.
+        picture: draw it to this file too.
         console: where progress is shown.
 
     Raises:
@@ -55,6 +59,8 @@ def measure(
             an engine that is missing.
     """
     console = console or Console()
+    if picture:
+        figures.picture_kind(picture)
     device = check(request)
     if request.threads:
         torch.set_num_threads(request.threads)
@@ -97,7 +103,34 @@ def measure(
     }
     if json:
         records.write_json(Path(json), result)
+    if picture:
+        draw(result, picture)
     return result
+
+
+def draw(result: Mapping, path: str) -> None:
+    """Draw a result's seconds, a panel for each number of clips.
+
+    In a row that the best dense peer is to be compared with, a line tells its seconds times the row's
+    multiply-adds, where they are fewer than the dense ones.
+    """
+    panels = {}
+    for table in result["tables"]:
+        told = {row["name"]: row["seconds"] for row in table["rows"]}
+        bars = []
+        for row in table["rows"]:
+            best = table["best_peer"][row["precision"]]
+            fewer = not row["dense"] and row["macs"] < 1
+            theoretical = told[best] * row["macs"] if fewer else None
+            bars.append(
+                figures.Seconds(
+                    row["name"], row["seconds"], row["interval"], row["dense"], theoretical
+                )
+            )
+        panels[f"{table['clips']} clip{'s' * (table['clips'] > 1)}"] = bars
+    shape = " x ".join(map(str, result["shape"]))
+    title = f"{Path(result['config']).stem}, clips of {shape}, {result['machine']}"
+    figures.draw_seconds(panels, path, title)
 
 
 def check(request: Request) -> torch.device:
@@ -121,6 +154,9 @@ def check(request: Request) -> torch.device:
         if getattr(request, option) and "torch" not in request.engines:
             name = "compile" if option == "compiled" else option
             raise Ada3DError(f"--{name} is of torch; try {told},torch")
+    if request.policy:
+        records.parse_policy(request.policy, ("file",))
+        records.read_clips(request.policy)
     gpu = torch.cuda.is_available() and not exported
     device = usable_device(request.device or ("cuda" if gpu else "cpu"))
     if exported and device.type != "cpu":

@@ -135,6 +135,53 @@ def draw_prices(
     save(figure, path)
 
 
+class Seconds(NamedTuple):
+    """A bar: how long a row takes, and how long it should."""
+
+    name: str
+    seconds: float
+    interval: Sequence[float]  # its two ends
+    dense: bool  # else ours
+    theoretical: float | None = None  # the best dense row's seconds times the multiply-adds
+
+
+def draw_seconds(panels: Mapping[str, Sequence[Seconds]], path: str | Path, title: str) -> None:
+    """Draw how long each row takes, dense ones grey; a dashed line tells what a row should take.
+
+    Args:
+        panels: rows by heading, the first on top; a panel each.
+        path: the picture.
+        title: its heading.
+
+    Raises:
+        Ada3DError: no Matplotlib.
+    """
+    heights = [1.0 + 0.3 * len(rows) for rows in panels.values()]
+    figure = new_figure("draw_seconds", 9, 0.4 + sum(heights))
+    axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for ax, (heading, rows) in zip(axes, panels.items()):
+        names = [literal(row.name) for row in rows]
+        sides = [[max(abs(r.seconds - r.interval[end]), 0) for r in rows] for end in (0, 1)]
+        colours = ["0.65" if row.dense else "tab:blue" for row in rows]
+        ax.barh(names, [r.seconds for r in rows], xerr=sides, color=colours, capsize=2)
+        for place, row in enumerate(rows):
+            end = (max(row.interval[1], row.seconds), place)
+            ax.annotate(f"{row.seconds:.3g}", end, (4, 0), textcoords="offset points", va="center",
+                        fontsize=8)  # fmt: skip
+            if row.theoretical is not None:
+                ends = (place - 0.45, place + 0.45)
+                ax.vlines(row.theoretical, *ends, colors="tab:red", linestyles="--", linewidth=1.2)
+        ax.set_xlim(0, 1.15 * max(max(r.interval[1], r.seconds, r.theoretical or 0) for r in rows))
+        ax.invert_yaxis()
+        ax.tick_params(axis="y", labelsize=8)
+        ax.set_title(literal(heading), fontsize=9)
+    axes[-1].set_xlabel(
+        "seconds of a batch, medians with 95 % intervals; dashed: the best dense row times MACs"
+    )
+    figure.suptitle(literal(title), fontsize=10)
+    save(figure, path)
+
+
 def new_figure(caller: str, width: float, height: float) -> Figure:
     """Make a Matplotlib figure, without Matplotlib's global state.
 

@@ -123,6 +123,16 @@ def test_price_picture(tmp_path):
     assert (tmp_path / "p.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_seconds_picture(tmp_path):
+    rows = [
+        figures.Seconds("dense", 2.0, [1.9, 2.2], dense=True),
+        figures.Seconds("ours", 1.5, [1.4, 1.6], dense=False, theoretical=1.2),
+        figures.Seconds("one round", 1.5, [1.5, 1.5], dense=False),
+    ]
+    figures.draw_seconds({"1 clip": rows, "4 clips": rows[:2]}, tmp_path / "p.png", "x")
+    assert (tmp_path / "p.png").read_bytes()[:4] == b"\x89PNG"
+
+
 def test_usage_by_class_counts_a_video_once_for_all_views_and_seeds():
     def clip(video, view, label, frames, predicted=1):
         return {"video": video, "view": view, "label": label, "predicted": predicted,
@@ -212,7 +222,9 @@ def test_names_of_files_are_drawn_as_they_are(tmp_path):
         figures.draw_curves({label: [(1, 2)]}, tmp_path / "c.png", label)
         lines = [figures.Line(label, [1, 2], [1, 2])]
         figures.draw_prices([1, 2], lines, {label: 2}, tmp_path / "d.png", label, 4)
-    assert len(list(tmp_path.iterdir())) == 4
+        bars = [figures.Seconds(label, 1, [1, 1], dense=True)]
+        figures.draw_seconds({label: bars}, tmp_path / "s.png", label)
+    assert len(list(tmp_path.iterdir())) == 5
 
 
 def test_the_kind_of_a_picture_is_that_of_its_name(tmp_path):
