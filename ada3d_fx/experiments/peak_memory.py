@@ -24,7 +24,6 @@ from ..errors import Ada3DError
 from ..progress import Console
 from .dense_peers import CHANNELS_LAST, EAGER, DensePeers
 from .timed_networks import (
-    FULL,
     Networks,
     Request,
     Run,
@@ -33,6 +32,7 @@ from .timed_networks import (
     packed_runs,
     usable_device,
 )
+from .timed_policies import FULL
 
 MIB = 2**20
 PACKED = "packed, {}"

@@ -19,15 +19,21 @@ from ..learn.selector import SelectionNetwork
 from ..mm.build import build_recognizer
 from ..mm.config import load_config, recognizer_config
 from ..passes.model import scoring_model
-from ..plan import StagePlan
 from ..policy import Policy
 from ..progress import quiet
-from ..report import records
+from .timed_policies import (
+    FLAT,
+    FULL,
+    Shape,
+    inside_words,
+    recorded_policy,
+    timed_policies,
+    used,
+    varied_clips,
+)
 
 DEFAULT_USAGES = ((0.7, 0.4), (0.5, 0.2))
 APART = 1e-3  # from the logit at which a decision changes, so that all backends decide the same
-FULL, FLAT = "full policy", "all stages 2D"
-Shape = tuple[int, int, int, int]  # C, T, H, W
 
 
 @dataclass(frozen=True)
@@ -203,13 +209,6 @@ def usable_device(name: str) -> torch.device:
         raise Ada3DError(f"--device {name}: {str(error).partition(chr(10))[0]}") from error
 
 
-def varied_clips(n: int, shape: Shape, seed: int) -> Tensor:
-    """Random clips [N, C, T, H, W] whose frames differ in brightness and contrast."""
-    generator = torch.Generator().manual_seed(seed)
-    contrast, brightness = torch.randn(2, n, shape[0], shape[1], 1, 1, generator=generator)
-    return torch.randn(n, *shape, generator=generator) * contrast + brightness
-
-
 def opinionated(adaptive: AdaptiveNetwork, seed: int) -> SelectionNetwork:
     """A selection network with random weights that decides otherwise for each clip, as trained ones."""
     selector = SelectionNetwork(adaptive.plan)
@@ -224,75 +223,3 @@ def opinionated(adaptive: AdaptiveNetwork, seed: int) -> SelectionNetwork:
     with torch.no_grad():
         selector.train()(varied_clips(16, adaptive.plan.clip_shape, seed + 1))
     return selector.eval()
-
-
-def timed_policies(
-    plan: StagePlan, clips: int, usages: Sequence[tuple[float, float]], seed: int
-) -> dict[str, Policy]:
-    """Make the policies that are timed, by the names of their rows."""
-    full = Policy.full(plan, clips)
-    policies = {FULL: full}
-    if plan.num_stages:
-        policies[FLAT] = Policy(full.frames, torch.zeros_like(full.stages))
-    generator = torch.Generator().manual_seed(seed)
-    for frames, stages in usages:
-        policy = usage_policy(plan, clips, frames, stages, generator)
-        policies[used(policy)] = policy
-    return policies
-
-
-def used(policy: Policy) -> str:
-    """Tell how many frames and stages a batch's policies keep."""
-    kept, on = int(policy.num_frames.sum()), int(policy.num_stages.sum())
-    return f"{kept} of {policy.frames.numel()} frames, {on} of {policy.stages.numel()} stages"
-
-
-def inside_words(policy: Policy) -> str:
-    """Name the row in which the selection network chooses these policies."""
-    frames, stages = int(policy.num_frames.sum()), int(policy.num_stages.sum())
-    return f"selection network inside: {frames} frames, {stages} stages"
-
-
-def usage_policy(
-    plan: StagePlan, clips: int, frames: float, stages: float, generator: torch.Generator
-) -> Policy:
-    """Make random policies whose totals over the batch are these fractions.
-
-    The totals are exact to the nearest whole decision, not only on average.
-    """
-    unit = plan.frame_unit or plan.num_frames
-    units = round(frames * clips * plan.num_frames / unit)
-    kept = distribute(units, clips, plan.num_frames // unit, 1)
-    on = distribute(round(stages * clips * plan.num_stages), clips, plan.num_stages, 0)
-    return Policy.random(
-        plan,
-        clips,
-        frames=torch.tensor(kept, dtype=torch.float64) * unit / plan.num_frames,
-        stages=torch.tensor(on, dtype=torch.float64) / max(plan.num_stages, 1),
-        generator=generator,
-    )
-
-
-def distribute(total: int, clips: int, most: int, least: int) -> list[int]:
-    """Distribute ``total`` decisions over the clips as evenly as can be."""
-    return [min(max(total // clips + (i < total % clips), least), most) for i in range(clips)]
-
-
-def recorded_policy(path: str, adaptive: AdaptiveNetwork, clips: int) -> Policy:
-    """Read the policies of a file's first clips; those that exited have none, and are passed over.
-
-    Raises:
-        Ada3DError: no file of policies, one with fewer clips, or one of another network.
-    """
-    policy, _ = records.decisions_of(records.read_clips(path))
-    if len(policy) < clips:
-        raise Ada3DError(
-            f"--policy {path}: it holds policies of {len(policy)} clips that did not exit, and "
-            f"{clips} are timed; try --clips {max(len(policy), 1)}"
-        )
-    policy = policy[slice(clips)]
-    try:
-        adaptive.check(policy, clips)
-    except Ada3DError as error:
-        raise Ada3DError(f"--policy {path}: {error}; is it of another network?") from error
-    return policy

@@ -21,7 +21,6 @@ from .peak_memory import measured_rows, peak_memory
 from .provenance import command_line, versions
 from .time_profile import time_profile
 from .timed_networks import (
-    FULL,
     Batch,
     Networks,
     Request,
@@ -31,6 +30,8 @@ from .timed_networks import (
     packed_runs,
     usable_device,
 )
+from .timed_policies import FULL
+from .timing_picture import draw_result
 
 BACKENDS = ("torch", *SUFFIX)
 PRODUCT, SIDE = "float32 matrix product", 2048  # the machine's rate; square matrices of this side
@@ -104,33 +105,8 @@ def measure(
     if json:
         records.write_json(Path(json), result)
     if picture:
-        draw(result, picture)
+        draw_result(result, picture)
     return result
-
-
-def draw(result: Mapping, path: str) -> None:
-    """Draw a result's seconds, a panel for each number of clips.
-
-    In a row that the best dense peer is to be compared with, a line tells its seconds times the row's
-    multiply-adds, where they are fewer than the dense ones.
-    """
-    panels = {}
-    for table in result["tables"]:
-        told = {row["name"]: row["seconds"] for row in table["rows"]}
-        bars = []
-        for row in table["rows"]:
-            best = table["best_peer"][row["precision"]]
-            fewer = not row["dense"] and row["macs"] < 1
-            theoretical = told[best] * row["macs"] if fewer else None
-            bars.append(
-                figures.Seconds(
-                    row["name"], row["seconds"], row["interval"], row["dense"], theoretical
-                )
-            )
-        panels[f"{table['clips']} clip{'s' * (table['clips'] > 1)}"] = bars
-    shape = " x ".join(map(str, result["shape"]))
-    title = f"{Path(result['config']).stem}, clips of {shape}, {result['machine']}"
-    figures.draw_seconds(panels, path, title)
 
 
 def check(request: Request) -> torch.device:

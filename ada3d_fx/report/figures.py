@@ -175,8 +175,9 @@ def draw_seconds(panels: Mapping[str, Sequence[Seconds]], path: str | Path, titl
         ax.invert_yaxis()
         ax.tick_params(axis="y", labelsize=8)
         ax.set_title(literal(heading), fontsize=9)
-    axes[-1].set_xlabel(
-        "seconds of a batch, medians with 95 % intervals; dashed: the best dense row times MACs"
+    figure.supxlabel(
+        "seconds of a batch, medians with 95 % intervals; dashed: the best dense row times MACs",
+        fontsize=9,
     )
     figure.suptitle(literal(title), fontsize=10)
     save(figure, path)

@@ -9,7 +9,14 @@ from torch import nn
 
 import ada3d_fx
 from ada3d_fx import Ada3DError
-from ada3d_fx.experiments import dense_peers, peak_memory, timed_networks, timing, timing_text
+from ada3d_fx.experiments import (
+    dense_peers,
+    peak_memory,
+    timed_networks,
+    timed_policies,
+    timing,
+    timing_text,
+)
 from ada3d_fx.experiments.timed_networks import Request
 from ada3d_fx.progress import Console
 from ada3d_fx.report import records
@@ -168,7 +175,7 @@ def test_a_process_that_fails_is_told(networks):
 
 
 def test_dense_peers_score_as_the_recognizer(networks):
-    clips = timed_networks.varied_clips(2, SHAPE, 0)
+    clips = timed_policies.varied_clips(2, SHAPE, 0)
     runs = dense_peers.DensePeers(networks).runs(clips)
     with torch.inference_mode():
         eager, *others = [run.call() for run in runs]
@@ -214,16 +221,16 @@ def test_recorded_policies_are_a_row(tmp_path, networks):
     policy = batch.policies["recorded: 6 of 16 frames, 3 of 10 stages"]  # the second clip exited
     assert policy.num_frames.tolist() == [4, 2] and policy.num_stages.tolist() == [1, 2]
     with pytest.raises(Ada3DError, match=r"of 2 clips that did not exit.*try --clips 2"):
-        timed_networks.recorded_policy(str(file), networks.adaptive, 3)
+        timed_policies.recorded_policy(str(file), networks.adaptive, 3)
     other = ada3d_fx.convert(resnet3d("i3d").float(), (CLIP[0], 4, *CLIP[2:]))
     with pytest.raises(Ada3DError, match=r"policies\.json.*another network"):
-        timed_networks.recorded_policy(str(file), other, 1)
+        timed_policies.recorded_policy(str(file), other, 1)
 
 
 def test_usages_are_kept_to_the_decision():
     plan = ada3d_fx.convert(resnet3d("i3d"), CLIP).plan
     generator = torch.Generator().manual_seed(0)
-    policy = timed_networks.usage_policy(plan, 4, 23 / 32, 9 / 20, generator)
+    policy = timed_policies.usage_policy(plan, 4, 23 / 32, 9 / 20, generator)
     assert int(policy.num_frames.sum()) == 23 and int(policy.num_stages.sum()) == 9
 
 
