@@ -123,6 +123,8 @@ def check(request: Request) -> torch.device:
     for engine in request.engines or [""]:
         if engine not in BACKENDS:
             raise Ada3DError(f"{told}: {engine!r}; there are {', '.join(BACKENDS)}")
+    if len(set(request.engines)) < len(request.engines):
+        raise Ada3DError(f"{told}: one is named twice")
     exported = [name for name in request.engines if name in SUFFIX]
     if request.int8 and not exported:
         raise Ada3DError(f"--int8 is of exported files; add --engine {' or '.join(SUFFIX)}")

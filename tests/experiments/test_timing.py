@@ -174,6 +174,38 @@ def test_a_process_that_fails_is_told(networks):
         peak_memory.peak_memory(request, 1, ["dense, eager"], torch.device("cpu"), Console())
 
 
+def test_clips_that_are_no_pictures_have_no_row_with_a_selection_network():
+    flow = ("model.backbone.in_channels=2",)
+    result = timing.measure(Request(CONFIG, flow, (2, *SHAPE[1:]), (1,), USAGES, repeats=1))
+    names = [row["name"] for row in result["tables"][0]["rows"]]
+    assert not [name for name in names if "inside" in name] and "packed, full policy" in names
+    why = "left out: selection network inside: it takes 3 channels, and clips have 2"
+    assert why in timing_text.text(result)
+
+
+@pytest.mark.slow
+def test_why_torch_compile_fails_is_told(networks):
+    peers = dense_peers.DensePeers(networks, compiled=True)
+    clips = timed_policies.varied_clips(1, SHAPE, 0)
+    broken = {"cpp.cxx": (None, "/nowhere/g++"), "force_disable_caches": True}
+    with torch._inductor.config.patch(broken):
+        names = [run.name for run in peers.runs(clips)]
+    why = networks.left_out.pop(dense_peers.COMPILED)
+    assert dense_peers.COMPILED not in names and dense_peers.FOLDED in names
+    assert "/nowhere/g++" in why and "\n" not in why
+
+
+@pytest.mark.slow
+def test_torch_compile_is_a_row_that_scores_as_the_recognizer(networks):
+    clips = timed_policies.varied_clips(1, SHAPE, 0)
+    runs = {run.name: run for run in dense_peers.DensePeers(networks, compiled=True).runs(clips)}
+    if dense_peers.COMPILED in networks.left_out:
+        pytest.skip(networks.left_out.pop(dense_peers.COMPILED))
+    with torch.inference_mode():
+        eager, compiled = (runs[n].call() for n in (dense_peers.EAGER, dense_peers.COMPILED))
+    assert (compiled - eager).abs().max() < 1e-4 * eager.abs().max()
+
+
 def test_dense_peers_score_as_the_recognizer(networks):
     clips = timed_policies.varied_clips(2, SHAPE, 0)
     runs = dense_peers.DensePeers(networks).runs(clips)
@@ -240,6 +272,8 @@ def test_usages_are_kept_to_the_decision():
         (dict(clips=(0,)), "--clips 0"),
         (dict(clips=(1, 0)), "--clips 1,0"),
         (dict(engines=("torch", "tensorrt")), "'tensorrt'; there are torch, openvino, onnxruntime"),
+        (dict(engines=("torch", "torch")), "named twice"),
+        (dict(policy="nowhere.json"), "nowhere.json"),
         (dict(int8=True), "add --engine openvino or onnxruntime"),
         (dict(engines=("openvino",), compiled=True), "--compile is of torch"),
         (dict(engines=("openvino",), memory=True), "--memory is of torch; try --engine openvino,torch"),
