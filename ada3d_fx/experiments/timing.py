@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import platform
-import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,6 +14,7 @@ from ..report import figures, records
 from . import timing_statistics as statistics
 from .dense_peers import DensePeers
 from .engine_timing import INT8, SUFFIX, EngineFiles
+from .interleaving import PRODUCT, SIDE, interleaved, machine
 from .peak_memory import measured_rows, peak_memory
 from .provenance import command_line, versions
 from .time_profile import time_profile
@@ -34,8 +32,6 @@ from .timed_policies import FULL
 from .timing_picture import draw_result
 
 BACKENDS = ("torch", *SUFFIX)
-PRODUCT, SIDE = "float32 matrix product", 2048  # the machine's rate; square matrices of this side
-PAUSE = 0.05  # seconds between rows of different backends, whose threads wait busily for a while
 
 
 def measure(
@@ -65,43 +61,10 @@ def measure(
     device = check(request)
     if request.threads:
         torch.set_num_threads(request.threads)
-    networks = make_networks(request, device)
-    with ExitStack() as stack:
-        peers, files = None, list[EngineFiles]()
-        if "torch" in request.engines:
-            peers = DensePeers(networks, request.compiled)
-        folder = stack.enter_context(TemporaryDirectory())
-        for engine in (name for name in request.engines if name in SUFFIX):
-            for int8 in (False, True) if request.int8 else (False,):
-                threads = request.threads or torch.get_num_threads()
-                files.append(
-                    EngineFiles(networks, engine, folder, threads, request.seed, int8, console)
-                )
-        tables = []
-        for clips in request.clips:
-            batch = make_batch(networks, clips, request)
-            runs = list[Run]()
-            if peers is not None:
-                runs += [*peers.runs(batch.clips), *packed_runs(networks, batch)]
-            for one in files:
-                runs += one.runs(batch)
-            seconds = interleaved(runs, request.repeats, device, console)
-            table = {"clips": clips, **table_of(runs, seconds)}
-            if peers is not None:
-                table["relative_difference_of_full_policy"] = difference(networks, batch)
-            if request.memory:
-                names = measured_rows(batch.policies, batch.usages)
-                taken = peak_memory(request, clips, names, device, console)
-                table["rows"] = [{**r, "peak_mib": taken.get(r["name"])} for r in table["rows"]]
-            if request.profile:
-                table["profile"] = time_profile(runs, batch.usages, device)
-            tables.append(table)
-    result = {
-        **about(request, device, files),
-        "shape": list(networks.shape),
-        "left_out": networks.left_out,
-        "tables": tables,
-    }
+    with TemporaryDirectory() as folder:
+        benchmark = Benchmark(request, device, folder, console)
+        tables = [benchmark.table(clips) for clips in request.clips]
+        result = {**benchmark.about(), "tables": tables}
     if json:
         records.write_json(Path(json), result)
     if picture:
@@ -142,40 +105,77 @@ def check(request: Request) -> torch.device:
     return device
 
 
-def interleaved(
-    runs: Sequence[Run], repeats: int, device: torch.device, console: Console | None = None
-) -> dict[str, list[float]]:
-    """Measure seconds of each run, all of them once in each round, after a round of warming up.
+class Benchmark:
+    """What is timed, made once, and a table of it for each number of clips.
 
-    A product of matrices takes its turn as well (`PRODUCT`): what the machine could do.
+    Args:
+        request: what is timed.
+        device: torch's.
+        folder: for exported files.
+        console: where progress is shown.
 
-    Returns:
-        Row -> its seconds in each round.
+    Raises:
+        Ada3DError: a recognizer that cannot be converted or exported, or an engine that is missing.
     """
-    left, right = torch.randn(2, SIDE, SIDE, device=device)
-    calls: dict[str, Callable[[], object]] = {run.name: run.call for run in runs}
-    calls[PRODUCT] = lambda: left @ right
-    pause = PAUSE if {run.backend for run in runs} != {"torch"} else 0.0
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    bar = (console or Console()).bar("timing", (repeats + 1) * len(calls))
-    with bar, torch.inference_mode():
-        for round_ in range(repeats + 1):
-            for name, call in calls.items():
-                time.sleep(pause)
-                synchronize(device)
-                start = time.perf_counter()
-                call()
-                synchronize(device)
-                if round_:
-                    seconds[name].append(time.perf_counter() - start)
-                bar.advance()
-    return seconds
 
+    def __init__(self, request: Request, device: torch.device, folder: str, console: Console):
+        self.request, self.device, self.console = request, device, console
+        self.threads = request.threads or torch.get_num_threads()
+        self.networks = make_networks(request, device)
+        self.peers: DensePeers | None = None
+        if "torch" in request.engines:
+            self.peers = DensePeers(self.networks, request.compiled)
+        self.files = [
+            EngineFiles(self.networks, engine, folder, self.threads, request.seed, int8, console)
+            for engine in request.engines
+            if engine in SUFFIX
+            for int8 in ((False, True) if request.int8 else (False,))
+        ]
 
-def synchronize(device: torch.device) -> None:
-    """Wait until a GPU has done what was asked of it."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    def table(self, clips: int) -> dict:
+        """Time a batch of so many clips, with what else is asked for."""
+        request, networks = self.request, self.networks
+        batch = make_batch(networks, clips, request)
+        runs = self.runs(batch)
+        seconds = interleaved(runs, request.repeats, self.device, self.console)
+        table = {"clips": clips, **table_of(runs, seconds)}
+        if self.peers is not None:
+            table["relative_difference_of_full_policy"] = difference(networks, batch)
+        if request.memory:
+            names = measured_rows(batch.policies, batch.usages)
+            taken = peak_memory(request, clips, names, self.device, self.console)
+            table["rows"] = [{**r, "peak_mib": taken.get(r["name"])} for r in table["rows"]]
+        if request.profile:
+            table["profile"] = time_profile(runs, batch.usages, self.device)
+        return table
+
+    def runs(self, batch: Batch) -> list[Run]:
+        """Return the rows of all backends."""
+        runs = list[Run]()
+        if self.peers is not None:
+            runs += [*self.peers.runs(batch.clips), *packed_runs(self.networks, batch)]
+        for files in self.files:
+            runs += files.runs(batch)
+        return runs
+
+    def about(self) -> dict:
+        """Return what a result was made with."""
+        request, files = self.request, self.files
+        engines = {name: version for one in files for name, version in one.versions.items()}
+        return {
+            "command": command_line(),
+            "config": str(request.config),
+            "versions": {**engines, **versions()},
+            "machine": machine(self.device),
+            "engines": list(request.engines),
+            "threads": self.threads,
+            "clips": list(request.clips),
+            "shape": list(self.networks.shape),
+            "seed": request.seed,
+            "repeats": request.repeats,
+            "relative_difference": {f.engine: f.difference for f in files if not f.int8},
+            "left_out": self.networks.left_out,
+        }
 
 
 def table_of(runs: Sequence[Run], seconds: Mapping[str, Sequence[float]]) -> dict:
@@ -224,26 +224,3 @@ def difference(networks: Networks, batch: Batch) -> float:
         scores = networks.recognizer(batch.clips)
         ours = networks.adaptive(batch.clips, batch.policies[FULL])
     return float((ours - scores).abs().max() / scores.abs().max())
-
-
-def about(request: Request, device: torch.device, files: Sequence[EngineFiles]) -> dict:
-    """Return what a result was made with."""
-    engines = {name: version for one in files for name, version in one.versions.items()}
-    return {
-        "command": command_line(),
-        "config": str(request.config),
-        "versions": {**engines, **versions()},
-        "machine": machine(device),
-        "engines": list(request.engines),
-        "threads": request.threads or torch.get_num_threads(),
-        "seed": request.seed,
-        "repeats": request.repeats,
-        "relative_difference": {f.engine: f.difference for f in files if not f.int8},
-    }
-
-
-def machine(device: torch.device) -> str:
-    """Name the GPU, or the processor and its threads."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{platform.processor() or platform.machine()} CPU, {torch.get_num_threads()} threads"
