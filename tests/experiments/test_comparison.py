@@ -147,6 +147,7 @@ def test_what_is_there_is_not_made_again_and_rows_can_be_added(plain):
     assert same["rows"] == report["rows"] and same["differences"] == report["differences"]
 
 
+@pytest.mark.slow
 def test_what_each_network_predicts_alone_and_with_the_other(plain, tmp_path):
     """Rows of a config whose networks predict together; each of its own weights and cost."""
     both = dataclasses.replace(

@@ -7,6 +7,7 @@ import pytest
 from ada3d_fx.experiments.paper import check_paper
 
 
+@pytest.mark.slow
 def test_the_papers_figures(tmp_path):
     text = check_paper(str(tmp_path / "paper.json"))
     found = json.loads((tmp_path / "paper.json").read_text())

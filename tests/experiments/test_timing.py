@@ -96,6 +96,7 @@ def test_every_number_of_clips_has_a_table():
     assert "packed, 12 of 24 frames, 3 of 15 stages" in [row["name"] for row in three["rows"]]
 
 
+@pytest.mark.slow
 def test_all_backends_take_turns_in_one_run():
     request = Request(CONFIG, (), SHAPE, (2,), USAGES, repeats=1, engines=timing.BACKENDS)
     result = timing.measure(request)

@@ -66,7 +66,9 @@ def test_a_family_exports_adaptively(tmp_path, name):
         assert_same(session(clips[:1].numpy(), policy[:1]), wanted[:1])
 
 
-@pytest.mark.parametrize("name", ["custom", "slowfast", "i3d_pool2"])
+@pytest.mark.parametrize(
+    "name", ["custom", "slowfast", pytest.param("i3d_pool2", marks=pytest.mark.slow)]
+)
 def test_as_a_file_of_openvino(tmp_path, name):
     adaptive = network(name) if name.startswith("i3d") else converted(name)
     ada3d_fx.export(adaptive, tmp_path / "network.xml")
