@@ -89,10 +89,11 @@ def activation_of(module: nn.Module) -> str | None:
 
 def is_frame_pool(module: nn.Module) -> bool:
     """Tell whether a module pools single frames, and nobody watches its call."""
-    watched = module._forward_hooks or module._forward_pre_hooks
-    kind = isinstance(module, nn.MaxPool3d) and not isinstance(module, Twin) and is_known(module)
-    sizes = [window_size(module, name) for name in ("kernel_size", "stride", "padding")]
-    return kind and sizes == [1, 1, 0] and not watched and not module.return_indices
+    if not isinstance(module, nn.MaxPool3d) or isinstance(module, Twin) or not is_known(module):
+        return False
+    if module._forward_hooks or module._forward_pre_hooks or module.return_indices:
+        return False
+    return [window_size(module, name) for name in ("kernel_size", "stride", "padding")] == [1, 1, 0]
 
 
 def _pool_behind(node: fx.Node, root: nn.Module, convolutions: Container[Any]) -> str | None:

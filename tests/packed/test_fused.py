@@ -223,6 +223,38 @@ def test_a_relu_that_is_watched_or_replaced_counts(calls):
     same(adaptive, model, x)
 
 
+class Pooled(Net):
+    """A temporal convolution, a ReLU and a pool of frames."""
+
+    def __init__(self):
+        super().__init__()
+        self.shrink = nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1))
+
+    def body(self, v, x):
+        return self.shrink(self.relu(self.time_norm(self.time(v))))
+
+
+@needs_onednn
+def test_a_pool_that_is_watched_changed_or_replaced_counts(calls):
+    model = made(Pooled)
+    adaptive = ada3d_fx.convert(model, clip_shape=SHAPE)
+    x, heard = torch.randn(3, *SHAPE), []
+    folded = adaptive.conversion.folded
+    assert [path for path, _ in folded.taken_over.pools] == ["shrink"]
+    same(adaptive, model, x)
+    handle = adaptive.shrink.register_forward_hook(lambda *args: heard.append(1))
+    same(adaptive, model, x)
+    assert heard
+    handle.remove()
+    adaptive.shrink.kernel_size = model.shrink.kernel_size = (1, 2, 2)
+    same(adaptive, model, x)
+    adaptive.shrink = model.shrink = nn.MaxPool3d((1, 2, 2), (1, 1, 1))
+    same(adaptive, model, x)
+    adaptive.shrink = model.shrink = nn.AvgPool3d((1, 2, 2))
+    same(adaptive, model, x)
+    assert not folded.refresh()
+
+
 @pytest.mark.skipif(
     not fused.fused_operations_work(torch.bfloat16, False), reason="no bfloat16 in oneDNN here"
 )
