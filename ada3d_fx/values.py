@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
+from collections.abc import Callable
 from fractions import Fraction
 
 from . import files
@@ -86,30 +87,25 @@ def seed(text: str) -> int:
 
 def seeds(text: str) -> list[int]:
     """Parse ``'0,1'`` as the seeds ``[0, 1]``."""
-    try:
-        return [seed(part) for part in text.split(",")]
-    except argparse.ArgumentTypeError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: expected whole numbers from 0 to {SEEDS - 1}, a,b,..."
-        ) from None
+    return _listed(text, seed, f"whole numbers from 0 to {SEEDS - 1}")
 
 
 def whole_numbers(text: str) -> list[int]:
     """Parse ``'0,1'`` as ``[0, 1]``."""
-    try:
-        return [integer(part) for part in text.split(",")]
-    except argparse.ArgumentTypeError:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected whole numbers, a,b,...") from None
+    return _listed(text, integer, "whole numbers")
 
 
 def counts(text: str) -> list[int]:
     """Parse ``'1,4,8'`` as ``[1, 4, 8]``; whole numbers above 0."""
+    return _listed(text, whole_number, "whole numbers above 0")
+
+
+def _listed(text: str, parse: Callable[[str], int], expected: str) -> list[int]:
+    """Parse numbers with commas between them."""
     try:
-        return [whole_number(part) for part in text.split(",")]
+        return [parse(part) for part in text.split(",")]
     except argparse.ArgumentTypeError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: expected whole numbers above 0, a,b,..."
-        ) from None
+        raise argparse.ArgumentTypeError(f"{text!r}: expected {expected}, a,b,...") from None
 
 
 def clip_shape(text: str) -> tuple[int, int, int, int]:
