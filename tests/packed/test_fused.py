@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from families import FAMILIES, shared_family
-from models import clips
+from models import clips, randomise
 from torch import nn
 from torch.nn import functional as F
 
@@ -159,15 +159,9 @@ NETS = [Net, AddsItsInput, AddsTimes, AddsInTurn, Reused, Viewed, Chain, Broadca
         Twice, WithoutNorm]  # fmt: skip
 
 
-def made(kind, dtype=torch.float32):
+def made(kind):
     torch.manual_seed(0)
-    model = kind().eval()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm3d):
-            module.running_mean.normal_(0, 0.3)
-            module.running_var.uniform_(0.5, 2)
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-    return model.to(dtype)
+    return randomise(kind()).float()
 
 
 def same(adaptive, model, x, tolerance=1e-5):
