@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils import _python_dispatch
 
+from .packed.fused import is_plain
 from .packed.module_tree import adopt_children, graph_over
 from .passes.fold import FoldedGraph
+from .passes.whole import is_watched
 
 KNOWN = ("torchvision.models.", "ada3d_fx.")  # whose code reads nothing that may change
 AT_ONCE = 8  # images; more leave the processor's cache between two layers
@@ -48,17 +49,11 @@ def _applies(network: nn.Module, images: Tensor) -> bool:
     """Whether nothing is asked of this call but its result."""
     return (
         not torch.is_grad_enabled()
-        and type(images) is Tensor
-        and images.device.type == "cpu"
+        and is_plain(images)
         and images.ndim == 4
         and len(images) > 0
         and type(network).__module__.startswith(KNOWN)
-        and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
-        and _python_dispatch._get_current_dispatch_mode() is None
-        and not any(
-            m.training or m._forward_hooks or m._forward_pre_hooks for m in network.modules()
-        )
+        and not any(m.training or is_watched(m) for m in network.modules())
     )
 
 

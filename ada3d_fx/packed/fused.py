@@ -90,18 +90,14 @@ class FusedConv(nn.Module):
         return made if self.pool is None else self.pool(made)
 
     def _fuses(self, rows: Tensor) -> bool:
-        """Whether oneDNN can do it here: numbers on the CPU, that nobody follows or changes."""
+        """Whether oneDNN can do it here."""
         conv = self.conv
         return (
-            type(rows) is Tensor
-            and rows.device.type == "cpu"
+            is_plain(rows)
             and rows.dtype == conv.weight.dtype
             and not isinstance(conv.padding, str)
             and conv.padding_mode == "zeros"
             and not torch.is_autocast_enabled("cpu")
-            and not torch.compiler.is_compiling()
-            and not torch.jit.is_tracing()
-            and _python_dispatch._get_current_dispatch_mode() is None
             and bool(torch.backends.mkldnn.enabled)
             and fused_operations_work(rows.dtype, conv.groups > 1)
         )
@@ -169,6 +165,17 @@ class FusedConv(nn.Module):
             rest = (*rest[:3], other.squeeze(2), self.overwrites)
         images, weight = as_rows(x.squeeze(2)).squeeze(2), weight.squeeze(2)
         return as_rows(convolve(images, weight, padding[1:], stride[1:], dilation[1:], *rest))
+
+
+def is_plain(x: Tensor) -> bool:
+    """Tell whether a value is numbers on the CPU, and nobody follows or changes what is computed."""
+    return (
+        type(x) is Tensor
+        and x.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+        and _python_dispatch._get_current_dispatch_mode() is None
+    )
 
 
 def convolve(

@@ -18,7 +18,7 @@ from torch import Tensor, fx, nn
 from ..packed.module_tree import free_name, graph_over, keep_unregistered
 from ..packed.twins import plain
 from .fuse import activation_of, followed, fuse, is_frame_pool
-from .whole import is_known
+from .whole import is_known, is_watched
 
 Convolution = nn.Conv3d | nn.Conv2d
 Norm = nn.BatchNorm3d | nn.BatchNorm2d | nn.SyncBatchNorm
@@ -53,25 +53,23 @@ class FoldedGraph:
             pair = _convolution_and_norm(graph_module, node, folded)
             if pair is not None:
                 source, norm = pair
-                self._add(
-                    f"{holder}.{len(folded)}_", folded, graph_module, source, str(norm.target)
-                )
+                self._add(holder, folded, graph_module, source, str(norm.target))
                 norm.replace_all_uses_with(source)
                 graph.erase_node(norm)
         for node in graph.nodes:
             if _is_convolution(graph_module, node, folded) and followed(node, graph_module, folded):
-                self._add(f"{holder}.{len(folded)}_", folded, graph_module, node, None)
+                self._add(holder, folded, graph_module, node, None)
         self.taken_over = fuse(graph, graph_module, folded)
         held = nn.ModuleDict({name.removeprefix(f"{holder}."): m for name, m in folded.items()})
         self.graph_module = graph_over(graph_module, graph, "FoldedGraph", {holder: held})
 
     def _add(
-        self, prefix: str, folded: dict[str, nn.Module], root: nn.Module, node: fx.Node,
+        self, holder: str, folded: dict[str, nn.Module], root: nn.Module, node: fx.Node,
         norm: str | None,
     ) -> None:  # fmt: skip
         """Let a call go to a convolution of its own: one may have another BatchNorm at each call."""
         path = str(node.target)
-        name = prefix + path.replace(".", "_")
+        name = f"{holder}.{len(folded)}_{path.replace('.', '_')}"
         folded[name] = _without_weights(root.get_submodule(path))
         self.folds.append(_Fold(path, norm, folded[name]))
         node.target = name
@@ -96,7 +94,7 @@ class FoldedGraph:
         if not all(is_frame_pool(find(path)) for path, _ in self.taken_over.pools):
             return False
         for conv, norm, _ in pairs:
-            if _watched(conv) or (norm and (_watched(norm) or norm.training)):
+            if is_watched(conv) or (norm and (is_watched(norm) or norm.training)):
                 return False
         for conv, norm, folded in pairs:
             _fold(conv, norm, folded)
@@ -183,7 +181,3 @@ def _memory(folded: nn.Module, weight: Tensor) -> Tensor:
         return last
     with torch.inference_mode(False):  # what inference mode makes could not be written elsewhere
         return torch.empty_like(weight)
-
-
-def _watched(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from ..packed.fused import AFTER_SUM, FusedConv
 from ..packed.twins import Twin, plain
 from ..packed.windows import window_size
-from .whole import is_known
+from .whole import is_known, is_watched
 
 FUNCTIONS = {
     torch.relu: "relu",
@@ -80,7 +80,7 @@ def fuse(graph: fx.Graph, root: nn.Module, convolutions: dict[str, nn.Module]) -
 
 def activation_of(module: nn.Module) -> str | None:
     """Return the name of the activation that a module is whose call nobody watches."""
-    if module._forward_hooks or module._forward_pre_hooks or not is_known(module):
+    if is_watched(module) or not is_known(module):
         return None
     if isinstance(module, nn.ReLU6):
         return "relu6" if (module.min_val, module.max_val) == (0.0, 6.0) else None
@@ -91,7 +91,7 @@ def is_frame_pool(module: nn.Module) -> bool:
     """Tell whether a module pools single frames, and nobody watches its call."""
     if not isinstance(module, nn.MaxPool3d) or isinstance(module, Twin) or not is_known(module):
         return False
-    if module._forward_hooks or module._forward_pre_hooks or module.return_indices:
+    if is_watched(module) or module.return_indices:
         return False
     return [window_size(module, name) for name in ("kernel_size", "stride", "padding")] == [1, 1, 0]
 

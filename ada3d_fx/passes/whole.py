@@ -21,3 +21,8 @@ def is_known(module: nn.Module) -> bool:
     """
     own = [type(module).forward, getattr(type(module), "_conv_forward", None)]
     return all(f"{f.__module__}.".startswith(tuple(WHOLE_PACKAGES)) for f in own if f is not None)
+
+
+def is_watched(module: nn.Module) -> bool:
+    """Tell whether a hook waits for a module's call, which must then be made."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
