@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -83,11 +84,12 @@ class OpenVino:
             options["INFERENCE_NUM_THREADS"] = threads
         self.running = _named(path, (RuntimeError,), "run it", "Does the memory suffice?")
         with _named(path, (RuntimeError,), "read it", WHOLE):
-            self.model = openvino.Core().read_model(str(path))
+            core = _core_of(openvino)
+            self.model = core.read_model(str(path))
             if clips and len(self.model.inputs) == 1:
                 shape = self.model.input(0).get_partial_shape()
                 self.model.reshape([clips, *list(shape)[1:]])
-            self.request = openvino.compile_model(self.model, "CPU", options).create_infer_request()
+            self.request = core.compile_model(self.model, "CPU", options).create_infer_request()
         # one inference at a time: it takes all threads, so a second one would gain nothing
         self.lock = threading.Lock()
 
@@ -104,6 +106,20 @@ class OpenVino:
         with self.lock, self.running:
             self.request.infer(dict(inputs))
             return [np.array(self.request.get_tensor(name).data) for name in outputs]
+
+
+_cores: dict[int, Any] = {}  # by process: OpenVINO's
+
+
+def _core_of(openvino: Any) -> Any:
+    """Return OpenVINO's one core of this process, which is never taken down.
+
+    Each core gives the thread a stack for its signals and takes it back at its end. Cores that end
+    in the order in which they began leave a stack there that is no memory any more (OpenVINO
+    2026.4), and the next signal with a handler, such as a child process's end, kills the process.
+    """
+    core = _cores.get(os.getpid())
+    return core if core is not None else _cores.setdefault(os.getpid(), openvino.Core())
 
 
 WHOLE = "Is the file whole, and exported for this engine?"

@@ -262,6 +262,28 @@ def test_a_forked_process_is_told_to_make_its_own(session, files):
     os.waitpid(child, 0)
 
 
+SIGNAL = """
+import gc, signal, subprocess, sys
+import ada3d_fx
+sessions = [ada3d_fx.Session(sys.argv[1], "openvino") for _ in range(3)]
+while sessions:
+    sessions.pop(0)
+    gc.collect()
+signal.signal(signal.SIGCHLD, lambda *_: print("a signal"))
+subprocess.run(["true"])
+"""
+
+
+def test_a_signal_comes_in_after_sessions_have_ended(files):
+    """Each of OpenVINO's cores sets a stack for signals, and takes it back in any order."""
+    run = subprocess.run(
+        [sys.executable, "-c", SIGNAL, files / "given.onnx"], capture_output=True, check=False,
+        encoding="utf-8", cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split("\n")[0] == "a signal"
+
+
 SERVE = Path(__file__).parents[2] / "docs" / "serve.py"
 
 
