@@ -260,6 +260,13 @@ class VideoLoader(DataLoader):
         return self._whole_batches(super().__iter__())
 
     def _whole_batches(self, batches: Iterator) -> Iterator:
+        try:
+            yield from self._without_broken(batches)
+        finally:
+            if not self.persistent_workers:
+                _end_workers(batches)
+
+    def _without_broken(self, batches: Iterator) -> Iterator:
         self.left_out.places, used = [], 0
         for index, batch in enumerate(_without_dead_workers(batches)):
             if isinstance(batch, PartialBatch):
@@ -313,6 +320,17 @@ def _without_dead_workers(batches: Iterator) -> Iterator:
                 "finds it"
             ) from error
         yield batch
+
+
+def _end_workers(batches: Iterator) -> None:
+    """End the worker processes of a pass that is given up, by an error for instance.
+
+    Left to the garbage collector, torch cannot tell them to end any more, as their queues are
+    closed before: each is waited for in vain, five seconds long, and then killed.
+    """
+    end = getattr(batches, "_shutdown_workers", None)
+    if end is not None:
+        end()
 
 
 class VideoEvaluator:

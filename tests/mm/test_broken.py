@@ -2,6 +2,7 @@
 
 import json
 import logging
+import multiprocessing
 import os
 from pathlib import Path
 
@@ -85,6 +86,7 @@ def test_a_broken_video_is_named_whatever_decodes_it(config, reader, workers):
     message = str(raised.value)
     assert "5.mp4" in message and "list.txt, entry 6" in message and "Traceback" not in message
     assert "limit allows 0" in message and "check_data.py" in message
+    assert not multiprocessing.active_children()  # while the error holds the loader's frames
 
 
 def test_a_broken_video_stops_the_training(config):
