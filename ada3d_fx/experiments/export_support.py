@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,9 @@ from ..runtime.session import Session
 from .provenance import versions
 
 ENDINGS = {"onnxruntime": ".onnx", "openvino": ".xml"}
-SIDES = (32, 64, 112, 160)  # pixels of clips that are tried before the config's own
+# what is tried before the config's own clips
+SIDES = (32, 64, 112, 160)  # pixels
+FRAMES = (8, 16)  # where each length is a program of its own
 Shape = tuple[int, int, int, int]
 
 
@@ -28,7 +31,8 @@ def exports(recognizer: nn.Module, plan: StagePlan) -> dict:
     """Export a recognizer for both engines, and tell what came of it.
 
     What exports does not depend on the size of the frames, but how long the check takes does: the
-    smallest size is taken for which the recognizer converts to the same plan.
+    smallest size is taken for which the recognizer converts to the same plan; and the fewest frames
+    where it runs densely, as it is exported for each number of frames there.
 
     Args:
         recognizer: its weights become random ones.
@@ -81,11 +85,11 @@ def _specialised(adaptive: AdaptiveNetwork, path: Path) -> dict:
 
 
 def _smallest(recognizer: nn.Module, plan: StagePlan) -> AdaptiveNetwork:
-    """Convert for the smallest frames that give the same plan."""
-    channels, frames, *size = plan.clip_shape
-    for side in SIDES:
-        if side >= min(size):
-            break
+    """Convert for the smallest clips that give the same plan."""
+    channels, own, *size = plan.clip_shape
+    lengths = [n for n in FRAMES if n < own] if plan.execution != "packed" else []
+    sides = [side for side in SIDES if side < min(size)]
+    for frames, side in itertools.product((*lengths, own), sides):
         try:
             adaptive = convert(recognizer, (channels, frames, side, side))
         except Ada3DError:

@@ -18,6 +18,7 @@ from ..runtime.session import Session
 from .reference import Reference, policies_of_all_lengths
 
 BATCH = 8  # clips that are scored at once
+RANDOM = 12  # random policies that are compared at least, or as many as there are different ones
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ def check_adaptive(
         Ada3DError: scores or policies differ.
     """
     plan = adaptive.plan
-    made = policies_of_all_lengths(plan) if policy is None else policy
+    different = max(plan.num_units, 1) * 2**plan.num_stages
+    made = policies_of_all_lengths(plan, min(RANDOM, different)) if policy is None else policy
     clips = _random_clips(plan, len(made)) if clips is None else clips.cpu().float()
     made = _repeated(made, len(clips))
     found = _Found()

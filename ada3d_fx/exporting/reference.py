@@ -82,7 +82,7 @@ class Reference:
         return differ
 
 
-def policies_of_all_lengths(plan: StagePlan, least: int = 12) -> Policy:
+def policies_of_all_lengths(plan: StagePlan, least: int) -> Policy:
     """Random policies in which every number of kept frames occurs, and the full one.
 
     Args:
