@@ -24,6 +24,7 @@ def convert(
     model: nn.Module,
     clip_shape: Sequence[int] = (3, 8, 224, 224),
     stages: Grouping = "stage",
+    checkpointing: bool = False,
 ) -> AdaptiveNetwork:
     """Rewrite a 3D recognizer so that each clip computes only what its policy keeps.
 
@@ -34,6 +35,10 @@ def convert(
         clip_shape: (C, T, H, W) of the clips for which the plan and the prices are made.
         stages: what one decision governs: 'stage' (the paper's), 'block', 'layer', or {regex of
             module path: name}.
+        checkpointing: in training, keep only what goes into each block of the model (each item of
+            an ``nn.Sequential`` or ``nn.ModuleList`` that has parts of its own), and compute the
+            block again in backward: a third more time, for a fraction of the memory. Gradients and
+            statistics of BatchNorm are those without. What runs densely is not cut into blocks.
 
     Raises:
         UnsupportedModel: nothing can be decided, or the model cannot run on such clips; with all
@@ -48,7 +53,9 @@ def convert(
     if isinstance(model, AdaptiveNetwork):
         model = model.plain()
     root = channels_last(scoring_model(model))
-    return AdaptiveNetwork(run_passes(root, (channels, frames, height, width), stages))
+    return AdaptiveNetwork(
+        run_passes(root, (channels, frames, height, width), stages, checkpointing)
+    )
 
 
 class AdaptiveNetwork(nn.Module):
@@ -178,7 +185,8 @@ class AdaptiveNetwork(nn.Module):
         if "conversion" not in vars(self):  # a hook of its children holds a network half unpickled
             return {"own": own}
         made = self.conversion
-        return dict(own=own, root=made.root, clip_shape=self.plan.clip_shape, stages=made.grouping)
+        how = (self.plan.clip_shape, made.grouping, made.checkpointing)
+        return dict(own=own, root=made.root, how=how)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Convert the model again."""
@@ -186,7 +194,7 @@ class AdaptiveNetwork(nn.Module):
         vars(self).update(state["own"])
         if "root" in state:
             root = channels_last(turn_plain(state["root"]))
-            self._show(run_passes(root, state["clip_shape"], state["stages"]))
+            self._show(run_passes(root, *state["how"]))
 
 
 # What is made of the model, and is not the network's own.

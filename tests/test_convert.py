@@ -5,6 +5,7 @@ import copy
 import itertools
 import pickle
 
+import families
 import oracle
 import pytest
 import torch
@@ -458,6 +459,47 @@ def test_frames_that_cannot_be_dropped_stay_with_the_reason():
         torch.testing.assert_close(adaptive(x, policy), expected, **EXACT)
     with pytest.raises(Ada3DError, match="whole units of 8"):
         adaptive(x[:1], Policy(torch.arange(8)[None] < 4, policy.stages[:1]))
+
+
+@pytest.mark.parametrize("name", ["i3d_r18", "slowfast", "x3d", "csn_ir", "r2plus1d"])
+def test_checkpointing_changes_memory_only(name):
+    """Gradients, statistics and scores are those without; fewer values are kept for backward."""
+    if name == "i3d_r18":
+        model, shape = resnet3d(name), CLIP
+    else:
+        model, shape = families.family(name), families.FAMILIES[name][2]
+    without = [m for m in model.modules() if isinstance(m, (nn.Dropout, nn.Dropout3d))]
+    for module in without:
+        module.p = 0.0
+    pair = [ada3d_fx.convert(model, shape, checkpointing=asked) for asked in (False, True)]
+    pair.append(copy.deepcopy(pair[1]))  # which is asked for the same
+    x = torch.randn(3, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    policy = Policy.random(pair[0].plan, 3, 0.6, 0.5, generator=torch.Generator().manual_seed(0))
+    kept, scores = [], []
+    for adaptive in pair:
+        adaptive.train()
+        saved = []
+        torch.manual_seed(0)
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t, saved=saved: (saved.append(t.numel()), t)[1], lambda t: t
+        ):
+            out = adaptive(x, policy)
+            out.square().sum().backward()
+        scores.append(out.detach())
+        kept.append(sum(saved))
+        adaptive.eval()
+        with torch.no_grad():
+            scores[-1] = torch.cat([scores[-1], adaptive(x, policy)])
+    assert kept[1] < kept[0] / 2 and kept[2] == kept[1]
+    for other, found in zip(pair[1:], scores[1:]):
+        torch.testing.assert_close(found, scores[0], **EXACT)
+        for kind in ("named_parameters", "named_buffers"):
+            theirs = dict(getattr(other, kind)())
+            for path, value in getattr(pair[0], kind)():
+                mine = theirs[path]
+                if kind == "named_parameters":
+                    value, mine = value.grad, mine.grad
+                torch.testing.assert_close(mine, value, **EXACT, msg=path)
 
 
 def test_checkpointing_survives():

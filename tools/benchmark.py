@@ -3,6 +3,7 @@
 
     python tools/benchmark.py CONFIG [--clips 1,4,8] [--clip-shape 3,8,224,224] [--usage 23/32:9/20] ...
     python tools/benchmark.py CONFIG --engine torch,openvino,onnxruntime [--compile] [--int8] ...
+    python tools/benchmark.py CONFIG --training --clips 16 [--samples 4] ...
 
 CONFIG is an Ada3D config or a plain recognizer's. Weights are random: time does not depend on them. Rows are
 compared with the fastest dense one of all backends; the selection network's time is in the rows 'inside'.
@@ -66,6 +67,14 @@ def parse_args() -> argparse.Namespace:
         "--profile", action="store_true",
         help="tell where torch's rows spend their time, by kind of operation",
     )  # fmt: skip
+    parser.add_argument(
+        "--training", action="store_true",
+        help="time steps of training instead: fine-tuning of the dense network, and both phases",
+    )  # fmt: skip
+    parser.add_argument(
+        "--samples", type=values.whole_number, default=4, metavar="N",
+        help="policies of each clip in a step of training",
+    )  # fmt: skip
     cli.add_seed(parser, 0)
     parser.add_argument(
         "--out", type=values.output_file, metavar="FILE",
@@ -83,7 +92,7 @@ def main() -> None:
     request = Request(
         args.config, args.cfg_options, args.clip_shape, args.clips, args.usage or DEFAULT_USAGES,
         args.policy, args.repeats, args.engine, args.threads, args.device, args.seed, args.int8,
-        args.compile, args.memory, args.profile,
+        args.compile, args.memory, args.profile, args.training, args.samples,
     )  # fmt: skip
     result = timing.measure(request, args.json, args.out, Console(args.verbose))
     print(timing_text.text(result))

@@ -16,11 +16,22 @@ PAUSE = 0.05  # seconds between rows of different backends, whose threads wait b
 
 
 def interleaved(
-    runs: Sequence[Run], repeats: int, device: torch.device, console: Console | None = None
+    runs: Sequence[Run],
+    repeats: int,
+    device: torch.device,
+    console: Console | None = None,
+    learn: bool = False,
 ) -> dict[str, list[float]]:
     """Measure seconds of each run, all of them once in each round, after a round of warming up.
 
     A product of matrices takes its turn as well (`PRODUCT`): what the machine could do.
+
+    Args:
+        runs: the rows.
+        repeats: rounds.
+        device: where they run.
+        console: where progress is shown.
+        learn: the rows are steps of training, and need gradients.
 
     Returns:
         Row -> its seconds in each round.
@@ -31,7 +42,7 @@ def interleaved(
     pause = PAUSE if {run.backend for run in runs} != {"torch"} else 0.0
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     bar = (console or Console()).bar("timing", (repeats + 1) * len(calls))
-    with bar, torch.inference_mode():
+    with bar, torch.inference_mode(not learn):
         for round_ in range(repeats + 1):
             for name, call in calls.items():
                 time.sleep(pause)

@@ -33,6 +33,7 @@ from .timed_networks import (
     usable_device,
 )
 from .timed_policies import FULL
+from .training_timing import TrainingSteps
 
 MIB = 2**20
 PACKED = "packed, {}"
@@ -106,14 +107,17 @@ def main() -> None:
 
 def peak_of(request: Request, name: str, device: torch.device) -> float:
     """Run a row once, and return by how many MiB it raised this process's peak."""
-    run = _run(make_networks(request, device, selects=False), name, request)
+    run = _run(make_networks(request, device, selects=request.training), name, request)
     before = _begin(device)
-    with torch.inference_mode():
+    with torch.inference_mode(not request.training):
         run.call()
     return (_peak(device) - before) / MIB
 
 
 def _run(networks: Networks, name: str, request: Request) -> Run:
+    if request.training:
+        steps = TrainingSteps(networks, request.clips[0], request).runs()
+        return next(step for step in steps if step.name == name)
     batch = make_batch(networks, request.clips[0], request)
     runs = DensePeers(networks).runs(batch.clips) if name.startswith("dense") else []
     (run,) = [one for one in [*runs, *packed_runs(networks, batch)] if one.name == name]

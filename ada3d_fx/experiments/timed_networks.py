@@ -55,6 +55,8 @@ class Request:
     compiled: bool = False  # torch.compile of the dense network too
     memory: bool = False  # peak memory of the rows of torch
     profile: bool = False  # where the rows of torch spend their time
+    training: bool = False  # steps of training instead, see `training_timing`
+    samples: int = 4  # policies of each clip in a step
 
 
 class Run(NamedTuple):

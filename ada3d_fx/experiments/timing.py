@@ -12,6 +12,7 @@ from ..errors import Ada3DError
 from ..progress import Console
 from ..report import figures, records
 from . import timing_statistics as statistics
+from . import training_timing
 from .dense_peers import DensePeers
 from .engine_timing import INT8, SUFFIX, EngineFiles
 from .interleaving import PRODUCT, SIDE, interleaved, machine
@@ -95,6 +96,12 @@ def check(request: Request) -> torch.device:
         if getattr(request, option) and "torch" not in request.engines:
             name = "compile" if option == "compiled" else option
             raise Ada3DError(f"--{name} is of torch; try {told},torch")
+    if request.training and list(request.engines) != ["torch"]:
+        raise Ada3DError(f"{told} --training: only torch trains; leave --engine out")
+    for option in ("int8", "compiled", "profile", "policy"):
+        if request.training and getattr(request, option):
+            name = "compile" if option == "compiled" else option
+            raise Ada3DError(f"--{name} is of inference; leave it out, or --training")
     if request.policy:
         records.parse_policy(request.policy, ("file",))
         records.read_clips(request.policy)
@@ -123,7 +130,7 @@ class Benchmark:
         self.threads = request.threads or torch.get_num_threads()
         self.networks = make_networks(request, device)
         self.peers: DensePeers | None = None
-        if "torch" in request.engines:
+        if "torch" in request.engines and not request.training:
             self.peers = DensePeers(self.networks, request.compiled)
         self.files = [
             EngineFiles(self.networks, engine, folder, self.threads, request.seed, int8, console)
@@ -135,6 +142,8 @@ class Benchmark:
     def table(self, clips: int) -> dict:
         """Time a batch of so many clips, with what else is asked for."""
         request, networks = self.request, self.networks
+        if request.training:
+            return self._training_table(clips)
         batch = make_batch(networks, clips, request)
         runs = self.runs(batch)
         seconds = interleaved(runs, request.repeats, self.device, self.console)
@@ -148,6 +157,17 @@ class Benchmark:
         if request.profile:
             table["profile"] = time_profile(runs, batch.usages, self.device)
         return table
+
+    def _training_table(self, clips: int) -> dict:
+        """Time the steps of training on a batch of so many clips."""
+        request, device, console = self.request, self.device, self.console
+        runs = training_timing.TrainingSteps(self.networks, clips, request).runs()
+        seconds = interleaved(runs, request.repeats, device, console, learn=True)
+        rows = training_timing.training_table(runs, seconds)
+        if request.memory:
+            taken = peak_memory(request, clips, training_timing.MEASURED, device, console)
+            rows = [{**row, "peak_mib": taken.get(row["name"])} for row in rows]
+        return {"clips": clips, "samples": request.samples, "training": rows}
 
     def runs(self, batch: Batch) -> list[Run]:
         """Return the rows of all backends."""

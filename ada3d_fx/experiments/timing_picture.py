@@ -16,6 +16,14 @@ def draw_result(result: Mapping, path: str) -> None:
     """
     panels = {}
     for table in result["tables"]:
+        if "training" in table:
+            panels[f"{table['clips']} clips, {table['samples']} policies each"] = [
+                figures.Seconds(
+                    row["name"], row["seconds"], row["interval"], not row["faster"], None
+                )
+                for row in table["training"]
+            ]
+            continue
         told = {row["name"]: row["seconds"] for row in table["rows"]}
         bars = []
         for row in table["rows"]:

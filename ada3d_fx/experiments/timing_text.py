@@ -33,6 +33,8 @@ def text(result: Mapping) -> str:
 
 
 def _table(result: Mapping, table: Mapping) -> list[str]:
+    if "training" in table:
+        return _training(result, table)
     rows = [flat(row, table["best_peer"]) for row in table["rows"]]
     columns = [
         column
@@ -56,6 +58,32 @@ def _table(result: Mapping, table: Mapping) -> list[str]:
         for precision, name in table["best_peer"].items()
     ]
     return [*lines, time_profile.text(table["profile"])] if "profile" in table else lines
+
+
+def _training(result: Mapping, table: Mapping) -> list[str]:
+    """Tell the steps of training, and below them how much faster ours are."""
+    rows = [{**row, "interval": ends(row["interval"], 3)} for row in table["training"]]
+    shown = ("name", "macs", "seconds", "interval", "peak_mib")
+    columns = [
+        column
+        for column in COLUMNS
+        if column[0] in shown and any(row.get(column[0]) is not None for row in rows)
+    ]
+    shape = " x ".join(map(str, result["shape"]))
+    executed = table["clips"] * table["samples"]
+    lines = [
+        f"steps of training: {table['clips']} clips of {shape} with {table['samples']} policies each; "
+        f"fine-tuning on {executed} clips; {result['machine']}; torch "
+        f"{result['versions'].get('torch', '')}; medians of {result['repeats']} interleaved rounds",
+        tables.table(rows, columns),
+    ]
+    lines += [
+        f"{row['name']}: {found['times']:.2f} times as fast as {peer} "
+        f"({ends(found['interval'], 2)})"
+        for row in table["training"]
+        for peer, found in row["faster"].items()
+    ]
+    return lines
 
 
 def flat(row: Mapping, best_peer: Mapping[str, str | None]) -> dict:

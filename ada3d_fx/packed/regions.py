@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -36,13 +37,47 @@ class Region(nn.Module):
 
 
 class Checkpointed(Region):
-    """Operations that a model's own code checkpoints: they run again in backward."""
+    """Operations that run again in backward.
+
+    Args:
+        root: see `Region`.
+        graph: see `Region`.
+        statistics_once: whether BatchNorm counts a batch once, and not again in backward, as it
+            does where the model's own code asks for it.
+    """
+
+    def __init__(self, root: nn.Module, graph: fx.Graph, statistics_once: bool = False):
+        super().__init__(root, graph)
+        self.statistics_once = statistics_once
+        self.called = [str(node.target) for node in graph.nodes if node.op == "call_module"]
 
     def forward(self, *values: Any) -> Any:
         """Run the operations; with gradients, under torch.utils.checkpoint."""
         if not torch.is_grad_enabled():
             return self.program(self.root, *values)
-        return checkpoint(self.program, self.root, *values, use_reentrant=False)
+        return checkpoint(
+            self.program, self.root, *values, use_reentrant=False, context_fn=self._contexts
+        )
+
+    def _contexts(self) -> tuple[AbstractContextManager, AbstractContextManager]:
+        """What the operations run in: in forward, and in backward."""
+        again = self._statistics_kept() if self.statistics_once else nullcontext()
+        return nullcontext(), again
+
+    @contextmanager
+    def _statistics_kept(self) -> Iterator[None]:
+        """Let BatchNorm write its statistics into copies."""
+        called = (self.root.get_submodule(path) for path in self.called)
+        norms = {m for module in called for m in module.modules() if _has_statistics(m)}
+        own = {norm: dict(norm._buffers) for norm in norms}
+        try:
+            for norm in norms:
+                copied = {k: None if v is None else v.clone() for k, v in norm._buffers.items()}
+                norm._buffers.update(copied)
+            yield
+        finally:
+            for norm in norms:
+                norm._buffers.update(own[norm])
 
 
 class DenseRegion(Region):
@@ -119,6 +154,10 @@ class DenseRegion(Region):
             if wanted is not module:
                 replaced[path] = wanted
         return with_modules(self.root, replaced)
+
+
+def _has_statistics(module: nn.Module) -> bool:
+    return isinstance(module, nn.modules.batchnorm._BatchNorm)
 
 
 def paths_with_twins(root: nn.Module, graph: fx.Graph) -> list[str]:

@@ -1,4 +1,4 @@
-"""Nodes that the model's own code checkpoints -> one call each."""
+"""Nodes that are computed again in backward, by the model's own code or as asked -> one call each."""
 
 from __future__ import annotations
 
@@ -9,6 +9,19 @@ from torch import fx, nn
 
 from ..packed.module_tree import free_name
 from ..packed.regions import Checkpointed
+
+# whose checkpoints they are: of the model's own code, or of a block where `convert` was asked
+OWN, BLOCK = "own", "block"
+
+
+def blocks(root: nn.Module) -> frozenset[nn.Module]:
+    """Find the blocks of a model: items of lists of modules that have parts, but no blocks, inside."""
+    found: set[nn.Module] = set()
+    for module in root.modules():
+        if isinstance(module, (nn.Sequential, nn.ModuleList)):
+            items = [item for item in module if any(True for _ in item.children())]
+            found.update(items if len(items) > 1 else [])
+    return frozenset(m for m in found if not found.intersection(list(m.modules())[1:]))
 
 
 def subgraph(
@@ -32,7 +45,7 @@ def tagged(new: fx.Node, *sources: fx.Node) -> fx.Node:
 
 
 def checkpointed(root: nn.Module, graph: fx.Graph) -> dict[str, Checkpointed]:
-    """Turn the nodes of each checkpoint of the model's own code into one call.
+    """Turn the nodes of each checkpoint into one call.
 
     A checkpoint woven into what is outside of it stays as it is: that costs memory, but is right.
 
@@ -43,16 +56,16 @@ def checkpointed(root: nn.Module, graph: fx.Graph) -> dict[str, Checkpointed]:
     Returns:
         The modules that the new calls name.
     """
-    groups: dict[int, list[fx.Node]] = {}
+    groups: dict[tuple[str, int], list[fx.Node]] = {}
     for node in graph.nodes:
         if node.meta.get("checkpoint") is not None:
             groups.setdefault(node.meta["checkpoint"], []).append(node)
     made: dict[str, Checkpointed] = {}
-    for nodes in groups.values():
+    for (kind, _), nodes in groups.items():
         name = free_name(root, f"checkpoint_{len(made)}")
         region = carve(graph, nodes, name)
         if region is not None:
-            made[name] = Checkpointed(root, region)
+            made[name] = Checkpointed(root, region, statistics_once=kind == BLOCK)
     return made
 
 

@@ -29,6 +29,7 @@ class Conversion:
     """What the passes make of a model."""
 
     grouping: Grouping  # what one decision governs, as `convert` was asked
+    checkpointing: bool  # whether blocks are computed again in backward, as it was asked
     root: nn.Module  # the model, with twins in place of the modules that mix time
     twin_paths: tuple[str, ...]  # where the twins are
     aliases: tuple[tuple[str, ...], ...]  # the names of each module that has several
@@ -103,7 +104,10 @@ def _aliases(root: nn.Module) -> tuple[tuple[str, ...], ...]:
 
 @torch.inference_mode(False)  # where tensors do not tell that they were written into
 def run_passes(
-    root: nn.Module, clip_shape: tuple[int, int, int, int], grouping: Grouping
+    root: nn.Module,
+    clip_shape: tuple[int, int, int, int],
+    grouping: Grouping,
+    checkpointing: bool = False,
 ) -> Conversion:
     """Trace, analyse, plan, swap twins in, rewrite, fold.
 
@@ -112,6 +116,7 @@ def run_passes(
             result: the modules that mix time turn into their twins.
         clip_shape: (C, T, H, W) of the clips for which the plan is made.
         grouping: what one decision governs, see `convert`.
+        checkpointing: whether blocks are computed again in backward, see `convert`.
 
     Raises:
         UnsupportedModel: nothing can be decided, or the model cannot run on such clips.
@@ -120,7 +125,7 @@ def run_passes(
     without_constants(root)  # of an earlier conversion
     check_names(root)
     shadow = shadow_of(root)
-    programs = trace(root, shadow, clip_shape)
+    programs = trace(root, shadow, clip_shape, checkpointing)
     shape_cache: dict = {}
     with own_caches(root):
         analyses = [analyse(root, p.graph, shadow, clip_shape, shape_cache) for p in programs]
@@ -131,6 +136,7 @@ def run_passes(
     rewritten = [rewrite(root, p.graph, a, plan) for p, a in zip(programs, analyses)]
     made = Conversion(
         grouping=grouping,
+        checkpointing=checkpointing,
         root=root,
         twin_paths=tuple(sorted(twin_paths)),
         aliases=_aliases(root),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from torch import fx, nn
 
 from ..errors import Reason, UnsupportedModel
 from ..packed.module_tree import constants_of
+from .checkpoints import blocks
 from .in_place import settle_writes
 from .isolation import own_caches
 from .model import model_name
@@ -18,13 +19,16 @@ from .shadow import add_constants, left_as_it_was, set_mode
 from .tracer import Tracer
 
 
-def trace(root: nn.Module, shadow: nn.Module, clip_shape: Sequence[int]) -> list[Program]:
+def trace(
+    root: nn.Module, shadow: nn.Module, clip_shape: Sequence[int], checkpointing: bool = False
+) -> list[Program]:
     """Trace ``root`` in evaluation and in training.
 
     Args:
         root: a module from clips to scores; it is left as it was.
         shadow: ``root`` on the meta device, for the shapes of clips [2, *clip_shape].
         clip_shape: (C, T, H, W).
+        checkpointing: mark each block of ``root`` as checkpointed in training.
 
     Returns:
         The program in evaluation, and the one in training where it differs.
@@ -32,16 +36,22 @@ def trace(root: nn.Module, shadow: nn.Module, clip_shape: Sequence[int]) -> list
     Raises:
         UnsupportedModel: the root itself cannot be traced.
     """
-    evaluation, training = (_trace(root, shadow, clip_shape, mode) for mode in (False, True))
+    evaluation = _trace(root, shadow, clip_shape, False, frozenset())
+    marked = blocks(root) if checkpointing else frozenset()
+    training = _trace(root, shadow, clip_shape, True, marked)
     return [evaluation] if evaluation.agrees_with(training) else [evaluation, training]
 
 
 def _trace(
-    root: nn.Module, shadow: nn.Module, clip_shape: Sequence[int], training: bool
+    root: nn.Module,
+    shadow: nn.Module,
+    clip_shape: Sequence[int],
+    training: bool,
+    marked: Collection[nn.Module],
 ) -> Program:
     with left_as_it_was(root), own_caches(root):
         # made in here, as it notes which functions `math` has
-        tracer = Tracer(shadow, clip_shape, training)
+        tracer = Tracer(shadow, clip_shape, training, marked)
         if training and hasattr(root, "forward_in_training"):
             tracer.traced_func_name = "forward_in_training"
         set_mode(root, training)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 
 from ..errors import Reason
 from ..packed.module_tree import constants_of
+from .checkpoints import BLOCK, OWN
 from .in_place import note_writes, versions
 from .isolation import NoDraws, calls_caught, catch_draws, catch_functions, replacing
 from .program import AUGMENTED, writes
@@ -72,18 +73,26 @@ class Tracer(fx.Tracer):
         shadow: the model on the meta device.
         clip_shape: (C, T, H, W).
         training: whether training is traced.
+        marked: modules whose calls are marked as checkpointed.
     """
 
     proxy_buffer_attributes = True
 
-    def __init__(self, shadow: nn.Module, clip_shape: Sequence[int], training: bool) -> None:
+    def __init__(
+        self,
+        shadow: nn.Module,
+        clip_shape: Sequence[int],
+        training: bool,
+        marked: Collection[nn.Module] = (),
+    ) -> None:
         super().__init__()
         self.untraceable: list[Reason] = []
         self.shadow = shadow
         self.clip_shape = clip_shape
         self.training = training
+        self._marked = marked
         self._checkpoints = 0
-        self._inside_checkpoint: int | None = None
+        self._inside_checkpoint: tuple[str, int] | None = None
 
     def trace(
         self, root: nn.Module | Callable, concrete_args: dict[str, Any] | None = None
@@ -189,6 +198,11 @@ class Tracer(fx.Tracer):
 
     def call_module(self, m: nn.Module, forward: Callable, args: Any, kwargs: Any) -> Any:
         """Trace the call of a module, or keep the module whole if that fails."""
+        if m in self._marked:
+            return self._checkpoint(BLOCK, self._call_module, m, forward, args, kwargs)
+        return self._call_module(m, forward, args, kwargs)
+
+    def _call_module(self, m: nn.Module, forward: Callable, args: Any, kwargs: Any) -> Any:
         stack = list(self.module_stack.items())
         mark = list(self.graph.nodes)[-1] if len(self.graph.nodes) else None
         try:
@@ -206,10 +220,13 @@ class Tracer(fx.Tracer):
     def checkpoint(self, function: Callable, *args: Any, **options: Any) -> Any:
         """Run the function, and mark its nodes; in the place of torch.utils.checkpoint's."""
         options = {k: v for k, v in options.items() if k not in _CHECKPOINT_OPTIONS}
+        return self._checkpoint(OWN, function, *args, **options)
+
+    def _checkpoint(self, kind: str, function: Callable, *args: Any, **options: Any) -> Any:
         if self._inside_checkpoint is not None:
             return function(*args, **options)
         self._checkpoints += 1
-        self._inside_checkpoint = self._checkpoints
+        self._inside_checkpoint = (kind, self._checkpoints)
         try:
             return function(*args, **options)
         finally:
