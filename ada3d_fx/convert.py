@@ -96,23 +96,30 @@ class AdaptiveNetwork(nn.Module):
         """The program in training; ``graph_module`` itself where the model has one for both."""
         return self.conversion.training_module
 
-    def forward(self, clips: Tensor, policy: Policy | None = None) -> Tensor:
+    def forward(
+        self, clips: Tensor, policy: Policy | None = None, clip_index: Tensor | None = None
+    ) -> Tensor:
         """Score clips under a policy.
 
         Args:
             clips: floating [N, C, T, H, W], normalised as the recognizer wants them.
             policy: of N clips, T frames, K stages; None is the full one, the original model.
+            clip_index: int [M], where clips have several policies, or none: the clip of each of M.
+                In inference, a frame that several policies of a clip keep is computed once, up to
+                the first operation that mixes time.
 
         Returns:
-            Scores [N, classes], rows in the order of ``clips``.
+            Scores [N, classes], rows in the order of ``clips``, or [M, classes] in that of
+            ``clip_index``.
 
         Raises:
-            Ada3DError: clips or policy of another shape than the plan's, or parts of units.
+            Ada3DError: clips or policy of another shape than the plan's, parts of units, or numbers
+                of clips that there are not.
         """
-        return self.with_auxiliary(clips, policy)[0]
+        return self.with_auxiliary(clips, policy, clip_index)[0]
 
     def with_auxiliary(
-        self, clips: Tensor, policy: Policy | None = None
+        self, clips: Tensor, policy: Policy | None = None, clip_index: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Score clips as ``forward`` does, with the neck's auxiliary heads (TPN) too.
 
@@ -122,15 +129,18 @@ class AdaptiveNetwork(nn.Module):
         """
         self._check_clips(clips)
         self.conversion.see_replaced_parts()
-        policy = Policy.full(self.plan, len(clips)) if policy is None else policy
-        self.check(policy, len(clips))
+        numbers = None if clip_index is None else _numbers(clip_index, len(clips))
+        n = len(clips) if numbers is None else len(numbers)
+        policy = Policy.full(self.plan, n) if policy is None else policy
+        self.check(policy, n)
         program = self.graph_module
         if self.training and self.training_module is not self.graph_module:
             program = self.training_module
         elif not torch.is_grad_enabled() and self.conversion.folded.refresh():
             program = self.conversion.folded.graph_module
-        scores = program(clips, policy)
-        return scores if isinstance(scores, tuple) else (scores, {})
+            if numbers is not None and self.conversion.folded.shares():
+                return _with_heads(program(clips, policy, numbers))
+        return _with_heads(program(clips if numbers is None else clips[numbers], policy))
 
     def train(self, mode: bool = True) -> AdaptiveNetwork:
         """Set the mode as the model does: its modules' own ``train()`` keeps frozen stages."""
@@ -195,6 +205,26 @@ class AdaptiveNetwork(nn.Module):
         if "root" in state:
             root = channels_last(turn_plain(state["root"]))
             self._show(run_passes(root, *state["how"]))
+
+
+def _with_heads(scores: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    return scores if isinstance(scores, tuple) else (scores, {})
+
+
+def _numbers(clip_index: Tensor, n: int) -> list[int]:
+    """The clip of each policy.
+
+    Raises:
+        Ada3DError: no whole numbers, or of clips that there are not.
+    """
+    numbers: list[int] = clip_index.tolist()
+    whole = clip_index.ndim == 1 and not clip_index.is_floating_point()
+    if not whole or not numbers or min(numbers) < 0 or max(numbers) >= n:
+        raise Ada3DError(
+            f"AdaptiveNetwork: clip_index is {numbers!r}; expected the clip of each policy, whole "
+            f"numbers from 0 to {n - 1}"
+        )
+    return numbers
 
 
 # What is made of the model, and is not the network's own.

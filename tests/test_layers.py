@@ -68,7 +68,7 @@ ARROWS["__init__"] = CORE - {"cli", "values", "progress", "files", "weights", "_
 ORDER = {
     "packed": "segments packing windows module_tree twins fused regions",
     "passes": "model shadow whole program checkpoints in_place isolation tracer trace rules analysis shapes axis_moves "
-    "rowwise layouts group planning regions rewrite fuse fold pipeline",
+    "rowwise layouts group planning regions share rewrite fuse fold pipeline",
     "cost": "shapes_only count price executed payoff selector",
     "learn": "backbones heads selector reward losses estimators step clip_selector diagnose",
     "runtime": "contract engines session",
@@ -78,8 +78,8 @@ ORDER = {
     "experiments": "provenance fingerprints made_from makers rendering clip_record generated_clips "
     "matching comparison_run comparison_rows comparison_report comparison tradeoff html_page "
     "clip_videos clip_selection price_report price_timing pricing listed paper export_support support "
-    "timing_statistics timed_policies timed_networks dense_peers engine_timing interleaving training_timing peak_memory "
-    "time_profile timing_picture timing timing_text decisions evaluation data_check "
+    "timing_statistics timed_policies timed_networks dense_peers engine_timing interleaving training_timing "
+    "peak_memory time_profile timing_picture timing timing_text decisions evaluation data_check "
     "training journal inference_summary inference calibration_clips exporting",
 }
 THIRD_PARTY = {"torch", "torchvision", "fvcore", "numpy", "matplotlib", "PIL"}

@@ -134,7 +134,7 @@ class TrainingSteps:
         return result.loss + F.cross_entropy(result.scores, self.labels[result.clip_index])
 
     def _packed(self, adaptive: AdaptiveNetwork, policy: Policy, clip_index: Tensor) -> Tensor:
-        return adaptive(self.clips[clip_index], policy)
+        return adaptive(self.clips, policy, clip_index)
 
     def _alone(self, adaptive: AdaptiveNetwork, policy: Policy, clip_index: Tensor) -> Tensor:
         """One policy after the other, each through the adaptive network."""

@@ -74,7 +74,7 @@ def learning_step(model: BaseModel, clips: Tensor, data_samples: list) -> Losses
 
     def execute(policy: Policy, clip_index: Tensor) -> Tensor:
         with torch.set_grad_enabled(joint or model.estimator.needs_gradients):
-            scores, heads = model.recognizer.with_auxiliary(clips[clip_index], policy)
+            scores, heads = model.recognizer.with_auxiliary(clips, policy, clip_index)
         auxiliary.update(heads)
         return scores
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -32,12 +33,19 @@ class Packing:
     # clip and time of each row; None where all frames are kept in the order of the batch
     rows: tuple[tuple[int, ...], tuple[int, ...]] | None
     frame_gates: Tensor | None = None  # of each row, floating [F] with gradients, if there are any
+    # where policies share clips: the different ones of ``rows``, and which of them each row is
+    distinct: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+    which: tuple[int, ...] | None = None
 
     @classmethod
-    def of(cls, policy: Policy) -> Packing:
+    def of(cls, policy: Policy, clip_index: Sequence[int] | None = None) -> Packing:
         """Lay out a batch under its policy.
 
         The policy is read on the host: this is the only wait for the device in a forward pass.
+
+        Args:
+            policy: of M clips.
+            clip_index: M numbers, where a clip has several policies: the clip of each.
         """
         bits = torch.cat([policy.frames, policy.stages], dim=1).cpu().numpy()
         num_frames = policy.frames.shape[1]
@@ -64,7 +72,31 @@ class Packing:
             )
             for k in range(policy.stages.shape[1])
         )
-        return cls(order, Segments(lengths), gates, rows, frame_gates)
+        made = cls(order, Segments(lengths), gates, rows, frame_gates)
+        return made if clip_index is None else made._shared(clip_index, num_frames)
+
+    def _shared(self, clip_index: Sequence[int], num_frames: int) -> Packing:
+        """The same where clips have several policies."""
+        rows = self.rows
+        if rows is None:
+            places = range(len(self.order))
+            rows = (
+                tuple(clip for clip in places for _ in range(num_frames)),
+                tuple(range(num_frames)) * len(self.order),
+            )
+        pairs = [(clip_index[clip], time) for clip, time in zip(*rows)]
+        place = {pair: number for number, pair in enumerate(dict.fromkeys(pairs))}
+        return replace(
+            self,
+            rows=_columns(pairs),
+            distinct=_columns(place),
+            which=tuple(place[pair] for pair in pairs),
+        )
+
+
+def _columns(pairs: Iterable[tuple[int, int]]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    first, second = zip(*pairs)
+    return first, second
 
 
 def stage_gate(packing: Packing, stage: int) -> StageGate:
@@ -75,14 +107,42 @@ def stage_gate(packing: Packing, stage: int) -> StageGate:
 def pack_frames(clips: Tensor, packing: Packing) -> Tensor:
     """Pack the kept frames of clips [N, C, T, H, W] as [F, C, 1, H, W], channels last."""
     frames = clips.transpose(1, 2)
-    if packing.rows is None:
-        frames = frames.flatten(0, 1)
-    else:
-        clip, time = torch.tensor(packing.rows).to(clips.device, non_blocking=True)
-        frames = frames[clip, time]
+    frames = frames.flatten(0, 1) if packing.rows is None else _taken(frames, packing.rows)
     if packing.frame_gates is not None:
         frames = frames * packing.frame_gates[:, None, None, None].to(frames)
     return as_rows(frames)
+
+
+def pack_distinct(clips: Tensor, packing: Packing) -> Tensor:
+    """Pack each kept frame of clips [N, C, T, H, W] once, as [U, C, 1, H, W], channels last.
+
+    Where policies do not share clips, or have gates, it is `pack_frames`.
+    """
+    if packing.distinct is None or packing.frame_gates is not None:
+        return pack_frames(clips, packing)
+    return as_rows(_taken(clips.transpose(1, 2), packing.distinct))
+
+
+def spread(values: Tensor, packing: Packing) -> Tensor:
+    """Repeat values of `pack_distinct`'s frames [U, ...] for the policies that keep them.
+
+    Returns:
+        [F, ...], [F, C, 1, H, W] with channels last; ``values`` itself where policies do not share
+        clips.
+    """
+    if packing.which is None or packing.frame_gates is not None:
+        return values
+    index = torch.tensor(packing.which).to(values.device, non_blocking=True)
+    if values.ndim != 5 or values.shape[2] != 1:
+        return values.index_select(0, index)
+    last = values.squeeze(2).permute(0, 2, 3, 1).index_select(0, index)
+    return last.permute(0, 3, 1, 2).unsqueeze(2)
+
+
+def _taken(frames: Tensor, rows: tuple[tuple[int, ...], tuple[int, ...]]) -> Tensor:
+    """Frames [N, T, C, H, W] of these clips and times: [F, C, H, W]."""
+    clip, time = torch.tensor(rows).to(frames.device, non_blocking=True)
+    return frames[clip, time]
 
 
 def restore_order(values: Tensor, packing: Packing) -> Tensor:

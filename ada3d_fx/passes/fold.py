@@ -18,6 +18,7 @@ from torch import Tensor, fx, nn
 from ..packed.module_tree import free_name, graph_over, keep_unregistered
 from ..packed.twins import plain
 from .fuse import activation_of, followed, fuse, is_frame_pool
+from .share import SharedFrames
 from .whole import is_known, is_watched
 
 Convolution = nn.Conv3d | nn.Conv2d
@@ -60,6 +61,7 @@ class FoldedGraph:
             if _is_convolution(graph_module, node, folded) and followed(node, graph_module, folded):
                 self._add(holder, folded, graph_module, node, None)
         self.taken_over = fuse(graph, graph_module, folded)
+        self.shared = SharedFrames(graph, folded)
         held = nn.ModuleDict({name.removeprefix(f"{holder}."): m for name, m in folded.items()})
         self.graph_module = graph_over(graph_module, graph, "FoldedGraph", {holder: held})
 
@@ -73,6 +75,10 @@ class FoldedGraph:
         folded[name] = _without_weights(root.get_submodule(path))
         self.folds.append(_Fold(path, norm, folded[name]))
         node.target = name
+
+    def shares(self) -> bool:
+        """Tell whether the program takes the clip of each policy now, and shares frames."""
+        return self.shared.holds(self.source)
 
     def refresh(self) -> bool:
         """Fold the weights of now.

@@ -153,6 +153,7 @@ def _take_over(
     with graph.inserting_before(end):
         kwargs: dict[str, Any] = {} if other is None else {"other": other}
         fused = graph.create_node(node.op, node.target, node.args, kwargs, end.name)
+        fused.meta = dict(node.meta)
     end.replace_all_uses_with(fused)
     graph.erase_node(end)
     for between in list(node.users):  # the sum in front of an activation

@@ -21,6 +21,7 @@ from ..plan import StagePlan
 from .analysis import PACKED, TimeAnalysis
 from .checkpoints import checkpointed, subgraph, tagged
 from .regions import RegionMap
+from .share import frame_wise
 
 
 def rewrite(
@@ -94,6 +95,9 @@ class _Writer:
                 per_clip = [source for source in values if self._kind(source) == "clips"]
                 values.update({source: self._per_frame(source, node) for source in per_clip})
             self.new[node] = self.graph.node_copy(node, values.__getitem__)
+            kinds = {self._kind(node), *map(self._kind, values)}
+            if kinds <= {*PACKED, "const"}:
+                frame_wise(self.new[node])
 
     def _value(self, node: fx.Node) -> fx.Node:
         self.emit(node)
@@ -119,14 +123,17 @@ class _Writer:
         (source,) = (n for n in node.all_input_nodes if n in self.analysis.tensors)
         value, move = self._value(source), self.analysis.axis_moves[node]
         if move == "permute":
-            moved = self.graph.node_copy(node, lambda _: value)
+            moved = frame_wise(self.graph.node_copy(node, lambda _: value))
             if self._kind(node) == "swapped":
                 return moved
-            frames = tagged(self._call(f"{node.name}_frames", torch.squeeze, moved, 2), node)
-            return self._call(f"{node.name}_rows", as_rows, frames)
+            frames = self._call(f"{node.name}_frames", torch.squeeze, moved, 2)
+            tagged(frame_wise(frames), node)
+            return frame_wise(self._call(f"{node.name}_rows", as_rows, frames))
         if move == "fold":
-            return self._call(node.name, torch.flatten, value, 0, 1)
-        return self._call(node.name, torch.unsqueeze, value, 1) if move == "unfold" else value
+            return frame_wise(self._call(node.name, torch.flatten, value, 0, 1))
+        if move == "unfold":
+            return frame_wise(self._call(node.name, torch.unsqueeze, value, 1))
+        return value
 
     def _twin_call(self, node: fx.Node) -> fx.Node:
         (source,) = node.all_input_nodes

@@ -464,9 +464,26 @@ class State:
             self.counts["compared gradients"] += 1
             self._same_gradients(got_input, wanted_input)
         self._same_buffers(full)
+        if not with_gradients and not any(m.training for m in self.mirror.modules()):
+            self._compare_shared(x.detach(), policy, options["seed"], modes[options["gradients"]])
         if not keep:
             self.both(lambda root: root.zero_grad())
         return True
+
+    def _compare_shared(self, x, policy, seed, mode):
+        """Two policies of each clip against clips that are repeated."""
+        n = len(policy)
+        policies = Policy.cat([policy, Policy.random(
+            self.plan, n, 0.6, 0.5, generator=torch.Generator().manual_seed(seed)
+        )])  # fmt: skip
+        index = torch.arange(2 * n) % n
+        with mode():
+            try:
+                wanted = self.adaptive(x[index], policies)
+            except Exception:  # noqa: BLE001, a length that the model has not
+                return
+            self._close(self.adaptive(x, policies, index), wanted, "scores of shared clips")
+        self.counts["compared: policies that share clips"] += 2 * n
 
     def _computed(self):
         return any(nn.utils.parametrize.is_parametrized(m) for m in self.mirror.modules())
