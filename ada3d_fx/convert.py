@@ -37,8 +37,9 @@ def convert(
             module path: name}.
         checkpointing: in training, keep only what goes into each block of the model (each item of
             an ``nn.Sequential`` or ``nn.ModuleList`` that has parts of its own), and compute the
-            block again in backward: a third more time, for a fraction of the memory. Gradients and
-            statistics of BatchNorm are those without. What runs densely is not cut into blocks.
+            block again in backward: about a quarter more time, for half of the memory or less.
+            Gradients and statistics of BatchNorm are those without. What runs densely is not cut
+            into blocks.
 
     Raises:
         UnsupportedModel: nothing can be decided, or the model cannot run on such clips; with all
@@ -217,6 +218,7 @@ def _numbers(clip_index: Tensor, n: int) -> list[int]:
     Raises:
         Ada3DError: no whole numbers, or of clips that there are not.
     """
+    clip_index = torch.as_tensor(clip_index)
     numbers: list[int] = clip_index.tolist()
     whole = clip_index.ndim == 1 and not clip_index.is_floating_point()
     if not whole or not numbers or min(numbers) < 0 or max(numbers) >= n:

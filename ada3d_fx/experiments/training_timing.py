@@ -173,7 +173,8 @@ def training_table(runs: Sequence[Run], seconds: Mapping[str, Sequence[float]]) 
         seconds: of each in every round.
 
     Returns:
-        Rows with ``against``: peer -> how many times as fast as that the row is, and the interval.
+        Rows with ``faster``: peer -> how many ``times`` as fast as that the row is, and the
+        interval.
     """
     told = statistics.medians_with_intervals(seconds)
     dense = runs[0].macs
