@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Container
 
+import torch
 from torch import fx, nn
+from torch.nn import functional as F
 
 from ..packed.packing import Packing, pack_distinct, pack_frames, spread
-from .whole import is_watched
+from .whole import is_known, is_watched
 
+OF_BATCH = (F.batch_norm, torch.batch_norm)  # functions that may compute statistics of a batch
 FRAME_WISE = "frame_wise"  # in a node's meta: it computes each frame of a pack by itself
 
 
@@ -56,13 +59,21 @@ class SharedFrames:
                     user.replace_input_with(node, values)
 
     def holds(self, root: nn.Module) -> bool:
-        """Tell whether frames can be shared now: no module here asks for a batch, or is watched.
+        """Tell whether frames can be shared now: nobody watches a module here, or asks for a batch.
 
         Args:
             root: where the modules are.
         """
-        found = [root.get_submodule(path) for path in self.modules]
-        return self.is_possible and not any(m.training or is_watched(m) for m in found)
+        return self.is_possible and all(_is_alone(root.get_submodule(p)) for p in self.modules)
+
+
+def _is_alone(module: nn.Module) -> bool:
+    """Whether a module computes each frame as it would without the others, and nobody watches it."""
+    statistics = isinstance(module, nn.modules.batchnorm._NormBase) and not isinstance(
+        module, nn.modules.instancenorm._InstanceNorm
+    )
+    of_batch = statistics and getattr(module, "running_mean", None) is None
+    return is_known(module) and not (module.training or is_watched(module) or of_batch)
 
 
 def _before_time_mixes(graph: fx.Graph) -> dict[fx.Node, None]:
@@ -71,7 +82,7 @@ def _before_time_mixes(graph: fx.Graph) -> dict[fx.Node, None]:
     for node in graph.nodes:
         if node.op == "call_function" and node.target is pack_frames:
             found[node] = None
-        elif node.meta.get(FRAME_WISE):
+        elif node.meta.get(FRAME_WISE) and node.target not in OF_BATCH:
             taken = [source for source in node.all_input_nodes if source.op != "get_attr"]
             if taken and all(source in found for source in taken):
                 found[node] = None

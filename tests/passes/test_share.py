@@ -111,6 +111,38 @@ def test_what_a_user_changes_is_seen(change):
         assert calls == [int(policy.frames.sum())] * 2
 
 
+class Normalised(nn.Module):
+    """Statistics of the batch, also in evaluation, before time is mixed."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.first, self.second = (
+            nn.Conv3d(3, 4, (1, 3, 3)),
+            nn.Conv3d(4, 5, (3, 1, 1), padding=(1, 0, 0)),
+        )
+        self.norm = norm
+
+    def forward(self, clips):
+        return self.second(self.norm(self.first(clips))).mean((2, 3, 4))
+
+
+class Functional(nn.Module):
+    def forward(self, values):
+        return nn.functional.batch_norm(values, None, None, training=True)
+
+
+@pytest.mark.parametrize(
+    "norm", [nn.BatchNorm3d(4, track_running_stats=False), Functional()], ids=["module", "function"]
+)
+def test_frames_are_not_shared_where_they_are_normalised_together(norm):
+    adaptive = ada3d_fx.convert(Normalised(norm).double().eval(), (3, 4, 6, 6))
+    check(adaptive, (3, 4, 6, 6))
+    if isinstance(norm, nn.BatchNorm3d):
+        adaptive.norm = nn.Identity().eval()
+        check(adaptive, (3, 4, 6, 6))
+        assert adaptive.conversion.folded.shares()
+
+
 @pytest.mark.parametrize("index", [[0, 3], [-1, 0], [[0, 1]], [0.0, 1.0], []])
 def test_numbers_that_name_no_clips_are_told(index):
     _, adaptive = shared_conversion("slowonly")
