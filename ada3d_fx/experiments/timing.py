@@ -94,14 +94,12 @@ def check(request: Request) -> torch.device:
         raise Ada3DError(f"--int8 is of exported files; add --engine {' or '.join(SUFFIX)}")
     for option in ("compiled", "memory", "profile"):
         if getattr(request, option) and "torch" not in request.engines:
-            name = "compile" if option == "compiled" else option
-            raise Ada3DError(f"--{name} is of torch; try {told},torch")
+            raise Ada3DError(f"{_flag(option)} is of torch; try {told},torch")
     if request.training and list(request.engines) != ["torch"]:
         raise Ada3DError(f"{told} --training: only torch trains; leave --engine out")
     for option in ("int8", "compiled", "profile", "policy"):
         if request.training and getattr(request, option):
-            name = "compile" if option == "compiled" else option
-            raise Ada3DError(f"--{name} is of inference; leave it out, or --training")
+            raise Ada3DError(f"{_flag(option)} is of inference; leave it out, or --training")
     if request.policy:
         records.parse_policy(request.policy, ("file",))
         records.read_clips(request.policy)
@@ -110,6 +108,11 @@ def check(request: Request) -> torch.device:
     if exported and device.type != "cpu":
         raise Ada3DError(f"{told} --device {device}: {' and '.join(exported)} run on the CPU here")
     return device
+
+
+def _flag(option: str) -> str:
+    """The option of the command line for a field of `Request`."""
+    return "--compile" if option == "compiled" else f"--{option}"
 
 
 class Benchmark:

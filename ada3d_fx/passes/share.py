@@ -69,10 +69,7 @@ class SharedFrames:
 
 def _is_alone(module: nn.Module) -> bool:
     """Whether a module computes each frame as it would without the others, and nobody watches it."""
-    statistics = isinstance(module, nn.modules.batchnorm._NormBase) and not isinstance(
-        module, nn.modules.instancenorm._InstanceNorm
-    )
-    of_batch = statistics and getattr(module, "running_mean", None) is None
+    of_batch = isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None
     return is_known(module) and not (module.training or is_watched(module) or of_batch)
 
 
