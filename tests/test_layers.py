@@ -72,7 +72,7 @@ ORDER = {
     "cost": "shapes_only count price executed payoff selector",
     "learn": "backbones heads selector reward losses estimators step clip_selector diagnose",
     "runtime": "contract engines session",
-    "exporting": "programs pieces partition branches reference parity int8 calibration switches "
+    "exporting": "programs pieces partition branches joining reference parity int8 calibration switches "
     "graph decider description writers",
     "report": "tables reading records statistics figures policy_pictures",
     "experiments": "provenance fingerprints made_from makers rendering clip_record generated_clips "

@@ -35,7 +35,7 @@ class Branches:
     """
 
     def __init__(self, programs: Programs, parts: Sequence[Part]):
-        self.programs, self.parts = programs, parts
+        self.programs, self.parts = programs, tuple(parts)
         self.handed_over = {node for part in parts for node in (*part.inputs, *part.outputs)}
         self.root = plain_tree(programs.adaptive.conversion.root)
         self.values: dict[int, dict[fx.Node, Any]] = {}  # by length: of the nodes at the cuts

@@ -22,6 +22,7 @@ from ..runtime import contract
 from .branches import Branches
 from .calibration import Calibration
 from .int8 import quantized
+from .joining import join
 from .partition import partition
 from .pieces import OPSET, Pieces, onnx
 from .programs import Programs
@@ -202,9 +203,9 @@ class GraphWriter:
             self.make("Unsqueeze", ["kept_frames", self.pieces.vector(0)], ["value_clips"]),
         ]
         programs = Programs(self.adaptive)
-        parts = partition(programs)
+        branches = join(Branches(programs, partition(programs)))
+        parts = branches.parts
         first = {parts[0].inputs[0]: "value_clips"}
-        branches = Branches(programs, parts)
         calibration = None if self.int8 is None else Calibration(*self.int8, branches)
         writer = PartWriter(self.pieces, branches, first, calibration)
         for number, part in enumerate(parts):

@@ -7,7 +7,7 @@ by taps or computed twice; what a branch runs is what a dense network of the sam
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +44,6 @@ def partition(programs: Programs) -> list[Part]:
     source = programs.adaptive.conversion.source
     sites = _sites(programs.adaptive, source)
     stages, level = _levels(source, sites)
-    (placeholder,) = (node for node in source.nodes if node.op == "placeholder")
     order = [n for n in source.nodes if n.op not in ("placeholder", "output", "get_attr")]
     order.sort(key=level.__getitem__)  # stable: still every node after its inputs
     sizes = _sizes(programs)
@@ -64,7 +63,7 @@ def partition(programs: Programs) -> list[Part]:
     parts = []
     for number, decided in enumerate(stages or [()]):
         nodes = order[cuts[number] : cuts[number + 1]]
-        parts.append(_part(decided, nodes, [placeholder, *order], source))
+        parts.append(part_of(decided, nodes, source))
     return parts
 
 
@@ -98,16 +97,21 @@ def _levels(
     return stages, level
 
 
-def _part(
-    stages: tuple[int, ...], nodes: list[fx.Node], values: list[fx.Node], source: fx.Graph
-) -> Part:
-    """A part of these nodes, with the constants that they read."""
+def part_of(stages: tuple[int, ...], nodes: Sequence[fx.Node], source: fx.Graph) -> Part:
+    """Make a part of these nodes, with the constants that they read.
+
+    Args:
+        stages: that decide in it.
+        nodes: all that are computed in it.
+        source: the network's program.
+    """
     members = set(nodes)
     constants = {n for m in nodes for n in m.all_input_nodes if n.op == "get_attr"}
+    taken = {n for m in nodes for n in m.all_input_nodes if n not in members and n not in constants}
     return Part(
         stages=stages,
         nodes=tuple(n for n in source.nodes if n in members or n in constants),
-        inputs=tuple(n for n in values if n not in members and any(u in members for u in n.users)),
+        inputs=tuple(n for n in source.nodes if n in taken),
         outputs=tuple(n for n in nodes if any(user not in members for user in n.users)),
     )
 

@@ -24,24 +24,29 @@ def chained(parts, branches, clips, stages):
     values = {parts[0].inputs[0]: clips}
     for part in parts:
         module = branches.module(part, clips.shape[2], [stages[k] for k in part.stages])
-        made = module(*[values[node] for node in branches.tensors(part.inputs)])
+        with torch.no_grad():
+            made = module(*[values[node] for node in branches.tensors(part.inputs)])
         values.update(zip(branches.tensors(part.outputs), made))
     return made[0]
+
+
+def specialised(adaptive, lengths):
+    """Some lengths, with a clip, decisions and the scores of the specialised network."""
+    plan, generator = adaptive.plan, torch.Generator().manual_seed(0)
+    channels, _, height, width = plan.clip_shape
+    for length in sorted({lengths[0], lengths[len(lengths) // 2], lengths[-1]}):
+        clip = torch.randn(1, channels, length, height, width, dtype=torch.float64)
+        stages = (torch.rand(plan.num_stages, generator=generator) < 0.5).tolist()
+        with torch.no_grad():
+            yield length, clip, stages, ada3d_fx.specialize(adaptive, length, stages)(clip)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_parts_chained_are_the_specialised_network(name):
     adaptive = shared_family(name)[1]
-    plan, (parts, branches) = adaptive.plan, cut(adaptive)
-    lengths = branches.programs.lengths
-    generator = torch.Generator().manual_seed(0)
-    channels, _, height, width = plan.clip_shape
-    for length in {lengths[0], lengths[len(lengths) // 2], lengths[-1]}:
-        clip = torch.randn(1, channels, length, height, width, dtype=torch.float64)
-        stages = (torch.rand(plan.num_stages, generator=generator) < 0.5).tolist()
-        with torch.no_grad():
-            wanted = ada3d_fx.specialize(adaptive, length, stages)(clip)
-            assert (chained(parts, branches, clip, stages) - wanted).abs().max() < 1e-9
+    parts, branches = cut(adaptive)
+    for length, clip, stages, wanted in specialised(adaptive, branches.programs.lengths):
+        assert (chained(parts, branches, clip, stages) - wanted).abs().max() < 1e-9, length
 
 
 @pytest.mark.parametrize("name", FAMILIES)
