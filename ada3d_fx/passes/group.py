@@ -14,6 +14,8 @@ GRANULARITIES = ("stage", "block", "layer")
 STAGE_NAMES = (
     (r"neck", lambda match: "neck"),
     (r"layer(\d+)(_lateral)?", lambda match: f"res{int(match[1]) + 1}"),
+    (r"(dense)?block\d+", lambda match: match[0]),  # of RegNet and DenseNet
+    (r"inception(\d)\w", lambda match: f"inception{match[1]}"),
     (r"conv(\d)[a-z]", lambda match: f"conv{match[1]}"),
     (r"conv1(_\w+)?|patch_embed\w*", lambda match: "stem"),
 )
