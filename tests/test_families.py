@@ -30,6 +30,7 @@ PLANS = {
     "uniformer": (["stem", "blocks1", "blocks2", "blocks3", "blocks4"], 1),
     "uniformerv2": (["stem", "transformer.resblocks", "transformer.dpe"], None),
     "swin": ([], 1),
+    "inflated": (["features.2", "features.3-4"], 1),
     "custom": (["stem", "inner", "last"], 1),
 }
 

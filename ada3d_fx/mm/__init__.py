@@ -12,7 +12,7 @@ with requirements.explained():
 
     compat.apply()
 
-    from . import build, datasets, hooks, inferencer, metric, optim, recognizer
+    from . import build, datasets, hooks, inferencer, inflated, metric, optim, recognizer
     from .inferencer import Ada3DInferencer
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "datasets",
     "hooks",
     "inferencer",
+    "inflated",
     "metric",
     "optim",
     "recognizer",

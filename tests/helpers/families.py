@@ -145,6 +145,11 @@ FAMILIES = {
              pretrained2d=False, window_size=(2, 3, 3), drop_path_rate=0.3),
         _i3d_head(16), (3, 8, 32, 32), {},
     ),
+    "inflated": (
+        dict(type="InflatedNet", net="mobilenet_v2", init="mean",
+             net_options=dict(inverted_residual_setting=[[1, 8, 1, 1], [2, 8, 2, 2], [2, 16, 1, 2]])),
+        _i3d_head(1280), (3, 8, 32, 32), {},
+    ),
     "custom": (dict(type="TemporalShuffleNet"), _i3d_head(16), (3, 6, 8, 8), {}),
 }  # fmt: skip
 
