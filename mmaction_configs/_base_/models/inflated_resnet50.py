@@ -1,0 +1,30 @@
+# torchvision's ResNet-50, its stem inflated to 3x7x7 and the first convolution of each block to 3x1x1:
+# 65.0 G multiply-adds for 8 frames of 256x256. The ImageNet weights are fetched when training starts
+# from them.
+model = dict(
+    type="Recognizer3D",
+    backbone=dict(
+        type="InflatedNet",
+        net="resnet50",
+        inflate=[r"^conv1$", r"^layer\d\.\d+\.conv1$"],
+        kernel=3,
+        init="centre",
+        weights="IMAGENET1K_V1",  # or a file of a state dict of torchvision's
+        norm_eval=False,
+    ),
+    cls_head=dict(
+        type="I3DHead",
+        num_classes=200,
+        in_channels=2048,
+        spatial_type="avg",
+        dropout_ratio=0.5,
+        init_std=0.01,
+        average_clips="prob",
+    ),
+    data_preprocessor=dict(
+        type="ActionDataPreprocessor",
+        mean=[123.675, 116.28, 103.53],
+        std=[58.395, 57.12, 57.375],
+        format_shape="NCTHW",
+    ),
+)
