@@ -13,6 +13,7 @@ from .. import files
 from ..convert import AdaptiveNetwork, convert
 from ..errors import Ada3DError
 from ..export import SUFFIXES, export
+from ..mm import differences
 from ..mm.config import clip_shape_of, load_config
 from ..mm.console import only_warnings
 from ..mm.inferencer import Ada3DInferencer
@@ -164,6 +165,8 @@ def preprocessing_of(config: Config) -> dict[str, Any]:
     inner = inner if isinstance(inner, Mapping) else {}
     own = config.model.get("data_preprocessor") or inner.get("data_preprocessor") or {}
     told = {key: own[key] for key in ("mean", "std", "to_rgb", "format_shape") if key in own}
+    if own.get("type") == differences.TYPE:  # channels 3 to 5: each frame minus the one before it
+        told["differences"] = True
     loader = config.get("test_dataloader") or config.get("val_dataloader") or {}
     steps = (loader.get("dataset") or {}).get("pipeline") or []
     told["pipeline"] = [dict(step) for step in steps if step.get("type") in TOLD]

@@ -77,7 +77,7 @@ class PriceReport:
         name = options.get("backbone", {}).get("type", "mobilenet_v2").rpartition(".")[2]
         size = options.get("input_size", 112)
         self.selector_name = f"{name} on {size}x{size}" + ("" if config else " (the paper's)")
-        if shape[0] != 3:
+        if shape[0] not in (3, 6):  # 6: frames and their differences, which it leaves out
             raise Ada3DError(
                 f"the selection network looks at RGB frames, but these clips have {shape[0]} "
                 "channels; try --selector off"

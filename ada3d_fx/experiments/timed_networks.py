@@ -123,7 +123,7 @@ def make_networks(request: Request, device: torch.device, selects: bool = True) 
         recognizer = build_recognizer(recognizer_config(inner)).eval()
     adaptive = convert(recognizer, clip_shape=shape)
     left_out, selector = {}, None
-    if selects and shape[0] == 3:
+    if selects and shape[0] in (3, 6):  # 6: with differences, which it leaves out
         selector = opinionated(adaptive, request.seed).to(device)
     elif selects:
         left_out["selection network inside"] = f"it takes 3 channels, and clips have {shape[0]}"

@@ -113,7 +113,8 @@ class SelectionNetwork(nn.Module):
         """Return the features of every frame; all frames go through the backbone at once.
 
         Args:
-            clips: [N, 3, T, H, W].
+            clips: [N, 3, T, H, W], or [N, 6, T, H, W] with differences of frames for the
+                recognizer, which are left out here.
 
         Returns:
             [N, T, D].
@@ -131,6 +132,8 @@ class SelectionNetwork(nn.Module):
                 f"SelectionNetwork: clips of {t} frames, but frames are kept in units of "
                 f"{self.frame_unit}"
             )
+        if clips.shape[1] == 6:
+            clips = clips[:, :3]
         frames = self.resized(clips.transpose(1, 2).flatten(0, 1))
         if self.scale is not None and self.shift is not None:
             frames = frames * self.scale + self.shift

@@ -12,7 +12,17 @@ with requirements.explained():
 
     compat.apply()
 
-    from . import build, datasets, hooks, inferencer, inflated, metric, optim, recognizer
+    from . import (
+        build,
+        datasets,
+        differences,
+        hooks,
+        inferencer,
+        inflated,
+        metric,
+        optim,
+        recognizer,
+    )
     from .inferencer import Ada3DInferencer
 
 __all__ = [
@@ -20,6 +30,7 @@ __all__ = [
     "build",
     "compat",
     "datasets",
+    "differences",
     "hooks",
     "inferencer",
     "inflated",

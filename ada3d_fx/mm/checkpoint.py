@@ -19,6 +19,7 @@ from ..learn.backbones import state_of
 from ..learn.selector import SelectionNetwork
 from ..weights import read_file
 from .build import build_recognizer
+from .differences import DifferencePreprocessor, widened
 from .optim import unwrap
 
 # Parts of a checkpoint that only training reads, which may differ from the config's.
@@ -189,6 +190,8 @@ def load_recognizer(model: nn.Module, path: str | Path) -> None:
     weights = load_checkpoint(path)
     if any(key.startswith("recognizer.") for key in weights):
         weights = part_of(weights, "recognizer.")
+    if isinstance(getattr(model, "data_preprocessor", None), DifferencePreprocessor):
+        weights = widened(model.state_dict(), weights)  # where it saw no differences
     check_tensors(
         f"checkpoint: {path}", "the recognizer", model.state_dict(), weights,
         "Is it for another backbone, or another number of classes?",

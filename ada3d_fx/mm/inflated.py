@@ -17,7 +17,7 @@ from ..errors import Ada3DError
 from ..learn.backbones import state_of
 from ..weights import UNREADABLE, read_file
 from .checkpoint import check_tensors
-from .inflation import Init, feature_chain, inflate_weight, refusals, replace_parts
+from .inflation import Init, feature_chain, inflate_weight, refusals, replace_parts, widen_input
 
 # Regex of a network's name -> what is inflated in it where nothing is said, with the reason.
 INFLATED_BY_DEFAULT = (
@@ -62,6 +62,8 @@ class InflatedNet(BaseModule):
             such as 'IMAGENET1K_V1', which are fetched then; or a file of a 2D network's state dict.
         norm_eval: keep the statistics of BatchNorm as they are in training.
         frozen: regexes of module paths: the parts that do not learn, and whose BatchNorm stays.
+        in_channels: of clips: 3, or more, such as 6 of a `DifferencePreprocessor`. What the further ones are
+            multiplied with starts at zero.
         net_options: further options of torchvision's network, such as ``dict(width_mult=0.5)``.
         init_cfg: MMEngine's.
 
@@ -79,12 +81,15 @@ class InflatedNet(BaseModule):
         weights: str | None = None,
         norm_eval: bool = False,
         frozen: str | Sequence[str] | None = None,
+        in_channels: int = 3,
         net_options: Mapping | None = None,
         init_cfg: Mapping | None = None,
     ):
         super().__init__(init_cfg=init_cfg)
         if not isinstance(kernel, int) or kernel < 1 or kernel % 2 == 0:
             raise Ada3DError(f"InflatedNet: kernel={kernel!r}; expected an odd number of taps")
+        if not isinstance(in_channels, int) or in_channels < 3:
+            raise Ada3DError(f"InflatedNet: in_channels={in_channels!r}; expected 3 or more")
         if init not in ("centre", "mean"):
             raise Ada3DError(f"InflatedNet: init={init!r}; there are 'centre' and 'mean'")
         self.net, self.init, self.weights, self.norm_eval = net, init, weights, norm_eval
@@ -95,6 +100,7 @@ class InflatedNet(BaseModule):
         patterns = default_patterns(net) if inflate is None else _several(inflate)
         self.inflated = matching(flat, patterns, "inflate", nn.Conv2d)
         replace_parts(flat, dict.fromkeys(self.inflated, kernel), init)
+        self.first = take_channels(flat, in_channels)
         for name, part in flat.named_children():
             self.add_module(name, part)
         self.frozen = matching(self, _several(frozen or ()), "frozen", nn.Module)
@@ -163,6 +169,14 @@ def check_parts(flat: nn.Module, net: str) -> None:
             f"InflatedNet: {net} has {len(wrong)} operations that are for images only: "
             f"{'; '.join(wrong[:3])}. Try another network: docs/support.md lists which can be inflated"
         )
+
+
+def take_channels(net: nn.Module, channels: int) -> str:
+    """Let a network's first convolution take so many channels, and return its path."""
+    path, conv = next((p, m) for p, m in net.named_modules() if isinstance(m, nn.Conv3d))
+    conv.weight = nn.Parameter(widen_input(conv.weight.detach(), channels))
+    conv.in_channels = channels
+    return path
 
 
 def default_patterns(net: str) -> tuple[str, ...]:
@@ -261,15 +275,19 @@ def inflated_state(net: InflatedNet, flat: Mapping[str, Tensor], source: str) ->
     ours = {k: v for k, v in flat.items() if k.partition(".")[0] in net.chain}
     weights = {**counters, **ours}
     images = {k: v[:, :, 0] if v.ndim == 5 else v for k, v in own.items()}
+    first = f"{net.first}.weight"
+    images[first] = images[first][:, :3]
     check_tensors(
         source, f"the features of {net.net}", images, weights, "Is it for another network?"
     )
-    return {
+    inflated = {
         key: inflate_weight(weights[key].to(value.dtype), value.shape[2], net.init)
         if value.ndim == 5
         else weights[key]
         for key, value in own.items()
     }
+    inflated[first] = widen_input(inflated[first], own[first].shape[1])
+    return inflated
 
 
 def _several(patterns: str | Sequence[str]) -> Sequence[str]:

@@ -48,6 +48,12 @@ def inflate_weight(weight: Tensor, taps: int, init: Init) -> Tensor:
     return inflated
 
 
+def widen_input(weight: Tensor, channels: int) -> Tensor:
+    """Make a kernel of more input channels; what the new ones are multiplied with is zero."""
+    more = weight.new_zeros(weight.shape[0], channels - weight.shape[1], *weight.shape[2:])
+    return torch.cat([weight, more], 1)
+
+
 def inflate_conv(conv: nn.Conv2d, taps: int, init: Init) -> nn.Conv3d:
     """Make a 3D convolution of a 2D one, which keeps the number of frames."""
     inflated = nn.Conv3d(

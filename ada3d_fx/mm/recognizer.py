@@ -26,6 +26,7 @@ from . import predicting
 from .build import build_estimator, build_recognizer, build_selector, check_gates
 from .checkpoint import initial_weights, load_selector
 from .config import recognizer_config
+from .differences import check_channels
 from .options import (
     RANDOM_PARTS,
     RandomPolicyOptions,
@@ -124,6 +125,7 @@ class Ada3DRecognizer(BaseModel):
         self.exit, self.exit_start = exit, (self.testing_options.threshold, exit)
         self.head = (plain.cls_head,)  # its losses and averaging only; in a tuple: no parameters
         self.clip_shape = tuple(clip_shape)
+        check_channels(preprocessor, self.clip_shape)
         self.recognizer = convert(plain, clip_shape=self.clip_shape, **dict(convert_options or {}))
         self.max_testing_views = (config.get("test_cfg") or {}).get("max_testing_views")
         self.estimator = build_estimator(objective)
