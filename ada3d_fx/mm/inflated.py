@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import torchvision
 from mmaction.registry import MODELS
@@ -14,10 +13,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import Ada3DError
-from ..learn.backbones import state_of
-from ..weights import UNREADABLE, read_file
-from .checkpoint import check_tensors
-from .inflation import Init, feature_chain, inflate_weight, refusals, replace_parts, widen_input
+from .inflated_weights import inflated_state, pretrained
+from .inflation import Init, feature_chain, refusals, replace_parts, widen_input
 
 # Regex of a network's name -> what is inflated in it where nothing is said, with the reason.
 INFLATED_BY_DEFAULT = (
@@ -121,9 +118,11 @@ class InflatedNet(BaseModule):
         """
         super().init_weights()
         if self.weights is not None:
-            source = f"InflatedNet: weights {self.weights}"
             state = pretrained(self.net, self.weights)
-            self.load_state_dict(inflated_state(self, state, source))
+            ours = {k: v for k, v in state.items() if k.partition(".")[0] in self.chain}
+            source = f"InflatedNet: {self.net}: weights {self.weights}"
+            own, first = self.state_dict(), f"{self.first}.weight"
+            self.load_state_dict(inflated_state(own, ours, first, self.init, source))
 
     def train(self, mode: bool = True) -> InflatedNet:
         """Set the mode; frozen parts stay in evaluation mode, and with ``norm_eval`` BatchNorm does."""
@@ -215,79 +214,6 @@ def matching(
             )
         found.update(matched)
     return [path for path in paths if path in found]
-
-
-def pretrained(net: str, weights: str) -> dict[str, Tensor]:
-    """Return a 2D network's weights, by torchvision's names of today.
-
-    Args:
-        net: torchvision's name of it.
-        weights: torchvision's name of its weights, which are fetched unless they are there already;
-            or a file.
-
-    Raises:
-        Ada3DError: they cannot be fetched, or there is no such file, or it is no state dict.
-    """
-    what = f"InflatedNet: weights of {net}"
-    known = torchvision.models.get_model_weights(net).__members__
-    if weights in known:
-        url = known[weights].url
-        try:
-            state = known[weights].get_state_dict(
-                progress=False, check_hash=True, map_location="cpu", weights_only=True
-            )
-        except UNREADABLE as error:
-            raise Ada3DError(
-                f"{what}: {weights} cannot be fetched from {url}: {error}; fetch it where there is a "
-                "network, and give the file's path as weights"
-            ) from error
-    elif Path(weights).is_file():
-        state = state_of(read_file(weights, what), weights, what)
-    else:
-        raise Ada3DError(
-            f"{what}: {weights!r} is neither a file nor one of torchvision's, {', '.join(known)}"
-        )
-    return dict(_named_as_today(state))
-
-
-def _named_as_today(state: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """Rename what files of DenseNets name as of old: norm.1 for norm1."""
-    for key, value in state.items():
-        yield re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", key), value
-
-
-def inflated_state(net: InflatedNet, flat: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """Inflate a 2D network's weights.
-
-    Args:
-        net: the network that they are for.
-        flat: the weights; those of the parts that it lacks, the classifier, are left out.
-        source: where they are from, for messages.
-
-    Returns:
-        The network's state dict.
-
-    Raises:
-        Ada3DError: tensors are missing, of another shape or not finite; the message names them.
-    """
-    own = net.state_dict()
-    counters = {k: v for k, v in own.items() if k.endswith("num_batches_tracked")}
-    ours = {k: v for k, v in flat.items() if k.partition(".")[0] in net.chain}
-    weights = {**counters, **ours}
-    images = {k: v[:, :, 0] if v.ndim == 5 else v for k, v in own.items()}
-    first = f"{net.first}.weight"
-    images[first] = images[first][:, :3]
-    check_tensors(
-        source, f"the features of {net.net}", images, weights, "Is it for another network?"
-    )
-    inflated = {
-        key: inflate_weight(weights[key].to(value.dtype), value.shape[2], net.init)
-        if value.ndim == 5
-        else weights[key]
-        for key, value in own.items()
-    }
-    inflated[first] = widen_input(inflated[first], own[first].shape[1])
-    return inflated
 
 
 def _several(patterns: str | Sequence[str]) -> Sequence[str]:
