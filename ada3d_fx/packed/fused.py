@@ -19,6 +19,7 @@ from torch.utils import _python_dispatch
 from .module_tree import keep_unregistered
 from .packing import StageGate
 from .segments import Segments, as_rows, split_rows
+from .time_forms import form_on
 from .twins import PackedConv3d, Piece
 from .windows import ungateable
 
@@ -79,7 +80,8 @@ class FusedConv(nn.Module):
             gate: the decision of each clip; None where all are on.
             other: what is added, of the output's shape.
         """
-        if self._fuses(rows) and (other is None or self._fits(other, rows, segments)):
+        runs = segments is None or form_on(rows.device) == "runs"  # no other form is fused
+        if runs and self._fuses(rows) and (other is None or self._fits(other, rows, segments)):
             if segments is None:  # a pool of frames is not taken over here
                 return self._convolve(rows, self.conv.weight, self.conv.padding, other)
             return self._runs(rows, segments, gate, other)

@@ -1,0 +1,222 @@
+"""Forms of a temporal convolution on a pack with few launches, for devices where each one costs.
+
+Run by run, a batch of clips with different policies takes a convolution for each length and gate. The
+forms here take two, whatever the policies: one for the frames that have neighbours, and one with the
+centre slice for those of clips that are off. What they copy for that is told in docs/performance.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import lru_cache
+from itertools import accumulate
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import Ada3DError
+from .segments import as_rows
+
+FORMS = {
+    "runs": "a convolution for each run of clips that agree in length and gate",
+    "gathered": "a convolution of images, with the neighbours of each frame as further channels",
+    "separated": "a convolution of one long clip, with zero frames between clips",
+}
+# By type of device; any other one has runs. That of cuda is a guess: it was not measured yet.
+FORM = {"cpu": "runs", "cuda": "gathered"}
+_asked: ContextVar[str | None] = ContextVar("time_form", default=None)
+
+
+@contextmanager
+def time_form(name: str) -> Iterator[None]:
+    """Let all temporal convolutions of packs take one form, whatever the device.
+
+    Args:
+        name: of `FORMS`.
+
+    Raises:
+        Ada3DError: no such form.
+    """
+    if name not in FORMS:
+        raise Ada3DError(f"time_form: {name!r}; there are {', '.join(FORMS)}")
+    token = _asked.set(name)
+    try:
+        yield
+    finally:
+        _asked.reset(token)
+
+
+def form_on(device: torch.device) -> str:
+    """Return the form of temporal convolutions on a device: `time_form`'s, or that of `FORM`."""
+    return _asked.get() or FORM.get(device.type, "runs")
+
+
+class Window(NamedTuple):
+    """The temporal part of a convolution whose padding is half of its kernel's extent."""
+
+    reach: int  # taps on each side of the centre
+    dilation: int
+    stride: int
+
+
+class TimeLayout(NamedTuple):
+    """Where the frames of a pack go in a form, as numbers on the host."""
+
+    reach: int  # taps on each side of the centre that meet a frame of some clip
+    near: tuple[int, ...]  # the clips that are computed with their neighbours
+    # gathered: the rows under the taps of each of their frames; behind the pack's is a row of zeros
+    neighbours: tuple[tuple[int, ...], ...]
+    gaps: tuple[int, ...]  # separated: the zero frames in front of each of them
+    centres: tuple[int, ...]  # the rows of all other clips that the centre slice takes
+    # where each row of the output is among what the first convolution and, behind that, the second
+    # one gives
+    places: tuple[int, ...]
+
+
+@lru_cache(maxsize=128)
+def time_layout(
+    form: str, lengths: tuple[int, ...], on: tuple[bool, ...] | None, window: Window
+) -> TimeLayout | None:
+    """Lay a pack out for a form other than 'runs'.
+
+    Args:
+        form: 'gathered' or 'separated'.
+        lengths: the frames of each clip.
+        on: the decision of each clip; None where all are on.
+        window: of the convolution.
+
+    Returns:
+        The layout; None where one run is the whole batch, which is one launch already.
+    """
+    on = on or (True,) * len(lengths)
+    if len(set(zip(lengths, on))) == 1 or (window.stride == 1 and not any(on)):
+        return None
+    reaches = [min(window.reach, (n - 1) // window.dilation) * gate for n, gate in zip(lengths, on)]
+    reach = max(reaches)
+    near = [clip for clip, own in enumerate(reaches) if own]
+    first = [0, *accumulate(lengths)]  # row of each clip
+    frames = [range(first[i], first[i + 1], window.stride) for i in range(len(lengths))]
+    centres = [row for clip, own in enumerate(reaches) if not own for row in frames[clip]]
+    neighbours: list[tuple[int, ...]] = []
+    gaps: list[int] = []
+    if form == "gathered":
+        for clip in near:
+            rows = range(first[clip], first[clip + 1])
+            neighbours += [_under_taps(row, rows, reach, window, first[-1]) for row in frames[clip]]
+        starts = [0, *accumulate(len(frames[clip]) for clip in near)]
+    else:
+        gaps, starts = _apart([lengths[clip] for clip in near], reach, window)
+    place = dict(zip(near, starts))
+    behind = starts[-1]
+    places: list[int] = []
+    for clip, own in enumerate(frames):
+        begin = place.get(clip, behind)
+        places += range(begin, begin + len(own))
+        behind += 0 if clip in place else len(own)
+    return TimeLayout(
+        reach, tuple(near), tuple(neighbours), tuple(gaps), tuple(centres), tuple(places)
+    )
+
+
+def _under_taps(row: int, clip: range, reach: int, window: Window, zero: int) -> tuple[int, ...]:
+    """The rows under the taps around a row of a clip; ``zero`` where there is none."""
+    step = window.dilation
+    around = range(row - reach * step, row + reach * step + 1, step)
+    return tuple(near if near in clip else zero for near in around)
+
+
+def _apart(lengths: Sequence[int], reach: int, window: Window) -> tuple[list[int], list[int]]:
+    """Put clips into one long clip, so that no tap meets two of them.
+
+    Returns:
+        The zero frames in front of each, and where its first output is; behind the last, how many
+        outputs there are.
+    """
+    gaps: list[int] = []
+    starts: list[int] = []
+    end = 0
+    for length in lengths:
+        least = end + reach * window.dilation if starts else 0
+        starts.append(-(-least // window.stride))
+        gaps.append(starts[-1] * window.stride - end)
+        end = starts[-1] * window.stride + length
+    return gaps, [*starts, -(-end // window.stride)]
+
+
+def convolve_in_form(
+    rows: Tensor, lengths: Sequence[int], layout: TimeLayout, conv: nn.Conv3d, weight: Tensor
+) -> Tensor:
+    """Convolve a pack by at most two convolutions.
+
+    Args:
+        rows: the pack, [F, C, 1, H, W].
+        lengths: the frames of each clip.
+        layout: of these clips; one that is gathered is for a convolution without groups.
+        conv: the convolution.
+        weight: its taps within the layout's reach.
+
+    Returns:
+        [F', C', 1, H', W'].
+    """
+    last = rows.squeeze(2).permute(0, 2, 3, 1)  # [F, H, W, C]
+    parts = []
+    if layout.neighbours:
+        parts.append(_gathered(last, layout, conv, weight))
+    elif layout.near:
+        parts.append(_separated(last, lengths, layout, conv, weight))
+    if layout.centres:
+        images = last.index_select(0, _index(layout.centres, last)).permute(0, 3, 1, 2)
+        parts.append(_images(images, conv, weight[:, :, layout.reach]))
+    made = torch.cat(parts) if len(parts) > 1 else parts[0]
+    if layout.places != tuple(range(len(made))):
+        made = made.index_select(0, _index(layout.places, made))
+    return as_rows(made.permute(0, 3, 1, 2))
+
+
+def _gathered(last: Tensor, layout: TimeLayout, conv: nn.Conv3d, weight: Tensor) -> Tensor:
+    """Convolve frames whose neighbours are further channels: one convolution of images."""
+    _, height, width, channels = last.shape
+    padded = torch.cat([last, last.new_zeros(1, height, width, channels)])
+    # by pixels, as what is gathered by rows would have to be copied once more for this order
+    rows = _index(layout.neighbours, last)[:, None]  # [n, 1, taps]
+    pixels = torch.arange(height * width, device=last.device)[:, None]
+    index = rows * (height * width) + pixels  # [n, H * W, taps]
+    near = padded.flatten(0, 2).index_select(0, index.flatten())
+    near = near.view(len(index), height, width, -1)  # [n, H, W, taps * C]
+    return _images(near.permute(0, 3, 1, 2), conv, weight.transpose(1, 2).flatten(1, 2))
+
+
+def _separated(
+    last: Tensor, lengths: Sequence[int], layout: TimeLayout, conv: nn.Conv3d, weight: Tensor
+) -> Tensor:
+    """Convolve clips with zeros between them, as one long clip."""
+    zeros = last.new_zeros(max(layout.gaps), *last.shape[1:])
+    clips = last.split(list(lengths))
+    parts = [
+        part for clip, gap in zip(layout.near, layout.gaps) for part in (zeros[:gap], clips[clip])
+    ]
+    long = torch.cat(parts).permute(3, 0, 1, 2)[None]  # [1, C, L, H, W]
+    padding = conv.padding
+    if not isinstance(padding, str):
+        padding = (layout.reach * conv.dilation[0], *padding[1:])
+    made = F.conv3d(long, weight, conv.bias, conv.stride, padding, conv.dilation, conv.groups)
+    return made[0].permute(1, 2, 3, 0)
+
+
+def _images(images: Tensor, conv: nn.Conv3d, weight: Tensor) -> Tensor:
+    """Convolve [n, C, H, W] by a weight [C', C / groups, kh, kw]: [n, H', W', C']."""
+    weight = weight.contiguous(memory_format=torch.channels_last)
+    padding = conv.padding if isinstance(conv.padding, str) else conv.padding[1:]
+    made = F.conv2d(
+        images, weight, conv.bias, conv.stride[1:], padding, conv.dilation[1:], conv.groups
+    )
+    return made.permute(0, 2, 3, 1)
+
+
+def _index(numbers: Sequence, like: Tensor) -> Tensor:
+    """Row numbers on the device of a tensor, without waiting for it."""
+    return torch.tensor(numbers).to(like.device, non_blocking=True)
