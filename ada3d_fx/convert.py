@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 
 from .errors import Ada3DError
 from .packed import module_tree
+from .packed.segments import numbers_on
 from .packed.twins import plain_tree, turn_plain
 from .passes.group import Grouping
 from .passes.model import channels_last, scoring_model
@@ -141,7 +142,9 @@ class AdaptiveNetwork(nn.Module):
             program = self.conversion.folded.graph_module
             if numbers is not None and self.conversion.folded.shares():
                 return _with_heads(program(clips, policy, numbers))
-        return _with_heads(program(clips if numbers is None else clips[numbers], policy))
+        if numbers is not None:
+            clips = clips[numbers_on(numbers, clips.device)]
+        return _with_heads(program(clips, policy))
 
     def train(self, mode: bool = True) -> AdaptiveNetwork:
         """Set the mode as the model does: its modules' own ``train()`` keeps frozen stages."""

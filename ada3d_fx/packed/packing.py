@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..policy import Policy
-from .segments import Segments, as_rows
+from .segments import Segments, as_rows, numbers_on
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,11 +64,12 @@ class Packing:
         frame_gates, stage_gates = None, None
         if policy.gates is not None:
             frame_gates, stage_gates = policy.gates
-            frame_gates = frame_gates.flatten() if rows is None else frame_gates[rows]
+            frame_gates = frame_gates.flatten() if rows is None else _taken(frame_gates, rows)
+            stage_gates = stage_gates[numbers_on(order, stage_gates.device)]
         gates = tuple(
             StageGate(
                 tuple(keys[clip][1][k] for clip in order),
-                None if stage_gates is None else stage_gates[list(order), k],
+                None if stage_gates is None else stage_gates[:, k],
             )
             for k in range(policy.stages.shape[1])
         )
@@ -132,7 +133,7 @@ def spread(values: Tensor, packing: Packing) -> Tensor:
     """
     if packing.which is None or packing.frame_gates is not None:
         return values
-    index = torch.tensor(packing.which).to(values.device, non_blocking=True)
+    index = numbers_on(packing.which, values.device)
     if values.ndim != 5 or values.shape[2] != 1:
         return values.index_select(0, index)
     last = values.squeeze(2).permute(0, 2, 3, 1).index_select(0, index)
@@ -140,8 +141,8 @@ def spread(values: Tensor, packing: Packing) -> Tensor:
 
 
 def _taken(frames: Tensor, rows: tuple[tuple[int, ...], tuple[int, ...]]) -> Tensor:
-    """Frames [N, T, C, H, W] of these clips and times: [F, C, H, W]."""
-    clip, time = torch.tensor(rows).to(frames.device, non_blocking=True)
+    """Frames [N, T, ...] of these clips and times: [F, ...]."""
+    clip, time = numbers_on(rows, frames.device)
     return frames[clip, time]
 
 
@@ -149,5 +150,5 @@ def restore_order(values: Tensor, packing: Packing) -> Tensor:
     """Put values per clip [N, ...] from the pack's order into the batch's."""
     if packing.order == tuple(range(len(packing.order))):
         return values
-    inverse = torch.tensor(packing.order, device=values.device).argsort()
-    return values[inverse]
+    inverse = sorted(range(len(packing.order)), key=packing.order.__getitem__)
+    return values[numbers_on(inverse, values.device)]

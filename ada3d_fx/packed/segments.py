@@ -20,6 +20,11 @@ class ClipRun(NamedTuple):
     on: Any  # the decision they share, or a tuple of several
 
 
+def numbers_on(numbers: Sequence[Any], device: torch.device) -> Tensor:
+    """Make a tensor of whole numbers on a device, without waiting for what the device still does."""
+    return torch.tensor(numbers).to(device, non_blocking=True)
+
+
 def as_rows(frames: Tensor) -> Tensor:
     """Lay frames [F, C, H, W] out as a pack [F, C, 1, H, W], channels last; a view where they are.
 
@@ -83,7 +88,7 @@ class Segments:
         """Repeat values per clip [N, ...] for each of the clip's frames: [F, ...]."""
         if len(set(self.lengths)) == 1:
             return values.repeat_interleave(self.lengths[0], 0)
-        counts = torch.tensor(self.lengths).to(values.device, non_blocking=True)
+        counts = numbers_on(self.lengths, values.device)
         return values.repeat_interleave(counts, 0, output_size=self.num_rows)
 
     def runs(self, gate: Sequence[Any] | None = None) -> list[ClipRun]:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import Ada3DError
-from .segments import as_rows
+from .segments import as_rows, numbers_on
 
 FORMS = {
     "runs": "a convolution for each run of clips that agree in length and gate",
@@ -169,11 +169,11 @@ def convolve_in_form(
     elif layout.near:
         parts.append(_separated(last, lengths, layout, conv, weight))
     if layout.centres:
-        images = last.index_select(0, _index(layout.centres, last)).permute(0, 3, 1, 2)
+        images = last.index_select(0, numbers_on(layout.centres, last.device)).permute(0, 3, 1, 2)
         parts.append(_images(images, conv, weight[:, :, layout.reach]))
     made = torch.cat(parts) if len(parts) > 1 else parts[0]
     if layout.places != tuple(range(len(made))):
-        made = made.index_select(0, _index(layout.places, made))
+        made = made.index_select(0, numbers_on(layout.places, made.device))
     return as_rows(made.permute(0, 3, 1, 2))
 
 
@@ -182,7 +182,7 @@ def _gathered(last: Tensor, layout: TimeLayout, conv: nn.Conv3d, weight: Tensor)
     _, height, width, channels = last.shape
     padded = torch.cat([last, last.new_zeros(1, height, width, channels)])
     # by pixels, as what is gathered by rows would have to be copied once more for this order
-    rows = _index(layout.neighbours, last)[:, None]  # [n, 1, taps]
+    rows = numbers_on(layout.neighbours, last.device)[:, None]  # [n, 1, taps]
     pixels = torch.arange(height * width, device=last.device)[:, None]
     index = rows * (height * width) + pixels  # [n, H * W, taps]
     near = padded.flatten(0, 2).index_select(0, index.flatten())
@@ -215,8 +215,3 @@ def _images(images: Tensor, conv: nn.Conv3d, weight: Tensor) -> Tensor:
         images, weight, conv.bias, conv.stride[1:], padding, conv.dilation[1:], conv.groups
     )
     return made.permute(0, 2, 3, 1)
-
-
-def _index(numbers: Sequence, like: Tensor) -> Tensor:
-    """Row numbers on the device of a tensor, without waiting for it."""
-    return torch.tensor(numbers).to(like.device, non_blocking=True)

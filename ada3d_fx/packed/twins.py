@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from .module_tree import shallow_copy, with_modules
 from .packing import StageGate
-from .segments import Segments
+from .segments import Segments, numbers_on
 from .time_forms import Window, convolve_in_form, form_on, time_layout
 from .windows import fit_window, ungateable
 
@@ -77,7 +77,7 @@ class PackedConv3d(Twin, nn.Conv3d):
             return out
         with torch.no_grad():
             other = self._run(rows, segments, tuple(not on for on in gate.on))
-            sign = torch.tensor([1.0 if on else -1.0 for on in gate.on]).to(soft, non_blocking=True)
+            sign = numbers_on([1 if on else -1 for on in gate.on], soft.device)
         after = Segments(tuple((n - 1) // self.stride[0] + 1 for n in segments.lengths))
         zero = after.repeat_per_frame((soft - soft.detach()) * sign)[:, None, None, None, None]
         return out + zero.to(out) * (out - other).detach()
