@@ -78,7 +78,7 @@ ORDER = {
     "experiments": "provenance fingerprints made_from makers rendering clip_record generated_clips "
     "matching comparison_run comparison_rows comparison_report comparison tradeoff html_page "
     "clip_videos clip_selection price_report price_timing pricing listed paper export_support support "
-    "timing_statistics timed_policies timed_networks dense_peers engine_timing interleaving training_timing "
+    "timing_statistics timed_policies timed_networks dense_peers torch_rows engine_timing interleaving training_timing "
     "peak_memory time_profile timing_picture timing timing_text decisions evaluation data_check "
     "training journal inference_summary inference calibration_clips exporting",
 }

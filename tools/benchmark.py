@@ -3,6 +3,7 @@
 
     python tools/benchmark.py CONFIG [--clips 1,4,8] [--clip-shape 3,8,224,224] [--usage 23/32:9/20] ...
     python tools/benchmark.py CONFIG --engine torch,openvino,onnxruntime [--compile] [--int8] ...
+    python tools/benchmark.py CONFIG --clips 32 --amp --profile   # on a GPU
     python tools/benchmark.py CONFIG --training --clips 16 [--samples 4] ...
 
 CONFIG is an Ada3D config or a plain recognizer's. Weights are random: time does not depend on them. Rows are
@@ -75,6 +76,13 @@ def parse_args() -> argparse.Namespace:
         "--samples", type=values.whole_number, default=4, metavar="N",
         help="policies of each clip in a step of training",
     )  # fmt: skip
+    parser.add_argument(
+        "--forms", action="store_true",
+        help="time each --usage in every form of temporal convolutions too (on a GPU: always)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--amp", action="store_true", help="time torch's rows under autocast in bfloat16 too"
+    )
     cli.add_seed(parser, 0)
     parser.add_argument(
         "--out", type=values.output_file, metavar="FILE",
@@ -92,7 +100,7 @@ def main() -> None:
     request = Request(
         args.config, args.cfg_options, args.clip_shape, args.clips, args.usage or DEFAULT_USAGES,
         args.policy, args.repeats, args.engine, args.threads, args.device, args.seed, args.int8,
-        args.compile, args.memory, args.profile, args.training, args.samples,
+        args.compile, args.memory, args.profile, args.training, args.samples, args.forms, args.amp,
     )  # fmt: skip
     result = timing.measure(request, args.json, args.out, Console(args.verbose))
     print(timing_text.text(result))

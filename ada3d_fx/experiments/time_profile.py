@@ -13,6 +13,7 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
+from ..packed.time_forms import FORMS
 from .dense_peers import CHANNELS_LAST, EAGER
 from .timed_networks import SELECTING, Run
 
@@ -28,24 +29,35 @@ KINDS = {
     "add": r"^(add|sub)_?$",
     "other elementwise": r"^(mul|div|sigmoid|tanh|silu|hardswish|gelu|exp|log|sqrt|rsqrt|where|gt|lt|ge|le|eq|ne)_?$",
 }
+CALLS = {  # what their names are, with what is in front
+    "convolutions": r"(aten::convolution|mkldnn::_convolution_pointwise_?)$",
+    "launches": r"cu(da)?LaunchKernel",
+}
 SELECTION, OTHER = "selection network", "other"
 
 
 def time_profile(runs: Sequence[Run], usages: Sequence[str], device: torch.device) -> list[dict]:
-    """Profile a run each of the recognizer as it is, channels_last_3d, and ours.
+    """Profile a run each of the recognizer as it is, channels_last_3d, and ours, in float32.
 
     Args:
         runs: those in torch, warmed up.
-        usages: the names of policies that keep fractions; the first one is profiled, and the row whose
-            policies cost the same and are chosen by the selection network.
+        usages: the names of policies that keep fractions; the first one is profiled, in every form
+            that has a row, and the row whose policies cost the same and are chosen by the selection
+            network.
         device: where they run.
 
     Returns:
         For each row its 'name', 'seconds' of all operations, and 'kinds': kind -> seconds, of the
-        processor or, on a GPU, of the GPU. The profiler itself takes time, so shares count.
+        processor or, on a GPU, of the GPU. The profiler itself takes time, so shares count. Further
+        its 'convolutions', how often one is called, and 'launches' of kernels; 0 on the CPU.
     """
-    wanted = [EAGER, CHANNELS_LAST, *(f"packed, {name}" for name in usages[:1])]
-    chosen = [run for run in runs if run.name in wanted or f"packed, {SELECTION}" in run.name]
+    ours = [f"packed, {name}" for name in usages[:1]]
+    wanted = [EAGER, CHANNELS_LAST, *ours, *(f"{name}, {form}" for name in ours for form in FORMS)]
+    chosen = [
+        run
+        for run in runs
+        if run.name in wanted or (f"packed, {SELECTION}" in run.name and run.precision == "float32")
+    ]
     return [{"name": run.name, **_profiled(run, device)} for run in chosen]
 
 
@@ -59,7 +71,7 @@ def _profiled(run: Run, device: torch.device) -> dict[str, Any]:
             torch.cuda.synchronize(device)
     events = [e for e in profiler.events() or [] if e.device_type == DeviceType.CPU]
     kinds = by_kind(events, "device" if device.type == "cuda" else "cpu")
-    return {"seconds": sum(kinds.values()), "kinds": kinds}
+    return {"seconds": sum(kinds.values()), "kinds": kinds, **calls(events)}
 
 
 @contextlib.contextmanager
@@ -92,6 +104,12 @@ def by_kind(events: Sequence[Any], where: str) -> dict[str, float]:
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
+def calls(events: Sequence[Any]) -> dict[str, int]:
+    """Count the calls of 'convolutions' and the 'launches' of kernels among a profile's events."""
+    names = [event.name for event in events]
+    return {name: sum(bool(re.match(CALLS[name], one)) for one in names) for name in CALLS}
+
+
 def kind_of(name: str) -> str:
     """Tell the kind of an operation, such as 'convolution' of 'aten::conv3d'."""
     word = name.rpartition("::")[2]
@@ -115,5 +133,7 @@ def text(profiles: Sequence[Mapping]) -> str:
             for kind, spent in row["kinds"].items()
             if spent > 0.005 * row["seconds"]
         )
-        lines.append(f"  {row['name']} ({row['seconds']:.3f} s): {shares}")
+        counted = [f"{row[name]} {name}" for name in CALLS if row[name]]
+        told = ", ".join([f"{row['seconds']:.3f} s", *counted])
+        lines.append(f"  {row['name']} ({told}): {shares}")
     return "\n".join(lines)

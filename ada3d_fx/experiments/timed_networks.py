@@ -57,6 +57,10 @@ class Request:
     profile: bool = False  # where the rows of torch spend their time
     training: bool = False  # steps of training instead, see `training_timing`
     samples: int = 4  # policies of each clip in a step
+    forms: bool = (
+        False  # a row for each form of temporal convolutions; on a GPU they are there anyway
+    )
+    amp: bool = False  # rows of torch under autocast in bfloat16 too
 
 
 class Run(NamedTuple):
@@ -164,24 +168,37 @@ def full_price(adaptive: AdaptiveNetwork) -> int:
 
 def packed_runs(networks: Networks, batch: Batch) -> list[Run]:
     """Return our rows in torch: each policy, and policies that the selection network chooses."""
-    adaptive, clips, selector = networks.adaptive, batch.clips, networks.selector
-    runs = [
+    return [*policy_runs(networks, batch), *inside_runs(networks, batch)]
+
+
+def policy_runs(networks: Networks, batch: Batch) -> list[Run]:
+    """Return a row for each policy."""
+    adaptive, clips = networks.adaptive, batch.clips
+    return [
         Run(f"packed, {name}", lambda p=policy: adaptive(clips, p), networks.macs(policy))
         for name, policy in batch.policies.items()
     ]
-    if selector is not None and batch.chosen is not None:
-        macs = networks.macs(batch.chosen) + networks.selector_macs(len(clips))
-        name = f"packed, {inside_words(batch.chosen)}"
-        runs.append(Run(name, lambda: decided(networks, batch), macs))
-    return runs
+
+
+def inside_runs(networks: Networks, batch: Batch) -> list[Run]:
+    """Return the row in which the selection network chooses, or none without such a network."""
+    if batch.chosen is None:
+        return []
+    macs = networks.macs(batch.chosen) + networks.selector_macs(len(batch.clips))
+    name = f"packed, {inside_words(batch.chosen)}"
+    return [Run(name, lambda: decided(networks, batch), macs)]
 
 
 def decided(networks: Networks, batch: Batch) -> Tensor:
     """Score clips under the policies that the selection network chooses for them."""
+    return networks.adaptive(batch.clips, choose(networks, batch))
+
+
+def choose(networks: Networks, batch: Batch) -> Policy:
+    """Let the selection network choose policies of clips."""
     assert networks.selector is not None
     with torch.profiler.record_function(SELECTING):
-        policy = networks.selector(batch.clips).mode(batch.threshold, "count")
-    return networks.adaptive(batch.clips, policy)
+        return networks.selector(batch.clips).mode(batch.threshold, "count")
 
 
 SELECTING = "selection network"  # the name of what it does, in a profile

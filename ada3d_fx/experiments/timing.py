@@ -14,7 +14,7 @@ from ..report import figures, records
 from . import timing_statistics as statistics
 from . import training_timing
 from .dense_peers import DensePeers
-from .engine_timing import INT8, SUFFIX, EngineFiles
+from .engine_timing import SUFFIX, EngineFiles
 from .interleaving import PRODUCT, SIDE, interleaved, machine
 from .peak_memory import measured_rows, peak_memory
 from .provenance import command_line, versions
@@ -26,11 +26,11 @@ from .timed_networks import (
     Run,
     make_batch,
     make_networks,
-    packed_runs,
     usable_device,
 )
 from .timed_policies import FULL
 from .timing_picture import draw_result
+from .torch_rows import torch_runs
 
 BACKENDS = ("torch", *SUFFIX)
 
@@ -92,12 +92,12 @@ def check(request: Request) -> torch.device:
     exported = [name for name in request.engines if name in SUFFIX]
     if request.int8 and not exported:
         raise Ada3DError(f"--int8 is of exported files; add --engine {' or '.join(SUFFIX)}")
-    for option in ("compiled", "memory", "profile"):
+    for option in ("compiled", "memory", "profile", "forms", "amp"):
         if getattr(request, option) and "torch" not in request.engines:
             raise Ada3DError(f"{_flag(option)} is of torch; try {told},torch")
     if request.training and list(request.engines) != ["torch"]:
         raise Ada3DError(f"{told} --training: only torch trains; leave --engine out")
-    for option in ("int8", "compiled", "profile", "policy"):
+    for option in ("int8", "compiled", "profile", "policy", "forms", "amp"):
         if request.training and getattr(request, option):
             raise Ada3DError(f"{_flag(option)} is of inference; leave it out, or --training")
     if request.policy:
@@ -176,7 +176,7 @@ class Benchmark:
         """Return the rows of all backends."""
         runs = list[Run]()
         if self.peers is not None:
-            runs += [*self.peers.runs(batch.clips), *packed_runs(self.networks, batch)]
+            runs += torch_runs(self.peers, self.networks, batch, self.request)
         for files in self.files:
             runs += files.runs(batch)
         return runs
@@ -214,7 +214,7 @@ def table_of(runs: Sequence[Run], seconds: Mapping[str, Sequence[float]]) -> dic
     for run in runs:
         median, ends = told[run.name]
         macs, speed = run.macs / dense, run.macs / median / 1e9
-        plain = run.name.removesuffix(INT8)
+        plain = run.name.removesuffix(f", {run.precision}")
         row = {
             "name": run.name,
             "backend": run.backend,
@@ -229,7 +229,7 @@ def table_of(runs: Sequence[Run], seconds: Mapping[str, Sequence[float]]) -> dic
             "gmacs_per_second": speed,
             "share_of_matrix_product": speed / rate,
             "against": statistics.against(seconds, run.name, peers[run.precision], macs),
-            "to_float32": median / told[plain][0] if plain != run.name else None,
+            "to_float32": median / told[plain][0] if plain in told and plain != run.name else None,
             "rounds": list(seconds[run.name]),
         }
         rows.append(row)

@@ -90,7 +90,8 @@ def flat(row: Mapping, best_peer: Mapping[str, str | None]) -> dict:
     """Return a row with what the table shows of its comparisons; None is a dash."""
     against = row["against"]
     best = against.get(best_peer[row["precision"]], {})
-    eager = against.get(EAGER, {})
+    ending = "" if row["precision"] == "float32" else f", {row['precision']}"
+    eager = against.get(EAGER + ending, {})
     shown = {
         **row,
         "interval": ends(row["interval"], 3),

@@ -44,3 +44,19 @@ def test_times_are_summed_by_kind_and_the_selection_networks_apart():
     found = time_profile.by_kind(events, "cpu")
     assert found == {"convolution": 9, "selection network": 6, "relu": 5}
     assert next(iter(found)) == "convolution"
+
+
+def test_convolutions_and_launches_are_counted_once_each():
+    names = ["aten::conv3d", "aten::convolution", "aten::_convolution", "aten::cudnn_convolution"]
+    names += ["mkldnn::_convolution_pointwise", "mkldnn::_convolution_pointwise_"]
+    names += ["cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cudaMemcpyAsync"]
+    found = time_profile.calls([event(name, 1.0) for name in names])
+    assert found == {"convolutions": 3, "launches": 3}
+
+
+def test_the_text_tells_the_counts_that_are_there():
+    row = {"name": "dense", "seconds": 0.5, "kinds": {"relu": 0.5}, "convolutions": 3}
+    assert "  dense (0.500 s, 3 convolutions): relu 100" in time_profile.text(
+        [{**row, "launches": 0}]
+    )
+    assert "3 convolutions, 7 launches)" in time_profile.text([{**row, "launches": 7}])

@@ -16,6 +16,7 @@ from ada3d_fx.experiments import (
     timed_policies,
     timing,
     timing_text,
+    torch_rows,
 )
 from ada3d_fx.experiments.timed_networks import Request
 from ada3d_fx.progress import Console
@@ -145,6 +146,78 @@ def test_memory_of_torchs_rows():
 
 
 PROFILED = ["dense, eager", "dense, channels_last_3d"]
+BY_FORM = [f"{PACKED}, {form}" for form in ("runs", "gathered", "separated")]
+
+
+def batch_of(networks, **options):
+    return timed_networks.make_batch(
+        networks, 2, Request(CONFIG, (), SHAPE, usages=USAGES, **options)
+    )
+
+
+def test_every_form_is_a_row_of_its_own(networks):
+    asked = Request(CONFIG, (), SHAPE, (2,), USAGES, repeats=1, forms=True, profile=True)
+    result = timing.measure(asked)
+    (table,) = result["tables"]
+    rows = {row["name"]: row for row in table["rows"]}
+    assert [name for name in rows if name.startswith(PACKED)] == [PACKED, *BY_FORM]
+    assert {rows[name]["multiply_adds"] for name in BY_FORM} == {rows[PACKED]["multiply_adds"]}
+    counts = {row["name"]: row["convolutions"] for row in table["profile"]}
+    assert [name for name in counts if name.startswith(PACKED)] == [PACKED, *BY_FORM]
+    runs, *others = (counts[name] for name in BY_FORM)
+    assert counts[PACKED] == runs > max(others)  # on the CPU, runs are the form
+    assert f"{runs} convolutions" in timing_text.text(result)
+
+
+def test_the_forms_score_alike(networks):
+    batch = batch_of(networks)
+    runs = torch_rows.form_runs(networks, batch)
+    assert [run.name for run in runs] == BY_FORM
+    wanted = networks.adaptive(batch.clips, batch.policies[batch.usages[0]])
+    for run in runs:
+        torch.testing.assert_close(run.call(), wanted, rtol=1e-3, atol=1e-4)
+
+
+def test_bfloat16_is_compared_with_bfloat16():
+    asked = Request(CONFIG, (), SHAPE, (2,), USAGES, repeats=1, forms=True, amp=True)
+    result = timing.measure(asked)
+    (table,) = result["tables"]
+    rows = [row for row in table["rows"] if row["precision"] == "bfloat16"]
+    assert len(rows) == len(table["rows"]) / 2 and set(table["best_peer"]) == {
+        "float32",
+        "bfloat16",
+    }
+    dense = {row["name"] for row in rows if row["dense"]}
+    assert dense == {f"dense, {name}, bfloat16" for name in PEERS}
+    assert f"{BY_FORM[1]}, bfloat16" in {row["name"] for row in rows}
+    assert all(set(row["against"]) == dense for row in rows)
+    assert all(row["to_float32"] > 0 for row in rows if "inside" not in row["name"])
+    assert "best: the fastest dense row in bfloat16 is" in timing_text.text(result)
+
+
+def test_rows_in_bfloat16_score_nearly_as_in_float32(networks):
+    batch = batch_of(networks)
+    dense = dense_peers.DensePeers(networks)
+    asked = Request(CONFIG, (), SHAPE, usages=USAGES, forms=True, amp=True)
+    with torch.inference_mode():
+        runs = torch_rows.torch_runs(dense, networks, batch, asked)
+        scores = {run.name: run.call() for run in runs if "inside" not in run.name}
+    low = {name for name in scores if name.endswith(", bfloat16")}
+    assert len(low) == len(scores) / 2
+    for name in low:
+        wanted = scores[name.removesuffix(", bfloat16")]
+        off = (scores[name] - wanted).abs().max() / wanted.abs().max()
+        assert 0 < off < 0.05, name
+
+
+def test_the_row_inside_in_bfloat16_tells_what_is_chosen_in_bfloat16(networks):
+    asked = Request(CONFIG, (), SHAPE, usages=USAGES, amp=True)
+    batch = timed_networks.make_batch(networks, 16, asked)
+    runs = torch_rows.torch_runs(dense_peers.DensePeers(networks), networks, batch, asked)
+    (row,) = [run for run in runs if "inside" in run.name and run.precision == "bfloat16"]
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        chosen = timed_networks.choose(networks, batch)
+    assert row.macs == networks.macs(chosen) + networks.selector_macs(16)
 
 
 def test_profile_of_torchs_rows(capfd):
@@ -278,6 +351,10 @@ def test_usages_are_kept_to_the_decision():
         (dict(int8=True), "add --engine openvino or onnxruntime"),
         (dict(engines=("openvino",), compiled=True), "--compile is of torch"),
         (dict(engines=("openvino",), memory=True), "--memory is of torch; try --engine openvino,torch"),
+        (dict(engines=("openvino",), forms=True), "--forms is of torch"),
+        (dict(engines=("openvino",), amp=True), "--amp is of torch"),
+        (dict(training=True, forms=True), "--forms is of inference"),
+        (dict(training=True, amp=True), "--amp is of inference"),
         (dict(device="cuda:77"), "--device cuda:77"),
     ],
 )  # fmt: skip

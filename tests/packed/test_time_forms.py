@@ -1,5 +1,7 @@
 """The forms of a temporal convolution give the same numbers, and none waits for the device."""
 
+import copy
+
 import oracle
 import pytest
 import torch
@@ -228,6 +230,38 @@ def test_fused_convolutions_take_the_form_that_is_asked_for(form):
         with time_form(form):
             torch.testing.assert_close(model(x, policy), runs, rtol=1e-4, atol=1e-5)
         assert taken() != before
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", ["slowfast", "x3d"])
+def test_scores_under_autocast_are_near_those_in_float32(name, form):
+    model, _ = shared_family(name)
+    adaptive = ada3d_fx.convert(copy.deepcopy(model).float(), clip_shape=FAMILIES[name][2])
+    x, policy = clips(4, FAMILIES[name][2]).float(), ragged(adaptive.plan, 3, 0)
+    for grad in (False, True):  # folded, and not
+        with torch.set_grad_enabled(grad), time_form(form):
+            wanted = adaptive(x, policy)
+            with torch.autocast("cpu", torch.bfloat16):
+                made = adaptive(x, policy)
+        assert 0 < (made - wanted).abs().max() < 0.05 * wanted.abs().max()
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", ["3x1x1", "3x3x3, strided", "depthwise"])
+def test_a_convolution_under_autocast_has_near_gradients(name, form):
+    lengths, on = (1, 3, 3, 5, 5, 5), (True, False, True, True, False, True)
+    conv = twin(name).float()
+    rows = pack_of(lengths).detach().float().requires_grad_()
+    factor, found = torch.tensor(1.0), []
+    for low in (False, True):
+        with time_form(form), torch.autocast("cpu", torch.bfloat16, enabled=low):
+            made = conv(rows, Segments(lengths), StageGate(on))
+        assert made.dtype == (torch.bfloat16 if low else torch.float32)
+        factor = factor if low else torch.randn_like(made).bfloat16().float()
+        gradients = torch.autograd.grad((made.float() * factor).sum(), [rows, *conv.parameters()])
+        found.append([made, *gradients])
+    for wanted, ours in zip(*found):
+        assert (ours.float() - wanted).abs().max() < 0.02 * wanted.abs().max()
 
 
 def test_an_unknown_form_is_told_and_the_former_one_is_back():

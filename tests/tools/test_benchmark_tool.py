@@ -14,6 +14,14 @@ def test_the_table_is_printed(monkeypatch, capsys):
     assert "packed, 4 of 8 frames, 1 of 5 stages" in capsys.readouterr().out
 
 
+def test_forms_and_bfloat16_are_rows(monkeypatch, capsys):
+    options = ["--clips", "2", "--clip-shape", "3,8,32,32", "--repeats", "1", "--usage", "1/2:0.2"]
+    assert command_lines.run(monkeypatch, "benchmark", CONFIG, *options, "--forms", "--amp") == 0
+    printed = capsys.readouterr().out
+    assert "packed, 8 of 16 frames, 2 of 10 stages, gathered " in printed
+    assert "packed, 8 of 16 frames, 2 of 10 stages, separated, bfloat16 " in printed
+
+
 def test_json_and_a_picture_of_two_numbers_of_clips(monkeypatch, capsys, tmp_path):
     out, picture = tmp_path / "times.json", tmp_path / "times.png"
     options = ["--clips", "1,2", "--clip-shape", "3,8,32,32", "--repeats", "2", "--json", out]
