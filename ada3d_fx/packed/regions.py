@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from .module_tree import keep_unregistered, with_modules
 from .packing import StageGate
 from .segments import ClipRun, Segments
+from .time_forms import same_form
 from .twins import TWINS, centre_slice, plain
 from .windows import fitting
 
@@ -61,8 +62,8 @@ class Checkpointed(Region):
 
     def _contexts(self) -> tuple[AbstractContextManager, AbstractContextManager]:
         """What the operations run in: in forward, and in backward."""
-        again = self._statistics_kept() if self.statistics_once else nullcontext()
-        return nullcontext(), again
+        kept = self._statistics_kept if self.statistics_once else nullcontext
+        return nullcontext(), _Contexts(same_form(), kept)
 
     @contextmanager
     def _statistics_kept(self) -> Iterator[None]:
@@ -78,6 +79,22 @@ class Checkpointed(Region):
         finally:
             for norm in norms:
                 norm._buffers.update(own[norm])
+
+
+class _Contexts(AbstractContextManager):
+    """Several contexts as one that can be entered again: a graph may be gone through twice."""
+
+    def __init__(self, *makers: Callable[[], AbstractContextManager]):
+        self.makers, self.entered = makers, list[ExitStack]()
+
+    def __enter__(self) -> None:
+        with ExitStack() as stack:
+            for make in self.makers:
+                stack.enter_context(make())
+            self.entered.append(stack.pop_all())
+
+    def __exit__(self, *error: Any) -> None:
+        self.entered.pop().__exit__(*error)
 
 
 class DenseRegion(Region):

@@ -7,11 +7,11 @@ centre slice for those of clips that are off. What they copy for that is told in
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from functools import lru_cache
-from itertools import accumulate
+from functools import lru_cache, partial
+from itertools import accumulate, chain
 from typing import NamedTuple
 
 import torch
@@ -26,8 +26,9 @@ FORMS = {
     "gathered": "a convolution of images, with the neighbours of each frame as further channels",
     "separated": "a convolution of one long clip, with zero frames between clips",
 }
-# By type of device; any other one has runs. That of cuda is a guess: it was not measured yet.
-FORM = {"cpu": "runs", "cuda": "gathered"}
+# By type of device; any other one has runs. That of cuda is a guess, from what the forms copy (see
+# docs/performance.md): it was not measured yet.
+FORM = {"cpu": "runs", "cuda": "separated"}
 _asked: ContextVar[str | None] = ContextVar("time_form", default=None)
 
 
@@ -50,6 +51,12 @@ def time_form(name: str) -> Iterator[None]:
         _asked.reset(token)
 
 
+def same_form() -> Callable[[], AbstractContextManager]:
+    """Return what makes contexts with the form of now, for what runs later or in another thread."""
+    name = _asked.get()
+    return nullcontext if name is None else partial(time_form, name)
+
+
 def form_on(device: torch.device) -> str:
     """Return the form of temporal convolutions on a device: `time_form`'s, or that of `FORM`."""
     return _asked.get() or FORM.get(device.type, "runs")
@@ -68,8 +75,9 @@ class TimeLayout(NamedTuple):
 
     reach: int  # taps on each side of the centre that meet a frame of some clip
     near: tuple[int, ...]  # the clips that are computed with their neighbours
-    # gathered: the rows under the taps of each of their frames; behind the pack's is a row of zeros
-    neighbours: tuple[tuple[int, ...], ...]
+    # gathered: the rows under the taps of one of their frames after the other; behind those of the
+    # pack is a row of zeros
+    neighbours: tuple[int, ...]
     gaps: tuple[int, ...]  # separated: the zero frames in front of each of them
     centres: tuple[int, ...]  # the rows of all other clips that the centre slice takes
     # where each row of the output is among what the first convolution and, behind that, the second
@@ -101,32 +109,37 @@ def time_layout(
     first = [0, *accumulate(lengths)]  # row of each clip
     frames = [range(first[i], first[i + 1], window.stride) for i in range(len(lengths))]
     centres = [row for clip, own in enumerate(reaches) if not own for row in frames[clip]]
-    neighbours: list[tuple[int, ...]] = []
+    neighbours: list[int] = []
     gaps: list[int] = []
     if form == "gathered":
         for clip in near:
             rows = range(first[clip], first[clip + 1])
-            neighbours += [_under_taps(row, rows, reach, window, first[-1]) for row in frames[clip]]
+            for row in frames[clip]:
+                neighbours += _under_taps(row, rows, reach, window, first[-1])
         starts = [0, *accumulate(len(frames[clip]) for clip in near)]
     else:
         gaps, starts = _apart([lengths[clip] for clip in near], reach, window)
-    place = dict(zip(near, starts))
-    behind = starts[-1]
-    places: list[int] = []
-    for clip, own in enumerate(frames):
-        begin = place.get(clip, behind)
-        places += range(begin, begin + len(own))
-        behind += 0 if clip in place else len(own)
+    places = _places([len(own) for own in frames], dict(zip(near, starts)), starts[-1])
     return TimeLayout(
         reach, tuple(near), tuple(neighbours), tuple(gaps), tuple(centres), tuple(places)
     )
 
 
-def _under_taps(row: int, clip: range, reach: int, window: Window, zero: int) -> tuple[int, ...]:
+def _places(counts: Sequence[int], starts: Mapping[int, int], behind: int) -> list[int]:
+    """The place of each output of each clip: from where its outputs start, or one by one behind."""
+    places: list[int] = []
+    for clip, count in enumerate(counts):
+        start = starts.get(clip, behind)
+        places += range(start, start + count)
+        behind += 0 if clip in starts else count
+    return places
+
+
+def _under_taps(row: int, clip: range, reach: int, window: Window, zero: int) -> list[int]:
     """The rows under the taps around a row of a clip; ``zero`` where there is none."""
     step = window.dilation
     around = range(row - reach * step, row + reach * step + 1, step)
-    return tuple(near if near in clip else zero for near in around)
+    return [near if near in clip else zero for near in around]
 
 
 def _apart(lengths: Sequence[int], reach: int, window: Window) -> tuple[list[int], list[int]]:
@@ -163,28 +176,31 @@ def convolve_in_form(
         [F', C', 1, H', W'].
     """
     last = rows.squeeze(2).permute(0, 2, 3, 1)  # [F, H, W, C]
+    wanted = (layout.neighbours, layout.centres, layout.places)
+    numbers = numbers_on(tuple(chain(*wanted)), last.device)  # one copy to the device
+    neighbours, centres, places = numbers.split([len(part) for part in wanted])
     parts = []
     if layout.neighbours:
-        parts.append(_gathered(last, layout, conv, weight))
+        parts.append(_gathered(last, neighbours, conv, weight))
     elif layout.near:
         parts.append(_separated(last, lengths, layout, conv, weight))
     if layout.centres:
-        images = last.index_select(0, numbers_on(layout.centres, last.device)).permute(0, 3, 1, 2)
+        images = last.index_select(0, centres).permute(0, 3, 1, 2)
         parts.append(_images(images, conv, weight[:, :, layout.reach]))
     made = torch.cat(parts) if len(parts) > 1 else parts[0]
     if layout.places != tuple(range(len(made))):
-        made = made.index_select(0, numbers_on(layout.places, made.device))
+        made = made.index_select(0, places)
     return as_rows(made.permute(0, 3, 1, 2))
 
 
-def _gathered(last: Tensor, layout: TimeLayout, conv: nn.Conv3d, weight: Tensor) -> Tensor:
+def _gathered(last: Tensor, neighbours: Tensor, conv: nn.Conv3d, weight: Tensor) -> Tensor:
     """Convolve frames whose neighbours are further channels: one convolution of images."""
     _, height, width, channels = last.shape
     padded = torch.cat([last, last.new_zeros(1, height, width, channels)])
     # by pixels, as what is gathered by rows would have to be copied once more for this order
-    rows = numbers_on(layout.neighbours, last.device)[:, None]  # [n, 1, taps]
     pixels = torch.arange(height * width, device=last.device)[:, None]
-    index = rows * (height * width) + pixels  # [n, H * W, taps]
+    rows = neighbours.view(-1, 1, weight.shape[2])  # [n, 1, taps]
+    index = pixels.add(rows, alpha=height * width)  # [n, H * W, taps]
     near = padded.flatten(0, 2).index_select(0, index.flatten())
     near = near.view(len(index), height, width, -1)  # [n, H, W, taps * C]
     return _images(near.permute(0, 3, 1, 2), conv, weight.transpose(1, 2).flatten(1, 2))

@@ -6,7 +6,7 @@ import oracle
 import pytest
 import torch
 from families import FAMILIES, dense, shared_family
-from models import clips, dense_scores, shared_conversion
+from models import CLIP, clips, dense_scores, shared_conversion
 from torch import nn
 from torch.nn import functional as F
 
@@ -213,6 +213,23 @@ def test_a_network_has_the_gradients_of_runs(name, form):
             gradients[each] = torch.autograd.grad(adaptive(x, policy).sin().sum(), inputs)
     for ours, theirs in zip(gradients[form], gradients["runs"]):
         torch.testing.assert_close(ours, theirs, **EXACT)
+
+
+@pytest.mark.parametrize("form", OTHERS)
+def test_blocks_that_run_again_in_backward_take_the_form_of_forward(form):
+    """Also where the form is no longer asked for then, as in the threads of a GPU's backward."""
+    model = copy.deepcopy(shared_conversion("slowonly")[0]).train()
+    adaptive = ada3d_fx.convert(model, CLIP, checkpointing=True).train()
+    x, policy = clips(4).requires_grad_(), ragged(adaptive.plan, 3, 1)
+    gradients = {}
+    for each in ("runs", form):
+        torch.manual_seed(0)  # of dropout
+        with time_form(each):
+            scores = adaptive(x, policy).sin().sum()
+        (once,) = torch.autograd.grad(scores, x, retain_graph=True)
+        (gradients[each],) = torch.autograd.grad(scores, x)
+        assert torch.equal(once, gradients[each])
+    torch.testing.assert_close(gradients[form], gradients["runs"], **EXACT)
 
 
 @pytest.mark.parametrize("form", OTHERS)
