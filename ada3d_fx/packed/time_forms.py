@@ -85,7 +85,6 @@ class TimeLayout(NamedTuple):
     places: tuple[int, ...]
 
 
-@lru_cache(maxsize=128)
 def time_layout(
     form: str, lengths: tuple[int, ...], on: tuple[bool, ...] | None, window: Window
 ) -> TimeLayout | None:
@@ -100,7 +99,16 @@ def time_layout(
     Returns:
         The layout; None where one run is the whole batch, which is one launch already.
     """
-    on = on or (True,) * len(lengths)
+    decided = (True,) * len(lengths) if on is None else on
+    if torch.compiler.is_compiling():  # the compiler warns of what remembers
+        return _laid_out(form, lengths, decided, window)
+    return remembered_layout(form, lengths, decided, window)
+
+
+def _laid_out(
+    form: str, lengths: tuple[int, ...], on: tuple[bool, ...], window: Window
+) -> TimeLayout | None:
+    """Lay a pack out; see `time_layout`."""
     if len(set(zip(lengths, on))) == 1 or (window.stride == 1 and not any(on)):
         return None
     reaches = [min(window.reach, (n - 1) // window.dilation) * gate for n, gate in zip(lengths, on)]
@@ -123,6 +131,10 @@ def time_layout(
     return TimeLayout(
         reach, tuple(near), tuple(neighbours), tuple(gaps), tuple(centres), tuple(places)
     )
+
+
+# A network's convolutions share a few layouts, which take longer to make than a launch does.
+remembered_layout = lru_cache(maxsize=128)(_laid_out)
 
 
 def _places(counts: Sequence[int], starts: Mapping[int, int], behind: int) -> list[int]:

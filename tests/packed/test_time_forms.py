@@ -1,6 +1,7 @@
 """The forms of a temporal convolution give the same numbers, and none waits for the device."""
 
 import copy
+import warnings
 
 import oracle
 import pytest
@@ -232,6 +233,23 @@ def test_blocks_that_run_again_in_backward_take_the_form_of_forward(form):
     torch.testing.assert_close(gradients[form], gradients["runs"], **EXACT)
 
 
+@pytest.mark.skipif(
+    torch.__version__ < "2.5", reason="the compiler of 2.4 fails (docs/how_it_works.md)"
+)
+@pytest.mark.parametrize("form", OTHERS)
+def test_a_compiled_network_takes_the_form_without_a_warning(form):
+    _, adaptive = shared_conversion("slowonly")
+    x, policy = clips(3), ragged(adaptive.plan, 2, 0)
+    torch._dynamo.reset()
+    compiled = torch.compile(adaptive, backend="eager")
+    with torch.no_grad():
+        with time_form(form), warnings.catch_warnings():
+            warnings.simplefilter("error")
+            made = compiled(x, policy)
+        torch.testing.assert_close(made, adaptive(x, policy), **EXACT)
+    torch._dynamo.reset()
+
+
 @pytest.mark.parametrize("form", OTHERS)
 def test_fused_convolutions_take_the_form_that_is_asked_for(form):
     """In float32 without gradients, oneDNN's convolutions run by runs; a form is not passed over."""
@@ -239,7 +257,7 @@ def test_fused_convolutions_take_the_form_that_is_asked_for(form):
         nn.Conv3d(3, 8, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(8, 2),
     ), clip_shape=(3, 4, 8, 8))  # fmt: skip
     x, policy = torch.randn(4, 3, 4, 8, 8), Policy.random(model.plan, 4, 0.5, 0.5)
-    taken = time_forms.time_layout.cache_info
+    taken = time_forms.remembered_layout.cache_info
     with torch.no_grad():
         before = taken()
         runs = model(x, policy)
