@@ -8,7 +8,7 @@ options such as ``eps`` leave no trace), so nothing is remembered but the memory
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,8 +102,7 @@ class FoldedGraph:
         for conv, norm, _ in pairs:
             if is_watched(conv) or (norm and (is_watched(norm) or norm.training)):
                 return False
-        for conv, norm, folded in pairs:
-            _fold(conv, norm, folded)
+        _fold(pairs)
         for path, fused in self.taken_over.pools:
             keep_unregistered(fused, pool=find(path))
         return True
@@ -154,26 +153,56 @@ def _without_weights(conv: nn.Module) -> nn.Module:
     return empty
 
 
-def _fold(conv: Convolution, norm: Norm | None, folded: nn.Module) -> None:
-    """Set the weights of ``folded`` to what ``conv`` and ``norm`` do one after the other."""
-    if norm is None:
-        bias = None if conv.bias is None else conv.bias.detach()
-        folded.__dict__.update(weight=conv.weight.detach(), bias=bias)
-        return
-    assert norm.running_mean is not None and norm.running_var is not None
-    scale = (norm.running_var.double() + norm.eps).rsqrt()
-    if norm.weight is not None:
-        scale = scale * norm.weight.detach().double()
-    shift = -norm.running_mean.double()
-    if conv.bias is not None:
-        shift = conv.bias.detach().double() - norm.running_mean
+def _fold(pairs: Sequence[tuple[Convolution, Norm | None, nn.Module]]) -> None:
+    """Set the weights of each third module to what the two before it do one after the other.
+
+    Numbers of channels are computed for all pairs at once that are computed alike: a network has
+    dozens of them, and each operation on a few numbers takes as long as one on many.
+    """
+    alike: dict[tuple[Any, ...], list[tuple[Convolution, Norm, nn.Module]]] = {}
+    for conv, norm, folded in pairs:
+        if norm is None:
+            bias = None if conv.bias is None else conv.bias.detach()
+            folded.__dict__.update(weight=conv.weight.detach(), bias=bias)
+            continue
+        given = [value is None for value in (norm.weight, norm.bias, conv.bias)]
+        key = (norm.eps, conv.weight.dtype, conv.weight.device, *given)
+        alike.setdefault(key, []).append((conv, norm, folded))
+    for (eps, dtype, *_), group in alike.items():
+        scales, shifts = _scales_and_shifts(
+            [conv for conv, *_ in group], [norm for _, norm, _ in group], eps
+        )
+        sizes = [len(conv.weight) for conv, *_ in group]
+        parts = zip(scales.to(dtype).split(sizes), shifts.to(dtype).split(sizes))
+        for (conv, _, folded), (scale, shift) in zip(group, parts):
+            weight = conv.weight.detach()
+            scale = scale.view(-1, *(1,) * (weight.ndim - 1))
+            folded.__dict__["weight"] = torch.mul(weight, scale, out=_memory(folded, weight))
+            folded.__dict__["bias"] = shift
+
+
+def _scales_and_shifts(
+    convs: Sequence[Convolution], norms: Sequence[Norm], eps: float
+) -> tuple[Tensor, Tensor]:
+    """What the outputs of convolutions are multiplied by, and what is added: float64, joined.
+
+    Either all of them have a bias, or none; so with the weights and biases of the BatchNorms.
+    """
+    scale = (_joined([norm.running_var for norm in norms]) + eps).rsqrt()
+    if norms[0].weight is not None:
+        scale = scale * _joined([norm.weight for norm in norms])
+    shift = -_joined([norm.running_mean for norm in norms])
+    if convs[0].bias is not None:
+        shift = shift + _joined([conv.bias for conv in convs])
     shift = shift * scale
-    if norm.bias is not None:
-        shift = shift + norm.bias.detach().double()
-    weight = conv.weight.detach()
-    scale = scale.to(weight.dtype).view(-1, *(1,) * (weight.ndim - 1))
-    folded.__dict__["weight"] = torch.mul(weight, scale, out=_memory(folded, weight))
-    folded.__dict__["bias"] = shift.to(weight.dtype)
+    if norms[0].bias is not None:
+        shift = shift + _joined([norm.bias for norm in norms])
+    return scale, shift
+
+
+def _joined(values: Sequence[Tensor | None]) -> Tensor:
+    """Numbers of channels of several modules, one after the other."""
+    return torch.cat([value.detach() for value in values if value is not None]).double()
 
 
 def _memory(folded: nn.Module, weight: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from models import clips, resnet3d
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import ada3d_fx
 
@@ -211,6 +212,62 @@ def test_what_is_folded_is_what_is_written(kind):
     with torch.no_grad():
         folded = adaptive(x, policy)
     torch.testing.assert_close(folded, adaptive(x, policy).detach(), **EXACT)
+
+
+class Kinds(nn.Module):
+    """Every kind of BatchNorm behind a convolution: with and without weights, of another ``eps``."""
+
+    def __init__(self):
+        super().__init__()
+        norms = [dict(), dict(), dict(affine=False), dict(eps=0.1), dict(eps=0.1), dict()]
+        self.blocks = nn.ModuleList()
+        for i, options in enumerate(norms):
+            channels = (3, 4, 6, 4, 4, 5, 4)[i : i + 2]
+            conv = nn.Conv3d(*channels, (3, 1, 1), padding=(1, 0, 0), bias=i % 2 == 0)
+            self.blocks.append(nn.Sequential(conv, nn.BatchNorm3d(channels[1], **options)))
+        self.pool = nn.AdaptiveAvgPool3d(1)
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = block(x).relu()
+        return self.pool(x).flatten(1)
+
+
+def test_what_is_folded_at_once_is_each_convolutions_own():
+    torch.manual_seed(0)
+    model = Kinds().double().eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm3d):
+            module.running_mean.normal_(0, 0.3)
+            module.running_var.uniform_(0.5, 2)
+            if module.affine:
+                nn.init.normal_(module.weight)
+                nn.init.normal_(module.bias)
+    model.blocks[5][1].bias = None  # a weight alone
+    same(ada3d_fx.convert(model, SHAPE), clips(2, SHAPE))
+
+
+class Operations(TorchDispatchMode):
+    """Counts operations that compute something."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += not func.is_view
+        return func(*args, **(kwargs or {}))
+
+
+def test_folding_takes_one_operation_for_each_convolution_and_a_few():
+    adaptive = ada3d_fx.convert(resnet3d("i3d_r18"), (3, 4, 16, 16))
+    folded = adaptive.conversion.folded
+    norms = sum(fold.norm is not None for fold in folded.folds)
+    with torch.no_grad():
+        folded.refresh()
+        with Operations() as operations:
+            assert folded.refresh()
+    assert norms > 15 and operations.count <= norms + 24
 
 
 def test_top_level_buffers_move_with_the_model():
