@@ -14,6 +14,8 @@ import sequences
 import torch
 from hypothesis import HealthCheck, Phase
 
+from ada3d_fx.packed.time_forms import time_form
+
 hypothesis.configuration.set_hypothesis_home_dir(tempfile.gettempdir())
 
 NUMBER = int(os.environ.get("ADA3D_FUZZ", "1000"))
@@ -54,3 +56,10 @@ def test_random_sequences(part, record_property):
 def test_some_random_sequences(record_property):
     fuzz(25, 1, record_property)
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("form", ["gathered", "separated"])
+def test_some_random_sequences_in_the_forms_for_a_gpu(form, record_property):
+    with time_form(form):
+        fuzz(12, 2, record_property)
