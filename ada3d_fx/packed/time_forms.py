@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import Ada3DError
-from .segments import as_rows, numbers_on
+from .segments import ClipRun, Segments, as_rows, numbers_on
 
 FORMS = {
     "runs": "a convolution for each run of clips that agree in length and gate",
@@ -62,6 +62,25 @@ def form_on(device: torch.device) -> str:
     return _asked.get() or FORM.get(device.type, "runs")
 
 
+def time_runs(
+    segments: Segments, on: Sequence[bool], stride: int
+) -> tuple[Segments, list[ClipRun]]:
+    """Group the clips of a pack into runs that a temporal convolution convolves alike.
+
+    Args:
+        segments: the clip table of the pack.
+        on: the decision of each clip.
+        stride: of the convolution over time; where it is 1, a clip that is off is single frames.
+
+    Returns:
+        The table of the clips that the runs are of, and the runs.
+    """
+    gate = tuple(length > 1 and own for length, own in zip(segments.lengths, on))
+    if stride == 1:
+        segments, gate = segments.split_ungated(gate)
+    return segments, segments.runs(gate)
+
+
 class Window(NamedTuple):
     """The temporal part of a convolution whose padding is half of its kernel's extent."""
 
@@ -97,7 +116,7 @@ def time_layout(
         window: of the convolution.
 
     Returns:
-        The layout; None where one run is the whole batch, which is one launch already.
+        The layout; None where runs take no more convolutions, such as one for the whole batch.
     """
     decided = (True,) * len(lengths) if on is None else on
     if torch.compiler.is_compiling():  # the compiler warns of what remembers
@@ -109,14 +128,15 @@ def _laid_out(
     form: str, lengths: tuple[int, ...], on: tuple[bool, ...], window: Window
 ) -> TimeLayout | None:
     """Lay a pack out; see `time_layout`."""
-    if len(set(zip(lengths, on))) == 1 or (window.stride == 1 and not any(on)):
-        return None
     reaches = [min(window.reach, (n - 1) // window.dilation) * gate for n, gate in zip(lengths, on)]
     reach = max(reaches)
     near = [clip for clip, own in enumerate(reaches) if own]
     first = [0, *accumulate(lengths)]  # row of each clip
     frames = [range(first[i], first[i + 1], window.stride) for i in range(len(lengths))]
     centres = [row for clip, own in enumerate(reaches) if not own for row in frames[clip]]
+    _, runs = time_runs(Segments(lengths), on, window.stride)
+    if len(runs) <= bool(near) + bool(centres):
+        return None
     neighbours: list[int] = []
     gaps: list[int] = []
     if form == "gathered":

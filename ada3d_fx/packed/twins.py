@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from .module_tree import shallow_copy, with_modules
 from .packing import StageGate
 from .segments import Segments, numbers_on
-from .time_forms import Window, convolve_in_form, form_on, time_layout
+from .time_forms import Window, convolve_in_form, form_on, time_layout, time_runs
 from .windows import fit_window, ungateable
 
 
@@ -107,13 +107,8 @@ class PackedConv3d(Twin, nn.Conv3d):
         if ungateable(self) is not None:
             parts = segments.split(rows, segments.runs())
             return [Piece(part, self.weight, self.padding) for part in parts]
-        temporal = tuple(
-            length > 1 and decision
-            for length, decision in zip(segments.lengths, on or (True,) * len(segments.lengths))
-        )
-        if self.stride[0] == 1:
-            segments, temporal = segments.split_ungated(temporal)
-        runs = segments.runs(temporal)
+        decided = on or (True,) * len(segments.lengths)
+        segments, runs = time_runs(segments, decided, self.stride[0])
         reaches = [self._reach(run.length) if run.on else 0 for run in runs]
         weights = {reach: self._taps(reach) for reach in set(reaches)}
         return [

@@ -46,7 +46,7 @@ TABLES = [
     ((1, 1, 2, 2), (True, True, True, True)),
     ((6, 1, 4, 6), (False, False, False, False)),
     ((7,), (True,)),
-    ((5, 5), (True, False)),
+    ((5, 5, 5), (True, False, True)),
     ((2, 9, 2), None),
 ]
 
@@ -148,6 +148,7 @@ def convolutions(call):
         ((2, 3, 4), (True, True, True), 3, 1),
         ((4, 4, 4), (True, True, True), 1, 1),
         ((2, 3, 4), (False, False, False), 1, 1),
+        ((4, 4, 5), (True, True, False), 2, 2),
     ],
 )
 @pytest.mark.parametrize("name", ["3x1x1", "depthwise"])
@@ -156,7 +157,9 @@ def test_a_form_takes_two_convolutions_at_most(name, lengths, on, runs, other):
     for form in FORMS:
         with time_form(form):
             count = convolutions(lambda: conv(rows, Segments(lengths), StageGate(on)))
+            forms = time_forms.time_layout(form, lengths, on, time_forms.Window(1, 1, 1))
         assert count == (runs if form == "runs" else other), form
+        assert (forms is None) == (runs <= other)  # else nothing is copied for it
 
 
 def ragged(plan, n, seed):
