@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from .module_tree import shallow_copy, with_modules
 from .packing import StageGate
 from .segments import Segments, numbers_on
-from .time_forms import Window, convolve_in_form, form_on, time_layout, time_runs
+from .time_forms import convolve_in_form, form_on
+from .time_layout import Window, time_layout, time_runs
 from .windows import fit_window, ungateable
 
 

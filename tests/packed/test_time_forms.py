@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 import ada3d_fx
 from ada3d_fx import Ada3DError, Policy, Segments
-from ada3d_fx.packed import time_forms
+from ada3d_fx.packed import time_forms, time_layout
 from ada3d_fx.packed.packing import StageGate
 from ada3d_fx.packed.segments import as_rows
 from ada3d_fx.packed.time_forms import FORM, FORMS, time_form
@@ -157,7 +157,7 @@ def test_a_form_takes_two_convolutions_at_most(name, lengths, on, runs, other):
     for form in FORMS:
         with time_form(form):
             count = convolutions(lambda: conv(rows, Segments(lengths), StageGate(on)))
-            forms = time_forms.time_layout(form, lengths, on, time_forms.Window(1, 1, 1))
+            forms = time_layout.time_layout(form, lengths, on, time_layout.Window(1, 1, 1))
         assert count == (runs if form == "runs" else other), form
         assert (forms is None) == (runs <= other)  # else nothing is copied for it
 
@@ -260,7 +260,7 @@ def test_fused_convolutions_take_the_form_that_is_asked_for(form):
         nn.Conv3d(3, 8, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(8, 2),
     ), clip_shape=(3, 4, 8, 8))  # fmt: skip
     x, policy = torch.randn(4, 3, 4, 8, 8), Policy.random(model.plan, 4, 0.5, 0.5)
-    taken = time_forms.remembered_layout.cache_info
+    taken = time_layout.remembered_layout.cache_info
     with torch.no_grad():
         before = taken()
         runs = model(x, policy)
