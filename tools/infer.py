@@ -73,6 +73,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--scores", action="store_true", help="keep the scores of all classes in the rows"
     )
+    parser.add_argument(
+        "--profile", action="store_true",
+        help="tell where the seconds went: of which part of predicting, and of decoding",
+    )  # fmt: skip
     cli.add_redo(parser)
     cli.add_json(parser, "the summary")
     cli.add_launcher(parser)
@@ -90,7 +94,8 @@ def main() -> None:
     )
     options = RunOptions(
         args.out, model, args.also and tuple(args.also), args.batch_size, args.workers, args.device,
-        args.pictures, args.animations, args.scores, args.redo, args.json, args.launcher,
+        args.pictures, args.animations, args.scores, args.redo, args.json, args.profile,
+        args.launcher,
     )  # fmt: skip
     summary = infer(
         args.config, args.cfg_options, args.checkpoint, args.inputs, options, Console(args.verbose)

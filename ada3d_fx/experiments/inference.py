@@ -30,6 +30,7 @@ from ..progress import Console, duration, is_main_process
 from ..report import policy_pictures, records
 from ..runtime.session import Session
 from . import fingerprints, made_from
+from .inference_profile import Profile, merged
 from .inference_summary import summary
 from .journal import Journal
 from .provenance import provenance
@@ -37,7 +38,14 @@ from .provenance import provenance
 WAIT = 30 * 24 * 3600  # seconds that the first process waits for the last
 # The code that makes the rows.
 CODE = (
-    *("mm/inference_config", "mm/inferencer", "mm/inputs", "mm/results", "mm/scoring"),
+    *(
+        "mm/inference_config",
+        "mm/inferencer",
+        "mm/inputs",
+        "mm/normalising",
+        "mm/results",
+        "mm/scoring",
+    ),
     *("mm/streaming", "mm/exported", "runtime/contract", "runtime/engines", "runtime/session"),
 )
 
@@ -57,6 +65,7 @@ class RunOptions:
     scores: bool = False  # keep the scores of all classes
     redo: bool = False  # set aside what was made from something else
     json: str | None = None  # write the summary to this file
+    profile: bool = False  # tell where the seconds went
     launcher: str = "none"  # 'pytorch', 'slurm' or 'mpi' in several processes
 
 
@@ -112,11 +121,14 @@ def infer(
         folder = None if options.out else stack.enter_context(TemporaryDirectory())
         out = options.out or f"{folder}/rows.jsonl"
         journal = Journal(out, len(videos) * len(names), place)
-        made = _make(models, videos, journal, options, console)
+        profiles = _make(models, videos, journal, options, console)
         if not is_main_process():
             return None
         told, found = summary(journal, names)
-    seconds = time.monotonic() - begin
+    seconds, made = time.monotonic() - begin, sum(profile.videos for profile in profiles)
+    found["profiles"] = [profile.found() for profile in profiles]
+    if options.profile:
+        told = "\n\n".join([told, *(profile.text() for profile in profiles)])
     if options.json:
         records.write_json(options.json, {**found, **provenance(path, begin)})
     speed = f"{made} predicted in {duration(seconds)}, {made / seconds:.3g} a second"
@@ -170,8 +182,8 @@ def _join(config: Config, options: RunOptions) -> None:
 def _make(
     models: Sequence[Model], videos: Videos, journal: Journal, options: RunOptions,
     console: Console,
-) -> int:  # fmt: skip
-    """Make the rows that are not there, and return how many this start made, in all processes."""
+) -> list[Profile]:  # fmt: skip
+    """Make the rows that are not there, and return where their seconds went, in all processes."""
     record, rank = _record(models, videos, options), get_rank()
     if rank == 0:
         journal.check_free()
@@ -184,7 +196,7 @@ def _make(
             f"{'; '.join(made_from.shortened(different))}; have all machines the same files, and is "
             f"{journal.out} in a folder that they share?"
         )
-    made = 0
+    made: list[Profile] = []
     with journal.held(rank):
         whole = journal.complete
         there = None if whole else journal.places()[0]
@@ -195,8 +207,8 @@ def _make(
             )
             if lacking:
                 names = class_names(models[0].config)
-                made += _predict(model, names, videos, lacking, journal, options, console)
-        made = sum(all_gather_object(made)) if get_world_size() > 1 else made
+                made.append(_predict(model, names, videos, lacking, journal, options, console))
+        made = merged([one for share in all_gather_object(made) for one in share])
         if rank == 0:
             journal.remove_parts() if whole else journal.merge(columns(models, options))
         barrier()
@@ -206,26 +218,31 @@ def _make(
 def _predict(
     model: Model, names: Mapping[int, str], videos: Videos, lacking: Sequence[int],
     journal: Journal, options: RunOptions, console: Console,
-) -> int:  # fmt: skip
-    """Append this process's share of the rows that a model lacks, and return how many.
+) -> Profile:  # fmt: skip
+    """Append this process's share of the rows that a model lacks, and return where its seconds went.
 
     ``names`` are of the classes, where the model's config has none.
     """
-    rank, world = get_rank(), get_world_size()
+    rank, world, begin = get_rank(), get_world_size(), time.perf_counter()
     inferencer = _inferencer(model, journal, options, console)
     inferencer.names = inferencer.names or names
     inferencer.clips_kept = bool(options.pictures or options.animations)
     mine = lacking[rank::world]
     done = (len(videos) - len(lacking)) // world
+    profile = Profile(model.name, start=time.perf_counter() - begin)
     with console.bar(f"predicting ({model.name})", len(mine) + done, done) as bar:
+        profile.begin()
         for result in inferencer.results(videos, order=mine):
+            begin = time.perf_counter()
             _draw(result, inferencer, model, options)
             row = {"model": model.name, **row_of(result, inferencer.names)}
             if options.scores:
                 row["scores"] = result.score.tolist() if result.scores else None
             journal.add(row, rank)
+            profile.add(result, writing=time.perf_counter() - begin)
             bar.advance()
-    return len(mine)
+        profile.end()
+    return profile
 
 
 def _inferencer(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -37,27 +38,38 @@ class DecodeAndResize:
     Args:
         decode: decodes frames of an open video.
         resize: resizes each on its own.
+
+    Attributes:
+        resize_seconds: that resizing took of the last video.
     """
 
     def __init__(self, decode: DecordDecode | OpenCVDecode, resize: Resize):
         self.decode, self.resize = decode, resize
+        self.resize_seconds = 0.0
 
     def __call__(self, results: dict) -> dict:
         """Decode and resize the frames of ``frame_inds``."""
+        self.resize_seconds = 0.0
         if any(key in results for key in ALONGSIDE):
-            return self.resize(self.decode(results))
+            return self._resized(self.decode(results))
         indices = np.asarray(results["frame_inds"]).reshape(-1)
         last: dict = {}
 
         def decode(part: Sequence[int]) -> tuple[list[np.ndarray], int]:
             done = self.decode({**results, "frame_inds": part})
             size = done["imgs"][0].nbytes
-            done = self.resize(done)
+            done = self._resized(done)
             last.update(done)
             return done["imgs"], size
 
         frames = in_turns(indices, decode)
         return {**results, **last, "frame_inds": indices, "imgs": frames}
+
+    def _resized(self, results: dict) -> dict:
+        begin = time.perf_counter()
+        done = self.resize(results)
+        self.resize_seconds += time.perf_counter() - begin
+        return done
 
     def __repr__(self) -> str:
         return f"{self.decode}, {self.resize}"

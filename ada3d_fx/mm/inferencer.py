@@ -23,7 +23,7 @@ from ..errors import Ada3DError, require_number
 from ..progress import Console, quiet
 from ..report import policy_pictures
 from ..runtime.session import Session
-from .broken import NamedPipeline, VideoLoader
+from .broken import VideoLoader
 from .build import build_recognizer
 from .checkpoint import load_weights
 from .checks import check_config
@@ -49,6 +49,7 @@ from .streaming import (
     video_pipeline,
 )
 from .testing import calibrate
+from .timed_pipeline import TimedPipeline
 
 
 @INFERENCERS.register_module()
@@ -130,7 +131,7 @@ class Ada3DInferencer(BaseInferencer):
         load_weights(model, weights)
         return model.to(_device(device)).eval()
 
-    def _init_pipeline(self, cfg: Config) -> NamedPipeline:
+    def _init_pipeline(self, cfg: Config) -> TimedPipeline:
         return video_pipeline(dataset_of(cfg)["pipeline"])
 
     def _init_visualizer(self, cfg: Config) -> None:

@@ -8,8 +8,9 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
 from typing import Any
 
 from mmengine.dataset import Compose
@@ -17,8 +18,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import Ada3DError
-from .broken import BrokenVideo, NamedPipeline
+from .broken import BrokenVideo
 from .inputs import Video, Videos
+from .timed_pipeline import TimedPipeline
 from .video_probe import decoding_errors, first_line
 
 AHEAD = 2  # videos that each process decodes before they are asked for
@@ -33,6 +35,8 @@ class DecodedVideo:
     clips: Tensor | None  # [views, C, T, H, W], pixels; None: it does not decode
     broken: BrokenVideo | None
     decode: float  # seconds
+    parts: dict[str, float] = field(default_factory=dict)  # of these seconds, see `TimedPipeline`
+    waited: float = 0.0  # seconds that who asked for it waited
 
 
 class VideoDataset(Dataset):
@@ -54,18 +58,25 @@ class VideoDataset(Dataset):
         return len(self.videos)
 
     def __getitem__(self, index: int) -> DecodedVideo:
-        begin, video = time.perf_counter(), self.videos[index]
+        begin = time.perf_counter()
+        decoded_video = self._decoded(index)
+        decoded_video.decode = time.perf_counter() - begin
+        decoded_video.parts = dict(getattr(self.pipeline, "seconds", {}))
+        return decoded_video
+
+    def _decoded(self, index: int) -> DecodedVideo:
+        video = self.videos[index]
         try:
             data: Any = self.pipeline(_entry(video))
         except decoding_errors() as error:  # of a transform behind the decoder
             data = BrokenVideo(video.path, first_line(error), video.source)
         if isinstance(data, BrokenVideo):
-            return DecodedVideo(index, video, None, data, time.perf_counter() - begin)
+            return DecodedVideo(index, video, None, data, 0.0)
         clips = data["inputs"]
         if why := self._unfit(clips):
             broken = BrokenVideo(video.path, why, video.source)
-            return DecodedVideo(index, video, None, broken, time.perf_counter() - begin)
-        return DecodedVideo(index, video, clips, None, time.perf_counter() - begin)
+            return DecodedVideo(index, video, None, broken, 0.0)
+        return DecodedVideo(index, video, clips, None, 0.0)
 
     def _unfit(self, clips: Any) -> str | None:
         """Tell why the model cannot take what a pipeline gives; None: it can."""
@@ -91,7 +102,7 @@ def _entry(video: Video) -> dict:
     }  # fmt: skip
 
 
-def video_pipeline(steps: Sequence[Mapping], frames: bool = False) -> NamedPipeline:
+def video_pipeline(steps: Sequence[Mapping], frames: bool = False) -> TimedPipeline:
     """Build a test pipeline for files of videos, or for folders of frames.
 
     As in MMAction2's inferencers, a pipeline for the one is changed for the other. No video is kept
@@ -113,7 +124,7 @@ def video_pipeline(steps: Sequence[Mapping], frames: bool = False) -> NamedPipel
     if frames != (not opens):
         wanted = "RawFrameDecode" if frames else "DecordDecode"
         steps = [{"type": wanted} if _kind(step).endswith("Decode") else step for step in steps]
-    return NamedPipeline(Compose(steps).transforms)
+    return TimedPipeline(Compose(steps).transforms)
 
 
 def _kind(step: Mapping) -> str:
@@ -142,6 +153,17 @@ def decoded(dataset: Dataset, order: Iterable[int], workers: int) -> Iterator[De
         order: indices in it.
         workers: processes; 0: in this one, which a crash of a decoder ends.
     """
+    with closing(_decoded(dataset, order, workers)) as videos:
+        begin = time.perf_counter()
+        for video in videos:
+            video.waited = time.perf_counter() - begin
+            yield video
+            begin = time.perf_counter()
+
+
+def _decoded(
+    dataset: Dataset, order: Iterable[int], workers: int
+) -> Generator[DecodedVideo, None, None]:
     if not workers:
         yield from (dataset[index] for index in order)
         return
