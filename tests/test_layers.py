@@ -80,7 +80,7 @@ ORDER = {
     "clip_videos clip_selection price_report price_timing pricing listed paper export_support support "
     "timing_statistics timed_policies timed_networks dense_peers torch_rows engine_timing interleaving training_timing "
     "peak_memory time_profile timing_picture timing timing_text decisions evaluation data_check "
-    "training journal inference_summary inference_profile inference calibration_clips exporting",
+    "training_profile training journal inference_summary inference_profile inference calibration_clips exporting",
 }
 THIRD_PARTY = {"torch", "torchvision", "fvcore", "numpy", "matplotlib", "PIL"}
 THIRD_PARTY_OF = {"progress": {"rich"}}  # which comes with MMEngine

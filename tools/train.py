@@ -42,6 +42,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--check-data", action="store_true", help="decode every listed video before training"
     )
+    parser.add_argument(
+        "--profile", action="store_true",
+        help="tell where the seconds of the steps went, and write it to step_times.json in the work dir",
+    )  # fmt: skip
     cli.add_launcher(parser)
     cli.add_verbose(parser)
     return parser.parse_args()
@@ -54,7 +58,7 @@ def main() -> None:
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     options = RunOptions(
         args.work_dir, args.resume, args.amp, not args.no_validate, args.auto_scale_lr, args.seed,
-        args.diff_rank_seed, args.deterministic, args.check_data, args.launcher,
+        args.diff_rank_seed, args.deterministic, args.check_data, args.profile, args.launcher,
     )  # fmt: skip
     console = Console(args.verbose)
     console.say(train(args.config, args.cfg_options, options, console))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,11 @@ from ..mm import schema
 from ..mm.checkpoint import check_start, go_on, last_checkpoint
 from ..mm.checks import check_config
 from ..mm.config import load_config, require
+from ..mm.step_times import StepTimesHook
 from ..progress import Console, is_main_process
-from . import made_from
+from . import made_from, training_profile
 from .data_check import check_before_training
+from .provenance import provenance
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class RunOptions:
     diff_rank_seed: bool = False  # another seed in each process
     deterministic: bool = False  # deterministic CUDA kernels
     check_data: bool = False  # decode every listed video before training
+    profile: bool = False  # tell where the seconds of its steps went
     launcher: str = "none"  # 'pytorch', 'slurm' or 'mpi' in distributed runs
 
 
@@ -48,6 +52,7 @@ def train(path: str, cfg_options: Sequence[str], options: RunOptions, console: C
     Raises:
         Ada3DError: bad input, told before the run starts.
     """
+    begin = time.monotonic()
     config = training_config(path, cfg_options, options)
     splits = ("train", "val") if options.validate else ("train",)
     check_config(config, splits)
@@ -59,10 +64,17 @@ def train(path: str, cfg_options: Sequence[str], options: RunOptions, console: C
         go_on(runner, config.work_dir)
     else:
         check_start(runner)
+    times = StepTimesHook()
+    if options.profile:
+        runner.register_hook(times)
     console.say(f"log: {runner.logger.log_file}")
     keep_record(config, console)
     runner.train()
-    return f"trained {runner.iter} iterations; checkpoints: {config.work_dir}"
+    told = f"trained {runner.iter} iterations; checkpoints: {config.work_dir}"
+    if times.epochs and is_main_process():
+        made = provenance(path, begin)
+        told = f"{training_profile.keep(times, config.work_dir, made)}\n{told}"
+    return told
 
 
 def keep_record(config: Config, console: Console) -> None:

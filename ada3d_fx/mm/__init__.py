@@ -22,6 +22,7 @@ with requirements.explained():
         metric,
         optim,
         recognizer,
+        step_times,
     )
     from .inferencer import Ada3DInferencer
 
@@ -37,4 +38,5 @@ __all__ = [
     "metric",
     "optim",
     "recognizer",
+    "step_times",
 ]

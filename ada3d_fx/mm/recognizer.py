@@ -37,6 +37,7 @@ from .options import (
     read_group,
 )
 from .steps import FROZEN, STEPS
+from .stopwatch import Stopwatch
 from .teacher import Teacher
 
 LEARNED = ("selection", "joint", "transfer")  # the phases with learned policies
@@ -114,6 +115,7 @@ class Ada3DRecognizer(BaseModel):
                 f"recognizer_checkpoint: no file at {recognizer_checkpoint}; "
                 "train the plain recognizer first, or correct the path"
             )
+        self.stopwatch = Stopwatch()  # off, but where StepTimesHook puts one of its own here
         self.training_options = read_group(TrainingOptions, "training", training)
         self.testing_options = read_group(TestingOptions, "testing", testing)
         self.random_policy = asdict(read_group(RandomPolicyOptions, "random_policy", random_policy))

@@ -19,6 +19,8 @@ from ..learn.step import policy_step
 from ..policy import Policy
 
 Losses = dict[str, Tensor]
+# Parts of a step that a model's stopwatch measures, see `StepTimesHook`.
+SELECT, CLASSIFY, RECOGNISE, TEACH = "selection network", "classifier", "recognizer", "teacher"
 
 
 def warmup_step(model: BaseModel, clips: Tensor, data_samples: list) -> Losses:
@@ -53,13 +55,14 @@ def pretrain_step(model: BaseModel, clips: Tensor, data_samples: list) -> Losses
     """Train the selector's classifier alone, if it has one."""
     if model.selector.classifier is None:
         return {}
-    features = model.selector.frame_features(clips)
+    with model.stopwatch.part(SELECT):
+        features = model.selector.frame_features(clips)
     return {"loss_classifier": _classifier_loss(model, features, data_samples)}
 
 
 def transfer_step(model: BaseModel, clips: Tensor, data_samples: list) -> Losses:
     """Train the recognizer under policies sampled from the selector, which is frozen (table 3)."""
-    with torch.no_grad():
+    with torch.no_grad(), model.stopwatch.part(SELECT):
         distribution = model.selector(clips)
     policy = model.randomize_part(distribution.sample())
     losses = _recognizer_step(model, policy, clips, data_samples)
@@ -69,17 +72,20 @@ def transfer_step(model: BaseModel, clips: Tensor, data_samples: list) -> Losses
 def learning_step(model: BaseModel, clips: Tensor, data_samples: list) -> Losses:
     """Train the selector by policy gradient (eq. 7), and in the joint phase both (eq. 8)."""
     joint = model.training_phase == "joint"
-    features = model.selector.frame_features(clips)
+    with model.stopwatch.part(SELECT):
+        features = model.selector.frame_features(clips)
+        distribution = model.selector.distribution(features)
     auxiliary: dict[str, Tensor] = {}
 
     def execute(policy: Policy, clip_index: Tensor) -> Tensor:
-        with torch.set_grad_enabled(joint or model.estimator.needs_gradients):
+        gradients = torch.set_grad_enabled(joint or model.estimator.needs_gradients)
+        with gradients, model.stopwatch.part(RECOGNISE):
             scores, heads = model.recognizer.with_auxiliary(clips, policy, clip_index)
         auxiliary.update(heads)
         return scores
 
     result = policy_step(
-        model.selector.distribution(features),
+        distribution,
         labels_of(data_samples, clips.device),
         model.estimator,
         execute,
@@ -126,7 +132,8 @@ def labels_of(data_samples: list, device: torch.device | str) -> Tensor:
 
 
 def _recognizer_step(model: BaseModel, policy: Policy, clips: Tensor, data_samples: list) -> Losses:
-    scores, auxiliary = model.recognizer.with_auxiliary(clips, policy)
+    with model.stopwatch.part(RECOGNISE):
+        scores, auxiliary = model.recognizer.with_auxiliary(clips, policy)
     return _recognizer_losses(model, scores, auxiliary, clips, data_samples)
 
 
@@ -152,13 +159,15 @@ def _recognizer_losses(
     distill = model.training_options.distill
     if distill:
         multi_label = labels_of(data_samples, clips.device).ndim > 1
-        distill_loss = model.teacher.loss(scores.float(), clips, multi_label, clip_index)
+        with model.stopwatch.part(TEACH):
+            distill_loss = model.teacher.loss(scores.float(), clips, multi_label, clip_index)
         losses["loss_distill"] = distill * distill_loss
     return losses
 
 
 def _classifier_loss(model: BaseModel, features: Tensor, data_samples: list) -> Tensor:
-    scores = model.selector.classify(features).float()
+    with model.stopwatch.part(CLASSIFY):
+        scores = model.selector.classify(features).float()
     labels = labels_of(data_samples, features.device).repeat_interleave(scores.shape[1], 0)
     if labels.ndim == 1:
         return F.cross_entropy(scores.flatten(0, 1), labels)
