@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..cost.count import count
 from ..passes.model import ScoringModel
 from ..runtime.session import Decision, Session
+from .normalising import prepared
 
 
 class Scored(NamedTuple):
@@ -168,8 +169,7 @@ def _all_of(session: Session, n: int) -> Decision:
 def _prepared(model: nn.Module, clips: Sequence[Tensor]) -> tuple[Tensor, float]:
     """Preprocess clips: [N, 1, C, T, H, W], each as a video of one view; and the seconds it took."""
     begin = time.perf_counter()
-    data = {"inputs": [clip[None] for clip in clips], "data_samples": None}
-    inputs = model.data_preprocessor(data, training=False)["inputs"]
+    inputs = prepared(model.data_preprocessor, clips)
     inputs = inputs.to(next(model.parameters()).dtype)
     return inputs, _now(inputs) - begin
 
