@@ -15,7 +15,7 @@ from .passes.fold import FoldedGraph
 from .passes.whole import is_watched
 
 KNOWN = ("torchvision.models.", "ada3d_fx.")  # whose code reads nothing that may change
-AT_ONCE = 8  # images; more leave the processor's cache between two layers
+AT_ONCE = 16  # images; more leave the processor's cache, fewer lay weights out more often
 
 
 class _Program(NamedTuple):

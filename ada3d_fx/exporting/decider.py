@@ -45,7 +45,7 @@ class Decider(nn.Module):
         size = self.selector.input_size
         if size is not None and (height, width) != (size, size):
             resize = _Resize(height, width, size, self.selector.scale, self.selector.shift)
-            keep_unregistered(self.selector, resized=resize)
+            keep_unregistered(self.selector, small_frames=resize)
             self.selector.scale = self.selector.shift = None
         self.greedy, self.classifies = greedy, classifies
         self.unit, self.num_frames = plan.frame_unit, plan.num_frames
@@ -147,8 +147,9 @@ class _Resize(nn.Module):
         self.register_buffer("rows", _matrix(height, size), persistent=False)
         self.register_buffer("columns", _matrix(width, size).T.contiguous(), persistent=False)
 
-    def forward(self, frames: Tensor) -> Tensor:
-        """Normalise and resize [B, 3, H, W]."""
+    def forward(self, clips: Tensor) -> Tensor:
+        """Normalise and resize the frames of clips [N, 3, T, H, W]: [N * T, 3, h, w]."""
+        frames = clips.transpose(1, 2).flatten(0, 1)
         if self.scale is not None and self.shift is not None:
             frames = frames * self.scale + self.shift
         return self.rows @ (frames @ self.columns)

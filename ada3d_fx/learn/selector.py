@@ -134,7 +134,7 @@ class SelectionNetwork(nn.Module):
             )
         if clips.shape[1] == 6:
             clips = clips[:, :3]
-        frames = self.resized(clips.transpose(1, 2).flatten(0, 1))
+        frames = self.small_frames(clips)
         if self.scale is not None and self.shift is not None:
             frames = frames * self.scale + self.shift
         if self.motion:
@@ -143,14 +143,21 @@ class SelectionNetwork(nn.Module):
         # what all frames share is taken out: else policies first learn what suits the average clip
         return self.norm(pooled(infer(self.backbone, frames))).unflatten(0, (n, t))
 
-    def resized(self, frames: Tensor) -> Tensor:
-        """Resize frames [B, 3, H, W] to the backbone's ``input_size``."""
+    def small_frames(self, clips: Tensor) -> Tensor:
+        """Resize the frames of clips [N, 3, T, H, W] to the backbone's ``input_size``.
+
+        Returns:
+            [N * T, 3, h, w].
+        """
         size = self.input_size
-        if size is None or frames.shape[-2:] == (size, size):
-            return frames
-        return F.interpolate(
-            frames, (size, size), mode="bilinear", align_corners=False, antialias=True
-        )
+        if size is not None and clips.shape[-2:] != (size, size):
+            # before frames are put one after the other, which copies what is small then
+            channels = F.interpolate(
+                clips.flatten(0, 1), (size, size), mode="bilinear", align_corners=False,
+                antialias=True,
+            )  # fmt: skip
+            clips = channels.unflatten(0, clips.shape[:2])
+        return clips.transpose(1, 2).flatten(0, 1)
 
     def distribution(self, features: Tensor) -> PolicyDistribution:
         """Return the distribution of the policies of clips with features [N, T, D]."""

@@ -216,3 +216,18 @@ def test_wrong_clips_are_named():
         selector()(torch.randn(3, 8, 16, 16))
     with pytest.raises(Ada3DError, match="units of 2"):
         selector(p=plan(unit=2))(torch.randn(1, 3, 7, 16, 16))
+
+
+def test_small_frames_are_each_frame_resized_by_itself():
+    net = selector()
+    clips = torch.randn(2, 3, 8, 40, 24)
+    small = net.small_frames(clips)
+    assert small.shape == (16, 3, 16, 16)
+    for i, frame in enumerate(clips.transpose(1, 2).flatten(0, 1)):
+        alone = torch.nn.functional.interpolate(
+            frame[None], (16, 16), mode="bilinear", antialias=True
+        )
+        assert torch.equal(small[i], alone[0])
+    for same in (selector(input_size=None), selector(input_size=40)):
+        square = torch.randn(2, 3, 8, 40, 40)
+        assert torch.equal(same.small_frames(square), square.transpose(1, 2).flatten(0, 1))
