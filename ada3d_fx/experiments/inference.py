@@ -38,15 +38,9 @@ from .provenance import provenance
 WAIT = 30 * 24 * 3600  # seconds that the first process waits for the last
 # The code that makes the rows.
 CODE = (
-    *(
-        "mm/inference_config",
-        "mm/inferencer",
-        "mm/inputs",
-        "mm/normalising",
-        "mm/results",
-        "mm/scoring",
-    ),
-    *("mm/streaming", "mm/exported", "runtime/contract", "runtime/engines", "runtime/session"),
+    *("mm/inference_config", "mm/inferencer", "mm/inputs", "mm/normalising", "mm/results"),
+    *("mm/scoring", "mm/streaming", "mm/exported"),
+    *("runtime/contract", "runtime/engines", "runtime/session"),
 )
 
 
