@@ -32,7 +32,8 @@ def rows_of(path):
 def test_few_videos_in_a_pipe(work, tmp_path):
     """Nothing is registered beforehand; a table, a summary, and nothing else."""
     videos = ["videos/0.mp4", "videos/7.mp4", "videos/1?.mp4"]
-    done = command_lines.start("infer", "config.py", "model.pth", *videos, "--workers", 1, cwd=work)
+    options = ["--workers", 1, "--profile"]
+    done = command_lines.start("infer", "config.py", "model.pth", *videos, *options, cwd=work)
     assert done.returncode == 0 and done.stderr == "", done.stderr
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines[1:4]] == ["0.mp4", "7.mp4", "10.mp4"]
@@ -41,6 +42,8 @@ def test_few_videos_in_a_pipe(work, tmp_path):
         "stages",
         "GMACs",
         "recognise ms",
+        "wait for videos",
+        "open and sample",
         "cannot be decoded",
         "12 predicted in",
     ):
