@@ -20,6 +20,7 @@ POLICIES = {
     "learned": "learned: the selection network's greedy policies",
     "full": "full: all frames, all stages 3D",
     "random": "random[:{options}]: random policies that use these fractions on average",
+    "fixed": "FRAMES/STAGES: the same bits for all clips, such as 1011/10100",
     "literal": "FRAMES/STAGES: bits of both such as 1011/10100, or a number of frames and bits",
     "file": "FILE: a .json or .csv file of policies that tools/test.py wrote",
 }

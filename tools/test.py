@@ -1,7 +1,8 @@
 #!/usr/bin/env python
 """Test a checkpoint: accuracy or mAP, and for Ada3D what its policies cost.
 
-    python tools/test.py CONFIG CHECKPOINT [--policy full | random:frames=0.7,stages=0.4]
+    python tools/test.py CONFIG CHECKPOINT
+        [--policy full | random:frames=0.7,stages=0.4 | 11010101/01100]
         [--gmacs 0.4 [--calibrate-on train]] [--policies POLICIES.csv]
 
 Prints the paper's columns, percentiles and a histogram of the cost, and writes each clip's policy

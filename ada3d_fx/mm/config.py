@@ -20,7 +20,7 @@ FILE_ERRORS = (
     SyntaxError, NameError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError,
     AssertionError, ImportError, OSError, RuntimeError,
 )  # fmt: skip
-TEST_POLICIES = ("learned", "full", "random", "file")  # the kinds of --policy at test time
+TEST_POLICIES = ("learned", "full", "random", "fixed", "file")  # the kinds of --policy at test time
 
 
 def load_config(path: str | Path, options: Mapping | Sequence[str] | None = None) -> Config:
@@ -139,9 +139,14 @@ def _fill(node, values: Mapping):
 
 
 def set_policy(config: Config, policy: str) -> None:
-    """Apply ``--policy learned | full | random[:frames=F,stages=S] | FILE`` to an Ada3D config.
+    """Apply ``--policy learned | full | random[:frames=F,stages=S] | FRAMES/STAGES | FILE``.
 
-    A FILE holds recorded policies: those of the test list's clips, in its order.
+    FRAMES/STAGES are bits: the policy of all clips. A FILE holds recorded policies: those of the test
+    list's clips, in its order.
+
+    Args:
+        config: an Ada3D config; it is changed.
+        policy: what was typed.
 
     Raises:
         Ada3DError: another word, fractions that are no numbers, no such file, or a plain
@@ -157,6 +162,8 @@ def set_policy(config: Config, policy: str) -> None:
     testing["policy"] = "recorded" if choice.kind == "file" else choice.kind
     if choice.kind == "file":
         testing["policy_file"] = choice.text
+    if choice.kind == "fixed":
+        config.model.fixed_policy = choice.text
     config.model.testing = testing
     if choice.options:
         config.model.random_policy = {**(config.model.get("random_policy") or {}), **choice.options}

@@ -1,16 +1,21 @@
-"""Options of Ada3DRecognizer that come in groups: training, testing, phases, random policies."""
+"""Options of Ada3DRecognizer: the groups training, testing, phases and random policies; a fixed one."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, TypeVar
 
+import torch
+
 from ..distribution import GREEDY
 from ..errors import Ada3DError, require_number
+from ..plan import StagePlan
+from ..policy import Policy, check_policy
 from .steps import STEPS
 
-POLICIES = ("learned", "full", "random", "recorded")
+POLICIES = ("learned", "full", "random", "recorded", "fixed")
 PREDICTORS = ("recognizer", "both", "selector")
 RANDOM_PARTS = ("none", "frames", "stages")
 SCHEDULES = ("constant", "cosine")
@@ -60,7 +65,7 @@ class TestingOptions:
     """
 
     # 'learned': the greedy policy; 'full'; 'random'; 'recorded': those of ``policy_file``, one after
-    # the other in the order of the test list.
+    # the other in the order of the test list; 'fixed': ``fixed_policy`` for every clip.
     policy: str = "learned"
     # A file of policies, as tools/test.py writes it (.json or .csv).
     policy_file: str | None = None
@@ -141,6 +146,50 @@ class PhaseOptions:
         for name in ("recognizer_lr", "selector_lr"):
             require_number(f"phase: {name}", getattr(self, name), 0.0)
         require_number("phase: rise", self.rise, 0.0, 1.0)
+
+
+FIXED_POLICY = re.compile(r"([01]*1[01]*)/([01]*)")
+
+
+def check_fixed_policy(text: str | None) -> None:
+    """Check the words of ``model.fixed_policy``, as far as they can be without a network.
+
+    Raises:
+        Ada3DError: no bits, a slash and bits, or no frame that is kept.
+    """
+    if text is not None and not FIXED_POLICY.fullmatch(text):
+        raise Ada3DError(
+            f"model.fixed_policy={text!r}; expected a bit for each frame, of which one at least is 1, a "
+            "slash, and a bit for each stage, such as 11010101/01100"
+        )
+
+
+def read_fixed_policy(text: str | None, plan: StagePlan) -> Policy | None:
+    """Make the policy of one clip that ``model.fixed_policy`` names; None where it names none.
+
+    Args:
+        text: FRAMES/STAGES, a bit each.
+        plan: of the network.
+
+    Raises:
+        Ada3DError: something else, bits of other numbers than the plan's, or parts of frame units.
+    """
+    check_fixed_policy(text)
+    if text is None:
+        return None
+    frames, stages = ([bit == "1" for bit in word] for word in text.split("/"))
+    t, k = plan.num_frames, plan.num_stages
+    if (len(frames), len(stages)) != (t, k):
+        raise Ada3DError(
+            f"model.fixed_policy={text!r}: this network takes {t} bits, a slash and {k} bits, such as "
+            f"{'1' * t}/{'1' * k}"
+        )
+    policy = Policy(torch.tensor([frames]), torch.tensor([stages], dtype=torch.bool))
+    try:
+        check_policy(policy, plan, 1)
+    except Ada3DError as error:
+        raise Ada3DError(f"model.fixed_policy={text!r}: {error}") from error
+    return policy
 
 
 def check_exit(confidence: float | None) -> None:

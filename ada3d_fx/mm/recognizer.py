@@ -34,6 +34,7 @@ from .options import (
     TrainingOptions,
     check_exit_parts,
     one_of,
+    read_fixed_policy,
     read_group,
 )
 from .steps import FROZEN, STEPS
@@ -60,11 +61,12 @@ class Ada3DRecognizer(BaseModel):
       frozen (table 3).
     - 'random': the recognizer learns under random policies of ``random_policy``'s usage (the paper's
       Random FT).
+    - 'fixed': the recognizer learns under ``fixed_policy``, the same for all clips.
 
     Args:
         recognizer: the `model` of a plain 3D recognizer's config, or the path of that config.
         selector: options of the selection network, see `build_selector`. None: there is none, for
-            the policies 'full', 'random' and 'recorded' only.
+            the policies 'full', 'random', 'recorded' and 'fixed' only.
         objective: the estimator of the gradient and the options of the reward, such as
             ``dict(type='Reinforce', baseline='greedy', gamma=2.0)``, see `build_estimator`.
         recognizer_checkpoint: the trained plain recognizer to start from.
@@ -77,6 +79,8 @@ class Ada3DRecognizer(BaseModel):
         random_policy: see `RandomPolicyOptions`.
         random_part: 'frames' or 'stages': that decision is random, of ``random_policy``'s usage, in
             training and in test; only the other is learned (table 6).
+        fixed_policy: FRAMES/STAGES, a bit each, such as '11010101/01100': the policy of all clips in
+            the phase 'fixed' and under the test policy 'fixed'.
         exit: the confidence that a clip must exceed to exit: the selection network's classifier
             gives its most probable class more, so the recognizer does not run for it. The others are
             predicted by both networks. In tests only; None: no clip exits.
@@ -102,6 +106,7 @@ class Ada3DRecognizer(BaseModel):
         testing: TestingOptions | Mapping | None = None,
         random_policy: RandomPolicyOptions | Mapping | None = None,
         random_part: Literal["none", "frames", "stages"] | None = None,
+        fixed_policy: str | None = None,
         exit: float | None = None,
         data_preprocessor: Mapping | None = None,
         init_cfg: Mapping | None = None,
@@ -129,6 +134,9 @@ class Ada3DRecognizer(BaseModel):
         self.clip_shape = tuple(clip_shape)
         check_channels(preprocessor, self.clip_shape)
         self.recognizer = convert(plain, clip_shape=self.clip_shape, **dict(convert_options or {}))
+        self.fixed_policy = read_fixed_policy(fixed_policy, self.plan)
+        if self.testing_options.policy == "fixed":
+            self._require_fixed_policy("testing.policy")
         self.max_testing_views = (config.get("test_cfg") or {}).get("max_testing_views")
         self.estimator = build_estimator(objective)
         if self.estimator.needs_gradients:
@@ -201,6 +209,8 @@ class Ada3DRecognizer(BaseModel):
             raise Ada3DError(f"training phase {name!r} needs selector=")
         if name == "pretrain" and self.selector.classifier is None:
             raise Ada3DError("training phase 'pretrain' needs selector.pretrain='frame' or 'clip'")
+        if name == "fixed":
+            self._require_fixed_policy("training phase")
         self.training_phase = name
         self.train(self.training)
 
@@ -268,6 +278,8 @@ class Ada3DRecognizer(BaseModel):
             return Policy.full(self.plan, len(clips), clips.device)
         if kind == "random":
             return self._random_policy(len(clips)).to(clips.device)
+        if kind == "fixed":
+            return self.fixed_policies(len(clips), clips.device)
         if kind == "recorded":
             policy, exited = self.recorded.take(len(clips), self.recognizer)
             if exited.any():
@@ -295,6 +307,15 @@ class Ada3DRecognizer(BaseModel):
         if self.random_part == "frames":
             return Policy(other.frames, policy.stages)
         return Policy(policy.frames, other.stages)
+
+    def fixed_policies(self, n: int, device: torch.device | str) -> Policy:
+        """Return ``fixed_policy`` for each of ``n`` clips."""
+        self._require_fixed_policy("a fixed policy")
+        return self.fixed_policy.repeat_interleave(n).to(device)
+
+    def _require_fixed_policy(self, what: str) -> None:
+        if self.fixed_policy is None:
+            raise Ada3DError(f"{what}: 'fixed' needs model.fixed_policy, such as 11010101/01100")
 
     def _random_policy(self, n: int) -> Policy:
         """Draw this process's share of random policies, so that processes of one seed differ."""

@@ -26,7 +26,7 @@ from ..learn.backbones import mobilenet_v2
 from ..learn.estimators import Estimator
 from .broken import limit_of
 from .build import DEFAULT_TYPES, MOBILENETS, SelectorParts
-from .options import check_exit
+from .options import check_exit, check_fixed_policy
 from .signatures import Signature, clearly_wrong, dataclass_in, described, fits, signature_of
 
 SEEDS = (0, 2**32 - 1)  # NumPy's
@@ -181,6 +181,8 @@ def _elsewhere(key: str, value: Mapping) -> Iterator[str]:
         kind = _target(value.get("type"), mm.MODELS)
         if isinstance(value.get("exit"), (int, float)) and not isinstance(value["exit"], bool):
             yield from _told_by(check_exit, value["exit"])
+        if isinstance(value.get("fixed_policy"), str):
+            yield from _told_by(check_fixed_policy, value["fixed_policy"])
         if inspect.isclass(kind) and not issubclass(kind, BaseModel):
             yield (
                 f"model.type={value['type']!r}: it is no recognizer; try Recognizer3D, with this as "

@@ -51,6 +51,13 @@ def random_step(model: BaseModel, clips: Tensor, data_samples: list) -> Losses:
     return {**losses, **model.prices.usage(policy, with_selector=False)}
 
 
+def fixed_step(model: BaseModel, clips: Tensor, data_samples: list) -> Losses:
+    """Train the recognizer under the one policy of ``fixed_policy``."""
+    policy = model.fixed_policies(len(clips), clips.device)
+    losses = _recognizer_step(model, policy, clips, data_samples)
+    return {**losses, **model.prices.usage(policy, with_selector=False)}
+
+
 def pretrain_step(model: BaseModel, clips: Tensor, data_samples: list) -> Losses:
     """Train the selector's classifier alone, if it has one."""
     if model.selector.classifier is None:
@@ -114,6 +121,7 @@ STEPS: dict[str, Callable[[BaseModel, Tensor, list], Losses]] = {
     "joint": learning_step,
     "transfer": transfer_step,
     "random": random_step,
+    "fixed": fixed_step,
 }
 
 # What a phase does not train.
@@ -122,6 +130,7 @@ FROZEN = {
     "selection": "recognizer",
     "transfer": "selector",
     "random": "selector",
+    "fixed": "selector",
 }
 
 

@@ -164,10 +164,10 @@ class PolicyChoice(NamedTuple):
     """What ``--policy TEXT`` asks for."""
 
     text: str  # as it was typed
-    kind: str  # 'learned', 'full', 'random', 'literal' or 'file'
+    kind: str  # 'learned', 'full', 'random', 'fixed', 'literal' or 'file'
     options: dict[str, float | int]  # those given after 'random:'
-    frames: str = ""  # of 'literal': T bits, or how many frames are kept
-    stages: str = ""  # of 'literal': K bits
+    frames: str = ""  # of 'fixed': T bits; of 'literal': T bits, or how many frames are kept
+    stages: str = ""  # of 'fixed' and 'literal': K bits
 
 
 def parse_policy(
@@ -176,11 +176,12 @@ def parse_policy(
     """Parse ``--policy``: the only parser of its grammar.
 
     ``learned``, ``full``, ``random[:frames=F,stages=S,seed=I,n=N]``, FRAMES/STAGES (T bits or a
-    number of frames, a slash, K bits), or the name of a .json or .csv file of policies.
+    number of frames, a slash, K bits), or the name of a .json or .csv file of policies. Tools that
+    execute the same policy for all clips take 'fixed' instead of 'literal', which is bits only.
 
     Args:
         text: what was typed.
-        kinds: the kinds that the tool takes, of 'learned', 'full', 'random', 'literal', 'file'.
+        kinds: the kinds that the tool takes, of 'learned', 'full', 'random', 'fixed', 'literal', 'file'.
         options: the options of 'random' that the tool takes, of `RANDOM_OPTIONS`.
 
     Raises:
@@ -194,10 +195,13 @@ def parse_policy(
         return PolicyChoice(text, "random", _random_options(text, rest, options))
     if literal and "literal" in kinds:
         return PolicyChoice(text, "literal", {}, literal[1], literal[2])
+    if literal and "fixed" in kinds and not set(literal[1]) - set("01"):
+        return PolicyChoice(text, "fixed", {}, literal[1], literal[2])
     if Path(text).suffix in (".json", ".csv") and "file" in kinds:
         return PolicyChoice(text, "file", {})
     example = ",".join(f"{name}={RANDOM_OPTIONS[name]}" for name in options)
     expected = {"learned": "learned", "full": "full", "random": f"random:{example}",
+                "fixed": "FRAMES/STAGES, bits such as 1011/10100",
                 "literal": "FRAMES/STAGES such as 3/10100 or 1011/10100",
                 "file": "a .json or .csv file of tools/test.py"}  # fmt: skip
     raise Ada3DError(f"--policy {text}: expected {', or '.join(expected[kind] for kind in kinds)}")

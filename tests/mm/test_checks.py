@@ -101,7 +101,9 @@ def test_policy_option(config):
     set_policy(config, "random:frames=0.5,stages=0.25")
     assert config.model.testing.policy == "random"
     assert config.model.random_policy == {"frames": 0.5, "stages": 0.25}
-    for wrong in ("random:frames=many", "random:clips=1", "full:frames=0.5"):
+    set_policy(config, "1011/10100")
+    assert config.model.testing.policy == "fixed" and config.model.fixed_policy == "1011/10100"
+    for wrong in ("random:frames=many", "random:clips=1", "full:frames=0.5", "3/10100"):
         with pytest.raises(Ada3DError, match="--policy"):
             set_policy(config, wrong)
     config.model.type = "Recognizer3D"

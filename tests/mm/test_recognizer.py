@@ -11,6 +11,8 @@ from mmaction.registry import MODELS
 import ada3d_fx.mm  # noqa: F401  registers the model
 from ada3d_fx import Ada3DError, Policy
 from ada3d_fx.mm.build import build_recognizer
+from ada3d_fx.mm.options import read_fixed_policy
+from ada3d_fx.plan import Stage, StagePlan
 from ada3d_fx.report import records
 
 # Multiply-adds of the classifier for one clip of 4 frames with 6 features: of each frame, or of the
@@ -327,6 +329,31 @@ def test_the_random_phase_keeps_to_its_usage():
     assert losses["kept_frames"] == 2 and losses["active_stages"] == 2
 
 
+def test_a_fixed_policy_is_that_of_all_clips_in_training_and_in_test():
+    model = build(
+        selector=None, fixed_policy="0110/10100", training={"phase": "fixed"},
+        testing={"policy": "fixed"},
+    )  # fmt: skip
+    inputs, samples = mm_parts.batch(3, views=2)
+    losses = model.train()(inputs, samples, mode="loss")
+    assert losses["kept_frames"] == 2 and losses["active_stages"] == 2
+    out = model.eval()(inputs, samples, mode="predict")
+    for sample in out:
+        assert sample.policy_frames.tolist() == 2 * [[False, True, True, False]]
+        assert sample.policy_stages.tolist() == 2 * [[True, False, True, False, False]]
+        assert sample.selector_macs == 0
+    policy = Policy(out[0].policy_frames, out[0].policy_stages)
+    assert losses["gmacs"].item() == pytest.approx(model.price(policy)[0].item() / 1e9)
+
+
+def test_a_fixed_policy_keeps_whole_units_of_frames():
+    pairs = StagePlan((3, 4, 8, 8), (Stage("a", ("a",)),), 2)
+    frames = torch.tensor([[False, False, True, True]])
+    assert read_fixed_policy("0011/1", pairs) == Policy(frames, torch.tensor([[True]]))
+    with pytest.raises(Ada3DError, match=r"fixed_policy='0111/1': .* whole units of 2 frames"):
+        read_fixed_policy("0111/1", pairs)
+
+
 def test_mixed_precision_keeps_the_policy_in_float32():
     model = build().train()
     inputs, samples = mm_parts.batch(2)
@@ -445,6 +472,12 @@ def test_a_selector_that_does_not_fit_is_refused(tmp_path):
         ({"training": {"phase": "phase9"}}, "phase9"),
         ({"testing": {"policy": "best"}}, "best"),
         ({"testing": {"policy": "recorded"}}, "policy_file"),
+        ({"testing": {"policy": "fixed"}}, "testing.policy: 'fixed' needs model.fixed_policy"),
+        ({"training": {"phase": "fixed"}}, "training phase: 'fixed' needs model.fixed_policy"),
+        ({"fixed_policy": "1011"}, "fixed_policy='1011'; expected a bit for each frame"),
+        ({"fixed_policy": "0000/11111"}, "of which one at least is 1"),
+        ({"fixed_policy": "4/11111"}, "fixed_policy='4/11111'; expected a bit for each frame"),
+        ({"fixed_policy": "10110/11111"}, "takes 4 bits, a slash and 5 bits, such as 1111/11111"),
         ({"testing": {"polciy": "full"}}, "testing: there is no 'polciy'; there are policy,"),
         ({"random_part": "clips"}, "random_part .clips.; there are none, frames, stages"),
         ({"testing": {"greedy": "best"}}, "greedy 'best'; there are threshold, count, systematic"),

@@ -198,6 +198,10 @@ def test_bits_must_fit_the_plan(text):
 
 
 def test_a_tool_takes_the_kinds_and_options_that_it_names():
+    fixed = records.parse_policy("1011/01", ("full", "fixed"))
+    assert fixed[1:] == ("fixed", {}, "1011", "01")
+    with pytest.raises(Ada3DError, match=r"3/01: expected FRAMES/STAGES, bits such as 1011/10100$"):
+        records.parse_policy("3/01", ("fixed",))
     assert records.parse_policy("random:frames=0.5", ("random",), ("frames",)).options == {
         "frames": 0.5
     }
