@@ -76,7 +76,7 @@ ORDER = {
     "graph decider description writers",
     "report": "tables reading records statistics figures policy_pictures",
     "experiments": "provenance fingerprints made_from makers rendering clip_record generated_clips "
-    "matching comparison_run comparison_rows comparison_report comparison tradeoff html_page "
+    "matching comparison_run fixed_policies comparison_rows comparison_report comparison tradeoff html_page "
     "clip_videos clip_selection price_report price_timing pricing listed paper export_support support "
     "timing_statistics timed_policies timed_networks dense_peers torch_rows engine_timing interleaving training_timing "
     "peak_memory time_profile timing_picture timing timing_text decisions evaluation data_check "

@@ -16,6 +16,11 @@ Rows, as in tables 1, 5 and 6 of the paper:
   networks, ada3d and shuffled by the scores of one of them; the last without any policy;
 - upper_both, random_ft_both: upper's and random_ft's recognizers, whose scores are added to those
   of ada3d's selection network; random policies such that both cost what ada3d costs;
+- static_ft: from the same recognizer, trained for as many steps as random_ft under the best policy
+  that is one for all clips. It may cost what ada3d costs, selection network included; of patterns
+  of frames and sets of stages at that price, the one under which the recognizer after the warm-up
+  is right for most of 512 training clips (of equals the cheaper one) is taken and told;
+- upper_small: the same under as many evenly spaced frames as that price allows, all stages on;
 - upper_ft: from the same recognizer, all frames and all stages, trained for as many steps as ada3d;
 - no_phase1, no_phase2: without the selection network's own phase, without joint training;
 - random_frames, random_stages: one of the two policies random, of ada3d's usage; the other learned;

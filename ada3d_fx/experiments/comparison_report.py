@@ -18,7 +18,10 @@ COLUMNS = (*tables.COLUMNS[:2], ("mean_class_accuracy", "mean class %", "{:.2f}"
            ("accuracy_std", "std of seeds", "{:.2f}"), *tables.COLUMNS[2:],
            ("runs", "runs", "{}"))  # fmt: skip
 # Rows without a selection network, against which recognizer_only is compared too.
-PLAIN_ROWS = ("upper", "random", "random_ft", "recognizer_only", "recognizer_shuffled")
+PLAIN_ROWS = (
+    *("upper", "random", "random_ft", "static_ft", "upper_small"),
+    *("recognizer_only", "recognizer_shuffled"),
+)
 
 
 def write_report(
@@ -46,13 +49,19 @@ def write_report(
     share = {row["name"]: row["gmacs"] / rows[0]["gmacs"] for row in rows}
     result = {
         "rows": rows, "kinds": kinds, "classes": usage, "differences": gaps,
+        "fixed_policies": {
+            name: told
+            for name, runs in results.items()
+            if (told := [one for run in runs if (one := fixed_policy(run)) is not None])
+        },
         "gmacs_share": share.get("ada3d"), "shares": share, **about,
     }  # fmt: skip
     records.write_json(folder / "report.json", result)
     parts = [(rows, tables.with_exits(COLUMNS, rows)), (gaps, DIFFERENCE_COLUMNS),
              (kinds, tables.KIND_COLUMNS),
              (usage, tables.with_exits(tables.CLASS_COLUMNS, usage))]  # fmt: skip
-    notes = [f"made differently: {line}" for line in about.get("made_differently", ())]
+    notes = fixed_policies(results)
+    notes += [f"made differently: {line}" for line in about.get("made_differently", ())]
     for markdown, name in ((False, "report.txt"), (True, "report.md")):
         text = [tables.table(part, columns, markdown) for part, columns in parts if part]
         files.write_text(folder / name, "\n\n".join([*text, *notes]) + "\n")
@@ -60,6 +69,35 @@ def write_report(
         figures.draw_usage(usage, folder / "usage.png")
     shown = [tables.table(part, columns) for part, columns in parts[:3] if part]
     return "\n\n".join([*shown, *notes])
+
+
+def fixed_policies(results: Mapping[str, Sequence[Mapping]]) -> list[str]:
+    """Tell the policies of rows that have one for all clips, a line for each of their runs."""
+    lines = []
+    for name, runs in results.items():
+        for result in runs:
+            if (found := fixed_policy(result)) is None:
+                continue
+            fold = "" if result["fold"] is None else f", fold {result['fold']}"
+            lines.append(
+                f"{name} (seed {result['seed']}{fold}): {found['policy']} for all clips, "
+                f"{found['gmacs']:.4g} GMACs of {found['allowed_gmacs']:.4g}{_of_search(found)}"
+            )
+    return lines
+
+
+def fixed_policy(result: Mapping) -> Mapping | None:
+    """Return what a result tells of the one policy of all its clips; None where each has its own."""
+    return (result.get("told") or {}).get("fixed_policy")
+
+
+def _of_search(found: Mapping) -> str:
+    if "tried" not in found:
+        return ""
+    return (
+        f"; of {found['tried']} policies it is right most often after the warm-up, for "
+        f"{found['accuracy']:.1f} % of {found['clips']} training clips"
+    )
 
 
 def usage_by_kind(row: Mapping) -> list[dict]:

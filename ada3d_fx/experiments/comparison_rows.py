@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..cost.price import price_table
+from . import fixed_policies
 from .comparison_run import ComparisonRun, NotMade
 from .made_from import MadeOtherwise
 from .matching import match_usage, random_phases, shuffled, unit_of
@@ -142,6 +144,29 @@ def upper_ft(run: ComparisonRun) -> dict:
     return run.train("upper_ft", [phase], options)
 
 
+def static_ft(run: ComparisonRun) -> dict:
+    """Train the recognizer under the best policy that is one for all clips, as long as random_ft.
+
+    The policy may cost what ada3d costs with its selection network, since it needs none.
+    """
+    gmacs = make(run, "ada3d")["row"]["gmacs"]
+    found = fixed_policies.search(run, gmacs, {**FULL, **all_run(run)})
+    return _train_fixed(run, "static_ft", found)
+
+
+def upper_small(run: ComparisonRun) -> dict:
+    """Train the recognizer under evenly spaced frames at ada3d's price, all stages on, as long."""
+    gmacs = make(run, "ada3d")["row"]["gmacs"]
+    found = fixed_policies.evenly(price_table(run.model.recognizer), gmacs)
+    return _train_fixed(run, "upper_small", found)
+
+
+def _train_fixed(run: ComparisonRun, name: str, found: Mapping[str, Any]) -> dict:
+    options = {"testing.policy": "fixed", "fixed_policy": found["policy"], **all_run(run)}
+    phases = random_phases(run.phases, "fixed")
+    return run.train(name, phases, options, told={"fixed_policy": found})
+
+
 def no_phase1(run: ComparisonRun) -> dict:
     """Train ada3d without the phase of the selection network alone."""
     return run.train("no_phase1", [p for p in run.phases if p["name"] != "selection"])
@@ -191,6 +216,8 @@ SCORES = {
 }
 # Those which need a policy of every clip, also of one that exited.
 NEED_POLICIES = ("recognizer_only", "recognizer_shuffled")
+# One policy for all clips, at ada3d's price.
+PEERS = {"static_ft": static_ft, "upper_small": upper_small}
 ABLATIONS = {
     "shuffled": shuffled_policies,
     "upper_ft": upper_ft,
@@ -199,4 +226,4 @@ ABLATIONS = {
     "random_frames": random_frames,
     "random_stages": random_stages,
 }
-ROWS: dict[str, Callable[[ComparisonRun], dict]] = {**MAIN, **SCORES, **ABLATIONS}
+ROWS: dict[str, Callable[[ComparisonRun], dict]] = {**MAIN, **SCORES, **PEERS, **ABLATIONS}

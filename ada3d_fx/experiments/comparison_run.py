@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from ..mm import schema
 from ..mm.build import build_runner
 from ..mm.checkpoint import check_start, last_checkpoint, load_recognizer, load_weights
 from ..mm.checks import check_config
-from ..mm.config import calibration_list, load_config, merge
+from ..mm.config import calibration_list, load_config, merge, training_list
 from ..mm.metric import row_of
 from ..mm.testing import calibrate, record_policies
 from ..progress import Console, quiet
@@ -218,7 +218,11 @@ class ComparisonRun:
     # -------------------------------------------------------------------------------- training
 
     def train(
-        self, name: str, phases: Sequence[dict] | None = None, options: Options = NOTHING
+        self,
+        name: str,
+        phases: Sequence[dict] | None = None,
+        options: Options = NOTHING,
+        told: Mapping[str, Any] | None = None,
     ) -> dict:
         """Train a row, test its last checkpoint, and return the result.
 
@@ -228,6 +232,7 @@ class ComparisonRun:
             name: the row's name, and its folder's.
             phases: the training phases; None: those of the row's config.
             options: entries of the model that differ from the config's, such as testing.policy.
+            told: what the result tells beside, of how the row came about.
 
         Raises:
             MadeOtherwise: the row is there, but was made from something else.
@@ -237,6 +242,7 @@ class ComparisonRun:
         phases = matching.phases_of(config) if phases is None else phases
         matching.set_phases(config, phases)
         record, result, folder = self._record(config), self.result(name), self.folder / name
+        record |= made_from.entries_of(told, "told") if told else {}
         if self._is_reusable(result, record):
             return result
         training = made_from.for_training(record)
@@ -252,7 +258,7 @@ class ComparisonRun:
         checkpoint = last_checkpoint(folder)
         weights = Weights(checkpoint, fingerprint(checkpoint))
         seconds = time.monotonic() - begin
-        return self._test(name, weights, options, record, seconds=seconds)
+        return self._test(name, weights, options, record, seconds=seconds, told=told)
 
     def _trainer(self, name: str | Path, phases: Sequence[dict], options: Options = NOTHING):
         config = self._config(name, options)
@@ -309,6 +315,58 @@ class ComparisonRun:
     def _title(self, name: str | Path) -> str:
         return self.name if isinstance(name, Path) else f"{self.name}, {name}"
 
+    # ------------------------------------------------------------------------------- searching
+
+    def search(
+        self, name: str, asked: Mapping[str, Any], options: Options, find: Callable[[Any], dict]
+    ) -> dict:
+        """Return what a search with the recognizer after the warm-up finds; it is kept.
+
+        Args:
+            name: of the folder in which it is kept.
+            asked: what the search depends on beside the config, ready for JSON.
+            options: entries of the model that differ from the config's, such as testing.policy.
+            find: from a runner with that recognizer to what is found, ready for JSON.
+
+        Raises:
+            MadeOtherwise: it is there, but was made from something else.
+            NotMade: it is not there, and this run only looks.
+        """
+        phases, path = (
+            matching.random_phases(self.phases, "fixed"),
+            self.folder / name / "found.json",
+        )
+        config = self._config(name)
+        matching.set_phases(config, phases[:1])
+        record = made_from.for_warmup(self._record(config))
+        record |= made_from.entries_of(training_list(config), "search.dataloader")
+        record |= made_from.entries_of(asked, "search")
+        if found := self._found(path):
+            if found.get("made_from") == record:
+                return found["found"]
+            self._replace(path.parent, made_from.differences(found.get("made_from"), record))
+        self._look_at_warmup(name, phases)
+        if not self.makes:
+            raise NotMade(name)
+        weights = self.start_weights
+        if self._shares_warmup(name, phases):
+            warm = self._warmed_up(phases[0])
+            weights = Weights(warm, fingerprint(warm))
+        runner = self._tester(name, options)
+        load_weights(runner.model, weights.path)
+        found = {"found": find(runner), "weights": weights.fingerprint, "made_from": record}
+        records.write_json(path, found)
+        return found["found"]
+
+    @staticmethod
+    def _found(path: Path) -> dict:
+        """Read what a search left; nothing where there is no file or one that is cut off."""
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            return found if isinstance(found["found"], dict) else {}
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+
     # --------------------------------------------------------------------------------- testing
 
     def test(
@@ -362,6 +420,7 @@ class ComparisonRun:
         record: Record,
         recognizer: Weights | None = None,
         seconds: float = 0.0,
+        told: Mapping[str, Any] | None = None,
     ) -> dict:
         """Test a checkpoint, whatever is there, and keep the result with what made it."""
         folder = self.folder / name
@@ -384,6 +443,7 @@ class ComparisonRun:
         result = {"row": row, "clips": records.read_clips(folder / "policies.json")}
         result |= {"seed": self.seed, "fold": self.fold}
         result |= {"checkpoint": self._inside(weights.path), "weights": weights.fingerprint}
+        result |= {} if told is None else {"told": dict(told)}
         result |= {} if thresholds is None else thresholds.entries()
         result |= {"command": command_line(), "config": str(self.config_path)}
         result |= {

@@ -57,9 +57,15 @@ ONLY_TRAINING = (
     *("train_dataloader", "train_cfg", "val_dataloader", "val_cfg", "val_evaluator"),
     *("optim_wrapper", "param_scheduler", "auto_scale_lr", "default_hooks", "phases"),
 )
-ONLY_TESTING = ("test_dataloader", "test_cfg", "test_evaluator", "calibration")
+ONLY_TESTING = ("test_dataloader", "test_cfg", "test_evaluator", "calibration", "told")
 # What a warm-up does not read.
-AFTER_WARMUP = ("model.objective.", "model.training.classify", "model.testing.", "model.exit")
+AFTER_WARMUP = (
+    "model.objective.",
+    "model.training.classify",
+    "model.testing.",
+    "model.exit",
+    "model.fixed_policy",
+)
 # What differs between the runs of a comparison: its seed, its fold and what that names.
 OF_A_RUN = ("randomness.*", "fold", "*.ann_file", "*.data_prefix*", "model.recognizer_checkpoint")
 

@@ -39,8 +39,10 @@ def set_phases(config: Config, phases: Sequence[Mapping[str, Any]]) -> None:
             part.pop("save_best", None)
 
 
-def random_phases(phases: Sequence[Mapping[str, Any]]) -> list[dict]:
+def random_phases(phases: Sequence[Mapping[str, Any]], name: str = "random") -> list[dict]:
     """Make the training phases of Random FT: ada3d's warm-up, then as many steps at random.
+
+    Under one policy, ``name`` is 'fixed'.
 
     Where ada3d's recognizer is frozen, random_ft's learns, as in the joint phase; steps of the
     selection network without the recognizer do not count.
@@ -49,7 +51,7 @@ def random_phases(phases: Sequence[Mapping[str, Any]]) -> list[dict]:
     kept = [dict(phase) for phase in phases if phase["name"] == "warmup"]
     rest = [phase for phase in phases if phase["name"] not in ("warmup", "pretrain")]
     unit = unit_of(joint)
-    return [*kept, {**joint, unit: sum(phase[unit] for phase in rest), "name": "random"}]
+    return [*kept, {**joint, unit: sum(phase[unit] for phase in rest), "name": name}]
 
 
 def match_usage(model, frames: float, stages: float, gmacs: float) -> dict[str, float]:

@@ -16,10 +16,13 @@ from ..cost.price import price_table
 from ..distribution import PolicyDistribution
 from ..errors import Ada3DError
 from ..exits import certainty, sure, tied
+from ..learn.reward import correctness
+from ..policy import Policy
 from ..report import policy_pictures
 from .broken import in_list_order
 from .config import inner_datasets
 from .optim import unwrap
+from .steps import labels_of
 
 
 def record_policies(config: Config, path: str) -> bool:
@@ -121,6 +124,34 @@ def _decided(
     plan = model.plan
     distribution = PolicyDistribution(frames, stages, plan.frame_unit, plan.num_frames)
     return distribution, sure_of[0] if sure_of else None
+
+
+@torch.no_grad()
+def right_under(model, batches: Iterable, policies: Policy) -> tuple[Tensor, int]:
+    """Count the clips that the recognizer predicts rightly under each of M policies.
+
+    Of videos with several views the middle one counts.
+
+    Args:
+        model: an Ada3DRecognizer; it is put into evaluation mode.
+        batches: of videos, as a test pipeline packs them.
+        policies: M; each is executed for all clips.
+
+    Returns:
+        int64 [M], and how many clips there were.
+    """
+    model = unwrap(model).eval()
+    right, clips = torch.zeros(len(policies), dtype=torch.int64), 0
+    for batch in batches:
+        packed = model.data_preprocessor(batch, training=False)
+        inputs = packed["inputs"][:, packed["inputs"].shape[1] // 2]
+        labels = labels_of(packed["data_samples"], inputs.device)
+        for i in range(len(policies)):
+            policy = policies[i].repeat_interleave(len(inputs)).to(inputs.device)
+            scores = model.recognizer(inputs, policy)
+            right[i] += int(correctness(scores, labels).sum())
+        clips += len(inputs)
+    return right, clips
 
 
 def examples(

@@ -130,7 +130,9 @@ def test_what_is_there_is_not_made_again_and_rows_can_be_added(plain):
     report, _ = report_of(plain, ["all"])
     assert (out / "ada3d" / "result.json").stat().st_mtime_ns == before
     rows = {row["name"]: row for row in report["rows"]}
-    assert set(rows) == {*comparison_rows.MAIN, *comparison_rows.ABLATIONS}
+    assert set(rows) == {*comparison_rows.MAIN, *comparison_rows.PEERS, *comparison_rows.ABLATIONS}
+    for name in comparison_rows.PEERS:
+        assert rows[name]["gmacs"] <= rows["ada3d"]["gmacs"]
     log = "".join(path.read_text() for path in (out / "no_phase1").rglob("*.log"))
     assert "joint, 2 iterations" in log and "selection, " not in log
     assert rows["random_frames"]["frames"] == pytest.approx(rows["ada3d"]["frames"], abs=1)

@@ -539,10 +539,10 @@ def process_group(tmp_path):
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("phase", ["warmup", "selection", "joint", "transfer", "random"])
+@pytest.mark.parametrize("phase", ["warmup", "selection", "joint", "transfer", "random", "fixed"])
 def test_what_learns_is_the_same_under_distributed_training(phase, process_group):
     """Zeros instead of no gradient would let optimizers decay what does not learn."""
-    model = build().train()
+    model = build(fixed_policy="0110/10100").train()
     model.set_training_phase(phase)
     wrapped = torch.nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
     learns = []
@@ -552,7 +552,10 @@ def test_what_learns_is_the_same_under_distributed_training(phase, process_group
         sum(value for key, value in losses.items() if "loss" in key).backward()
         learns.append({name for name, p in model.named_parameters() if p.grad is not None})
     assert learns[0] and learns[0] == learns[1] == learns[2]
-    frozen = {"selection": "recognizer.", "random": "selector.", "transfer": "selector."}.get(phase)
+    frozen = {"selection": "recognizer."} | dict.fromkeys(
+        ("random", "transfer", "fixed"), "selector."
+    )
+    frozen = frozen.get(phase)
     assert frozen is None or not any(name.startswith(frozen) for name in learns[0])
 
 
