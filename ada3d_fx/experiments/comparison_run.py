@@ -332,11 +332,8 @@ class ComparisonRun:
             MadeOtherwise: it is there, but was made from something else.
             NotMade: it is not there, and this run only looks.
         """
-        phases, path = (
-            matching.random_phases(self.phases, "fixed"),
-            self.folder / name / "found.json",
-        )
-        config = self._config(name)
+        phases = matching.random_phases(self.phases, "fixed")
+        path, config = self.folder / name / "found.json", self._config(name)
         matching.set_phases(config, phases[:1])
         record = made_from.for_warmup(self._record(config))
         record |= made_from.entries_of(training_list(config), "search.dataloader")

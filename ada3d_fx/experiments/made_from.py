@@ -57,6 +57,7 @@ ONLY_TRAINING = (
     *("train_dataloader", "train_cfg", "val_dataloader", "val_cfg", "val_evaluator"),
     *("optim_wrapper", "param_scheduler", "auto_scale_lr", "default_hooks", "phases"),
 )
+# And "told", what a result tells of how its row came about.
 ONLY_TESTING = ("test_dataloader", "test_cfg", "test_evaluator", "calibration", "told")
 # What a warm-up does not read.
 AFTER_WARMUP = (

@@ -203,3 +203,7 @@ def test_a_search_is_used_again_and_one_of_other_clips_is_told(made, monkeypatch
     old, new = (Path(made, "out/seed0", name) for name in ("static_search.old-1", "static_search"))
     assert old.is_dir() and json.loads((new / "found.json").read_text())["found"]["clips"] == 4
     assert result_of(made, "static_ft")["told"]["fixed_policy"]["clips"] == 4
+    whole = (new / "found.json").read_text()
+    (new / "found.json").write_text(whole[:50])  # cut off: it is searched again
+    compare(setup_of(made), PEERS)
+    assert (new / "found.json").read_text() == whole
