@@ -77,7 +77,7 @@ def _try(run: ComparisonRun, runner: Any, policies: Policy) -> tuple[Tensor, int
     batches = min(len(loader), math.ceil(CLIPS / loader.batch_size))
     title = f"{run.name}: trying {len(policies)} policies"
     shown = run.console.track(itertools.islice(loader, batches), title, batches)
-    return right_under(runner.model, shown, policies)
+    return right_under(runner.model, shown, policies, CLIPS)
 
 
 def _told(candidates: Candidates, right: Tensor, clips: int) -> dict[str, Any]:

@@ -127,7 +127,7 @@ def _decided(
 
 
 @torch.no_grad()
-def right_under(model, batches: Iterable, policies: Policy) -> tuple[Tensor, int]:
+def right_under(model, batches: Iterable, policies: Policy, most: int) -> tuple[Tensor, int]:
     """Count the clips that the recognizer predicts rightly under each of M policies.
 
     Of videos with several views the middle one counts.
@@ -136,6 +136,7 @@ def right_under(model, batches: Iterable, policies: Policy) -> tuple[Tensor, int
         model: an Ada3DRecognizer; it is put into evaluation mode.
         batches: of videos, as a test pipeline packs them.
         policies: M; each is executed for all clips.
+        most: clips beyond so many do not count.
 
     Returns:
         int64 [M], and how many clips there were.
@@ -144,8 +145,8 @@ def right_under(model, batches: Iterable, policies: Policy) -> tuple[Tensor, int
     right, clips = torch.zeros(len(policies), dtype=torch.int64), 0
     for batch in batches:
         packed = model.data_preprocessor(batch, training=False)
-        inputs = packed["inputs"][:, packed["inputs"].shape[1] // 2]
-        labels = labels_of(packed["data_samples"], inputs.device)
+        inputs = packed["inputs"][: most - clips, packed["inputs"].shape[1] // 2]
+        labels = labels_of(packed["data_samples"][: most - clips], inputs.device)
         for i in range(len(policies)):
             policy = policies[i].repeat_interleave(len(inputs)).to(inputs.device)
             scores = model.recognizer(inputs, policy)

@@ -195,14 +195,14 @@ def test_a_search_is_used_again_and_one_of_other_clips_is_told(made, monkeypatch
     before = states()
     compare(setup_of(made), PEERS)
     assert states() == before
-    monkeypatch.setattr(fixed_policies, "CLIPS", 4)
-    with pytest.raises(Ada3DError, match=r"static_search: made from .*\n  search.clips: 512 -> 4"):
+    monkeypatch.setattr(fixed_policies, "CLIPS", 3)  # of a batch of four
+    with pytest.raises(Ada3DError, match=r"static_search: made from .*\n  search.clips: 512 -> 3"):
         compare(setup_of(made), PEERS)
     assert states() == before
     compare(dataclasses.replace(setup_of(made), redo=True), PEERS)
     old, new = (Path(made, "out/seed0", name) for name in ("static_search.old-1", "static_search"))
-    assert old.is_dir() and json.loads((new / "found.json").read_text())["found"]["clips"] == 4
-    assert result_of(made, "static_ft")["told"]["fixed_policy"]["clips"] == 4
+    assert old.is_dir() and json.loads((new / "found.json").read_text())["found"]["clips"] == 3
+    assert result_of(made, "static_ft")["told"]["fixed_policy"]["clips"] == 3
     whole = (new / "found.json").read_text()
     (new / "found.json").write_text(whole[:50])  # cut off: it is searched again
     compare(setup_of(made), PEERS)
