@@ -152,3 +152,45 @@ class RandomTranspose(BaseTransform):
             results["imgs"] = [np.ascontiguousarray(f.swapaxes(0, 1)) for f in results["imgs"]]
             results["img_shape"] = results["imgs"][0].shape[:2]
         return results
+
+
+@TRANSFORMS.register_module()
+class RandomShift(BaseTransform):
+    """Shift all frames of a clip together by some pixels, at random; edges are repeated.
+
+    Args:
+        pixels: the farthest that they are shifted to each side, in width and height.
+
+    Raises:
+        Ada3DError: negative numbers.
+    """
+
+    def __init__(self, pixels: tuple[int, int] = (4, 4)):
+        if len(pixels) != 2 or min(pixels) < 0:
+            raise Ada3DError(f"RandomShift: pixels={pixels!r}; expected two numbers from 0 on")
+        self.pixels = tuple(pixels)
+
+    def transform(self, results: dict) -> dict:
+        """Shift a clip's frames."""
+        most_x, most_y = self.pixels
+        x, y = np.random.randint(-most_x, most_x + 1), np.random.randint(-most_y, most_y + 1)
+        height, width = results["imgs"][0].shape[:2]
+        rows = np.clip(np.arange(height) + y, 0, height - 1)
+        columns = np.clip(np.arange(width) + x, 0, width - 1)
+        results["imgs"] = [np.ascontiguousarray(frame[np.ix_(rows, columns)]) for frame in results["imgs"]]
+        return results
+
+
+@TRANSFORMS.register_module()
+class NormalizeClip(BaseTransform):
+    """Normalise each clip by the mean and deviation of all its pixels, whatever the light was.
+
+    Frames become float32. The data preprocessor then has no ``mean`` and ``std``.
+    """
+
+    def transform(self, results: dict) -> dict:
+        """Normalise a clip's frames."""
+        clip = np.stack(results["imgs"]).astype(np.float32)
+        clip = (clip - clip.mean()) / (clip.std() + 1e-3)
+        results["imgs"] = list(clip)
+        return results

@@ -1,0 +1,26 @@
+# Stage 0 on lip_words: a small I3D from scratch.
+_base_ = [
+    "_base_/models/i3d_r18_small.py",
+    "_base_/datasets/lip_words.py",
+    "_base_/default_runtime.py",
+]
+model = dict(
+    backbone=dict(base_channels=16, conv1_kernel=(3, 5, 5), pool1_stride_s=1),
+    cls_head=dict(num_classes=10, in_channels=128, dropout_ratio=0.5, label_smooth_eps=0.1),
+    data_preprocessor=dict(mean=None, std=None),  # the pipeline normalises each clip by itself
+)
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=24, val_interval=4)
+val_cfg = dict(type="ValLoop")
+test_cfg = dict(type="TestLoop")
+optim_wrapper = dict(optimizer=dict(type="AdamW", lr=3e-3, weight_decay=0.05))
+param_scheduler = [
+    dict(
+        type="OneCycleLR",
+        eta_max=3e-3,
+        total_steps=24,
+        pct_start=0.3,
+        by_epoch=True,
+        convert_to_iter_based=True,
+    )
+]
+work_dir = "work_dirs/lip_words/stage0"
