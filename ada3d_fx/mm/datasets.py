@@ -177,7 +177,9 @@ class RandomShift(BaseTransform):
         height, width = results["imgs"][0].shape[:2]
         rows = np.clip(np.arange(height) + y, 0, height - 1)
         columns = np.clip(np.arange(width) + x, 0, width - 1)
-        results["imgs"] = [np.ascontiguousarray(frame[np.ix_(rows, columns)]) for frame in results["imgs"]]
+        results["imgs"] = [
+            np.ascontiguousarray(frame[np.ix_(rows, columns)]) for frame in results["imgs"]
+        ]
         return results
 
 
