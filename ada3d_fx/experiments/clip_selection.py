@@ -21,6 +21,7 @@ from ..mm.config import load_config, training_list
 from ..progress import Console
 from ..report import figures, records, tables
 from .clip_videos import Videos, score_clips
+from .matching import middles
 from .provenance import provenance
 
 COLUMNS = (
@@ -162,7 +163,7 @@ def clips_row(
 def even(count: int, total: int) -> Tensor:
     """Choose ``count`` of ``total`` clips, evenly spread: bool [total]."""
     looked = torch.zeros(total, dtype=torch.bool)
-    looked[((torch.arange(count) + 0.5) * total / count).long()] = True
+    looked[middles(count, total)] = True
     return looked
 
 

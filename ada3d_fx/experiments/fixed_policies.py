@@ -15,6 +15,7 @@ from ..mm.config import training_list
 from ..mm.testing import right_under
 from ..policy import Policy
 from ..report import records
+from . import matching
 from .comparison_run import ComparisonRun
 from .made_from import digest
 
@@ -185,7 +186,7 @@ def frame_patterns(units: int, kept: int) -> list[Bits]:
 
 def even(units: int, kept: int) -> Bits:
     """Keep the middle unit of each of ``kept`` equal parts of the clip."""
-    return _bits(units, [(2 * i + 1) * units // (2 * kept) for i in range(kept)])
+    return _bits(units, matching.middles(kept, units))
 
 
 def stage_sets(stages: int) -> list[Bits]:

@@ -13,6 +13,11 @@ from ..policy import Policy
 USAGE_SAMPLES = 4096  # random policies by whose mean price the costs are matched
 
 
+def middles(count: int, total: int) -> list[int]:
+    """Choose the middle one of each of ``count`` equal parts of ``total`` things: their places."""
+    return [(2 * i + 1) * total // (2 * count) for i in range(count)]
+
+
 def phases_of(config: Config) -> list[dict]:
     """List the training phases of a config, each with its options."""
     return next(

@@ -57,9 +57,7 @@ class Request:
     profile: bool = False  # where the rows of torch spend their time
     training: bool = False  # steps of training instead, see `training_timing`
     samples: int = 4  # policies of each clip in a step
-    forms: bool = (
-        False  # a row for each form of temporal convolutions; on a GPU they are there anyway
-    )
+    forms: bool = False  # a row for each form of temporal convolutions; on a GPU always
     amp: bool = False  # rows of torch under autocast in bfloat16 too
 
 

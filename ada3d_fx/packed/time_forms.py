@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from ..errors import Ada3DError
 from .segments import as_rows, numbers_on
 from .time_layout import TimeLayout
+from .windows import padding_within
 
 FORMS = {
     "runs": "a convolution for each run of clips that agree in length and gate",
@@ -118,9 +119,7 @@ def _separated(
         part for clip, gap in zip(layout.near, layout.gaps) for part in (zeros[:gap], clips[clip])
     ]
     long = torch.cat(parts).permute(3, 0, 1, 2)[None]  # [1, C, L, H, W]
-    padding = conv.padding
-    if not isinstance(padding, str):
-        padding = (layout.reach * conv.dilation[0], *padding[1:])
+    padding = padding_within(conv, layout.reach)
     made = F.conv3d(long, weight, conv.bias, conv.stride, padding, conv.dilation, conv.groups)
     return made[0].permute(1, 2, 3, 0)
 

@@ -8,6 +8,7 @@ from itertools import accumulate
 from typing import NamedTuple
 
 import torch
+from torch import nn
 
 from .segments import ClipRun, Segments
 
@@ -37,6 +38,15 @@ class Window(NamedTuple):
     reach: int  # taps on each side of the centre
     dilation: int
     stride: int
+
+    @classmethod
+    def of(cls, conv: nn.Conv3d) -> Window:
+        """Return that of a convolution."""
+        return cls(conv.kernel_size[0] // 2, conv.dilation[0], conv.stride[0])
+
+    def reach_in(self, length: int) -> int:
+        """Tell how many taps on each side of the centre meet a frame of a clip of so many."""
+        return min(self.reach, (length - 1) // self.dilation)
 
 
 class TimeLayout(NamedTuple):
@@ -78,7 +88,7 @@ def _laid_out(
     form: str, lengths: tuple[int, ...], on: tuple[bool, ...], window: Window
 ) -> TimeLayout | None:
     """Lay a pack out; see `time_layout`."""
-    reaches = [min(window.reach, (n - 1) // window.dilation) * gate for n, gate in zip(lengths, on)]
+    reaches = [window.reach_in(n) * gate for n, gate in zip(lengths, on)]
     reach = max(reaches)
     near = [clip for clip, own in enumerate(reaches) if own]
     first = [0, *accumulate(lengths)]  # row of each clip

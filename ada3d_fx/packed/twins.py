@@ -15,7 +15,7 @@ from .packing import StageGate
 from .segments import Segments, numbers_on
 from .time_forms import convolve_in_form, form_on
 from .time_layout import Window, time_layout, time_runs
-from .windows import fit_window, ungateable
+from .windows import fit_window, padding_within, ungateable
 
 
 class Twin(nn.Module):
@@ -88,8 +88,7 @@ class PackedConv3d(Twin, nn.Conv3d):
         if form == "gathered" and self.groups > 1:
             form = "separated"
         if form != "runs" and ungateable(self) is None:
-            window = Window(self.kernel_size[0] // 2, self.dilation[0], self.stride[0])
-            layout = time_layout(form, segments.lengths, on, window)
+            layout = time_layout(form, segments.lengths, on, Window.of(self))
             if layout is not None:
                 taps = self._taps(layout.reach)
                 return convolve_in_form(rows, segments.lengths, layout, self, taps)
@@ -110,16 +109,13 @@ class PackedConv3d(Twin, nn.Conv3d):
             return [Piece(part, self.weight, self.padding) for part in parts]
         decided = on or (True,) * len(segments.lengths)
         segments, runs = time_runs(segments, decided, self.stride[0])
-        reaches = [self._reach(run.length) if run.on else 0 for run in runs]
+        window = Window.of(self)
+        reaches = [window.reach_in(run.length) if run.on else 0 for run in runs]
         weights = {reach: self._taps(reach) for reach in set(reaches)}
         return [
-            Piece(part, weights[reach], self._padding(reach))
+            Piece(part, weights[reach], padding_within(self, reach))
             for part, reach in zip(segments.split(rows, runs), reaches)
         ]
-
-    def _reach(self, length: int) -> int:
-        """How many taps on each side of the centre meet a frame of a clip of ``length`` frames."""
-        return min(self.kernel_size[0] // 2, (length - 1) // self.dilation[0])
 
     def _taps(self, reach: int) -> Tensor:
         """The weight with ``reach`` taps on each side of the centre."""
@@ -131,12 +127,6 @@ class PackedConv3d(Twin, nn.Conv3d):
 
     def _whole(self, clips: Tensor) -> Tensor:
         return self._conv_forward(clips, self.weight, self.bias)
-
-    def _padding(self, reach: int) -> str | tuple[int, ...]:
-        """The padding with ``reach`` taps on each side of the centre."""
-        if isinstance(self.padding, str):
-            return self.padding
-        return (reach * self.dilation[0], *self.padding[1:])
 
     def _convolve(self, piece: Piece) -> Tensor:
         if self.padding_mode != "zeros":

@@ -55,6 +55,13 @@ def conv_padding(conv: nn.Conv3d) -> int:
     return conv.padding[0]
 
 
+def padding_within(conv: nn.Conv3d, reach: int) -> str | tuple[int, ...]:
+    """Return a convolution's padding with ``reach`` taps over time on each side of the centre."""
+    if isinstance(conv.padding, str):
+        return conv.padding
+    return (reach * conv.dilation[0], *conv.padding[1:])
+
+
 def fit_window(module: AnyModule, length: int) -> AnyModule:
     """Shorten a pool's temporal window to the clip, so that a short clip still gives one frame.
 
