@@ -13,6 +13,8 @@ from models import CLIP, clips, resnet3d
 
 import ada3d_fx
 from ada3d_fx import Policy
+from ada3d_fx.cost.executed import executed
+from ada3d_fx.cost.selector import selector_price
 from ada3d_fx.learn.backbones import SmallConvNet
 from ada3d_fx.learn.selector import SelectionNetwork
 from ada3d_fx.packed.time_forms import FORMS, time_form
@@ -119,3 +121,19 @@ def test_the_selection_network_decides_as_on_the_cpu():
         got = selector.cuda()(x.cuda())
     torch.testing.assert_close(got.frame_logits.cpu(), wanted.frame_logits, **EXACT)
     torch.testing.assert_close(got.stage_logits.cpu(), wanted.stage_logits, **EXACT)
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_prices_are_the_cpus(name):
+    _, adaptive, moved = on_gpu(name)
+    policy = ragged(adaptive.plan, 3)
+    assert torch.equal(ada3d_fx.price(moved, policy.to("cuda")), ada3d_fx.price(adaptive, policy))
+    assert executed(moved, policy) == executed(adaptive, policy)
+    assert {value.device.type for value in moved.parameters()} == {"cuda"}
+
+
+def test_a_selection_networks_price_is_the_cpus():
+    plan = shared_family("r2plus1d")[1].plan
+    selector = SelectionNetwork(plan, SmallConvNet((4, 6)), input_size=16, num_classes=5).eval()
+    wanted = selector_price(selector, plan.clip_shape, classify=True)
+    assert selector_price(selector.cuda(), plan.clip_shape, classify=True) == wanted

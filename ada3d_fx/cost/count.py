@@ -161,7 +161,8 @@ HANDLES: dict[str, Handle] = {
 def _fvcores_analysis(
     module: nn.Module, inputs: Sequence[Tensor], handles: Mapping[str, Handle]
 ) -> FlopCountAnalysis:
-    analysis = FlopCountAnalysis(module, tuple(inputs)).set_op_handle(**handles)
+    arguments = tuple(value.cpu() for value in inputs)
+    analysis = FlopCountAnalysis(module, arguments).set_op_handle(**handles)
     return (
         analysis.unsupported_ops_warnings(False)
         .uncalled_modules_warnings(False)
@@ -179,7 +180,7 @@ def _has_parameters(module: nn.Module, path: str) -> bool:
 
 @contextmanager
 def _tracing(module: nn.Module) -> Iterator[nn.Module]:
-    """A copy in evaluation mode; without gradients, mixed precision, arithmetic, or fvcore's remarks.
+    """A copy in evaluation mode, on the CPU; without gradients, mixed precision, arithmetic, or fvcore's remarks.
 
     What the model's own code keeps of the run, in its modules or in caches of functions, was made
     without arithmetic: it goes with the copy. Other threads may run ``module`` meanwhile; one that
@@ -187,7 +188,7 @@ def _tracing(module: nn.Module) -> Iterator[nn.Module]:
     """
     logger = logging.getLogger("fvcore.nn.jit_analysis")
     with ExitStack() as without:
-        copied = isolated(module)
+        copied = isolated(module, "cpu")
         set_mode(copied, training=False)
         without.enter_context(own_caches(copied))
         without.callback(logger.setLevel, logger.level)

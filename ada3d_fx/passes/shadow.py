@@ -65,16 +65,30 @@ def add_constants(shadow: nn.Module, attributes: Mapping[str, Any]) -> None:
             shadow.__dict__[name] = value.to("meta") if value.ndim else value
 
 
-def isolated(module: nn.Module) -> nn.Module:
+def isolated(module: nn.Module, device: torch.device | str | None = None) -> nn.Module:
     """Copy a module but for its floating-point tensors, which the two share.
 
     What the model's own code keeps while the copy runs stays with the copy.
+
+    Args:
+        module: it is left as it was.
+        device: where the copy's tensors are; those that are elsewhere are copied there. None: where
+            the module's are.
     """
-    shared = {id(t): t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()}
-    for part in module.modules():
-        # such as a weight that another computes: it cannot be copied
-        shared.update({id(t): t for t in vars(part).values() if isinstance(t, Tensor)})
-    return copy.deepcopy(module, shared)
+    tensors = [*module.parameters(), *module.buffers()]
+    # such as a weight that another computes: it cannot be copied
+    computed = [t for m in module.modules() for t in vars(m).values() if isinstance(t, Tensor)]
+    kept = {id(t): t for t in (*(t for t in tensors if t.is_floating_point()), *computed)}
+    if device is not None:
+        away = [t for t in (*tensors, *computed) if t.device != torch.device(device)]
+        kept.update({id(t): _copied_to(t, device) for t in away})
+    return copy.deepcopy(module, kept)
+
+
+def _copied_to(tensor: Tensor, device: torch.device | str) -> Tensor:
+    values = tensor.detach().to(device)
+    trained = isinstance(tensor, nn.Parameter)
+    return nn.Parameter(values, tensor.requires_grad) if trained else values
 
 
 def shadow_call(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Any:
