@@ -5,6 +5,8 @@ Gaps are filled where there are some; MMEngine's reading of checkpoints is repla
 - MMAction2's package lacks ``mmaction.models.localizers.drn`` although ``mmaction.models`` imports
   it.
 - MMAction2 imports ``importlib_metadata`` without depending on it.
+- MMAction2's multimodal models import names that later releases of transformers lack, which stops
+  the import of all models; they are left out then, as MMAction2 does without transformers.
 - MMEngine calls ``torch.load`` without ``weights_only``. Before PyTorch 2.6 that runs whatever code
   the file holds, and MMEngine's downloads do so still. From 2.6 on, every class in a checkpoint must
   be allowed by name.
@@ -38,6 +40,11 @@ def apply() -> list[str]:
     if _lacks_drn():
         _stub_drn()
         filled.append("mmaction.models.localizers.drn")
+    if _multimodal_models_fail():
+        from mmaction.utils import dependency
+
+        dependency.WITH_MULTIMODAL = False
+        filled.append("mmaction.models.multimodal")
     torch.serialization.add_safe_globals(_checkpoint_classes())
     _read_checkpoints_safely()
     return filled
@@ -66,6 +73,25 @@ def _stub_drn() -> None:
     package.__path__ = []
     package.drn, module.DRN = module, DRN
     sys.modules[package.__name__], sys.modules[module.__name__] = package, module
+
+
+def _multimodal_models_fail() -> bool:
+    """Whether transformers is there without what MMAction2's VindLU asks it for."""
+    if "mmaction.models" in sys.modules or importlib.util.find_spec("transformers") is None:
+        return False
+    try:
+        from transformers.modeling_utils import (  # noqa: F401
+            PreTrainedModel,
+            apply_chunking_to_forward,
+            find_pruneable_heads_and_indices,
+            prune_linear_layer,
+        )
+        from transformers.models.beit.modeling_beit import (  # noqa: F401
+            BeitRelativePositionBias,
+        )
+    except ImportError:
+        return True
+    return False
 
 
 class _TorchOfLoaders(types.ModuleType):
