@@ -1,4 +1,4 @@
-"""A network that is not converted, for inference on a CPU: folded, fused, a few images at a time."""
+"""A network that is not converted, for inference: folded, fused, on a CPU a few images at a time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, fx, nn
 
-from .packed.fused import is_plain
+from .packed.fused_operations import is_plain
 from .packed.module_tree import adopt_children, graph_over
 from .passes.fold import FoldedGraph
 from .passes.whole import is_watched
@@ -27,7 +27,7 @@ _made: weakref.WeakKeyDictionary[nn.Module, _Program] = weakref.WeakKeyDictionar
 
 
 def infer(network: nn.Module, images: Tensor) -> Tensor:
-    """Compute what ``network(images)`` is, faster where nobody wants gradients on a CPU.
+    """Compute what ``network(images)`` is, faster where nobody wants gradients.
 
     BatchNorm is folded into convolutions with the weights of now, as in an adaptive network.
 
@@ -42,6 +42,8 @@ def infer(network: nn.Module, images: Tensor) -> Tensor:
     if folded is None or not folded.refresh():
         return network(images)
     images = images.contiguous(memory_format=torch.channels_last)
+    if images.is_cuda:
+        return folded.graph_module(images)
     return torch.cat([folded.graph_module(part) for part in images.split(AT_ONCE)])
 
 

@@ -17,6 +17,7 @@ from ada3d_fx.cost.executed import executed
 from ada3d_fx.cost.selector import selector_price
 from ada3d_fx.learn.backbones import SmallConvNet
 from ada3d_fx.learn.selector import SelectionNetwork
+from ada3d_fx.packed.fused_operations import fused_operations_work
 from ada3d_fx.packed.time_forms import FORMS, time_form
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -85,6 +86,42 @@ def test_a_forward_pass_waits_for_nothing(name, form):
             moved(x, policy)
         finally:
             torch.cuda.set_sync_debug_mode("default")
+
+
+def off(got, wanted):
+    return float((got.cpu().double() - wanted).abs().max() / wanted.abs().max())
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_fused_convolutions_give_float64s_scores(name, form):
+    """In float32, with and without TF32, and in half types, where cuDNN fuses what it can."""
+    model, adaptive = shared_family(name)
+    x, policy = clips(4, FAMILIES[name][2]), ragged(adaptive.plan, 3)
+    moved = ada3d_fx.convert(copy.deepcopy(model).float(), clip_shape=FAMILIES[name][2]).cuda()
+    with torch.inference_mode(), time_form(form):
+        wanted = adaptive(x, policy)
+        with torch.backends.cudnn.flags(allow_tf32=False):
+            assert off(moved(x.float().cuda(), policy), wanted) < 1e-4
+        assert off(moved(x.float().cuda(), policy), wanted) < 2e-2
+        with torch.backends.cudnn.flags(enabled=False):
+            assert off(moved(x.float().cuda(), policy), wanted) < 1e-4
+
+
+def test_convolutions_are_fused():
+    """Else the test above could not fail."""
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        assert fused_operations_work(dtype, False, "cuda")
+    moved = ada3d_fx.convert(resnet3d().float(), clip_shape=CLIP).cuda()
+    x = clips(4, CLIP).float().cuda()
+    for lower in (False, True):
+        with torch.no_grad(), torch.autocast("cuda", dtype=torch.bfloat16, enabled=lower):
+            moved(x)
+            with torch.profiler.profile() as profiler:
+                moved(x)
+        names = {event.key for event in profiler.key_averages()}
+        assert {"aten::cudnn_convolution_relu", "aten::cudnn_convolution_add_relu"} <= names
+        assert not names & {"aten::relu", "aten::relu_"}
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -15,9 +15,9 @@ from itertools import chain
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..errors import Ada3DError
+from .fused_operations import plain_convolve
 from .segments import as_rows, numbers_on
 from .time_layout import TimeLayout
 from .windows import padding_within
@@ -30,6 +30,9 @@ FORMS = {
 # By type of device; any other one has runs. That of cuda is a guess, from what the forms copy (see
 # docs/performance.md): it was not measured yet.
 FORM = {"cpu": "runs", "cuda": "separated"}
+# That of a convolution of few channels, such as a stem.
+FORM_OF_FEW = {"cuda": "gathered"}
+FEW_CHANNELS = 4
 _asked: ContextVar[str | None] = ContextVar("time_form", default=None)
 
 
@@ -58,13 +61,25 @@ def same_form() -> Callable[[], AbstractContextManager]:
     return nullcontext if name is None else partial(time_form, name)
 
 
-def form_on(device: torch.device) -> str:
-    """Return the form of temporal convolutions on a device: `time_form`'s, or that of `FORM`."""
-    return _asked.get() or FORM.get(device.type, "runs")
+def form_on(device: torch.device, channels: int) -> str:
+    """Return the form of a temporal convolution on a device: `time_form`'s, or that of the tables.
+
+    Args:
+        device: of the pack.
+        channels: of it.
+    """
+    few = channels <= FEW_CHANNELS and device.type in FORM_OF_FEW
+    table = FORM_OF_FEW if few else FORM
+    return _asked.get() or table.get(device.type, "runs")
 
 
 def convolve_in_form(
-    rows: Tensor, lengths: Sequence[int], layout: TimeLayout, conv: nn.Conv3d, weight: Tensor
+    rows: Tensor,
+    lengths: Sequence[int],
+    layout: TimeLayout,
+    conv: nn.Conv3d,
+    weight: Tensor,
+    convolve: Callable[..., Tensor] = plain_convolve,
 ) -> Tensor:
     """Convolve a pack by at most two convolutions.
 
@@ -74,6 +89,7 @@ def convolve_in_form(
         layout: of these clips; one that is gathered is for a convolution without groups.
         conv: the convolution.
         weight: its taps within the layout's reach.
+        convolve: what computes it, with the arguments of `plain_convolve`, and what is behind it.
 
     Returns:
         [F', C', 1, H', W'].
@@ -84,19 +100,25 @@ def convolve_in_form(
     neighbours, centres, places = numbers.split([len(part) for part in wanted])
     parts = []
     if layout.neighbours:
-        parts.append(_gathered(last, neighbours, conv, weight))
+        parts.append(_gathered(last, neighbours, conv, weight, convolve))
     elif layout.near:
-        parts.append(_separated(last, lengths, layout, conv, weight))
+        parts.append(_separated(last, lengths, layout, conv, weight, convolve))
     if layout.centres:
         images = last.index_select(0, centres).permute(0, 3, 1, 2)
-        parts.append(_images(images, conv, weight[:, :, layout.reach]))
+        parts.append(_images(images, conv, weight[:, :, layout.reach], convolve))
     made = torch.cat(parts) if len(parts) > 1 else parts[0]
     if layout.places != tuple(range(len(made))):
         made = made.index_select(0, places)
     return as_rows(made.permute(0, 3, 1, 2))
 
 
-def _gathered(last: Tensor, neighbours: Tensor, conv: nn.Conv3d, weight: Tensor) -> Tensor:
+def _gathered(
+    last: Tensor,
+    neighbours: Tensor,
+    conv: nn.Conv3d,
+    weight: Tensor,
+    convolve: Callable[..., Tensor],
+) -> Tensor:
     """Convolve frames whose neighbours are further channels: one convolution of images."""
     _, height, width, channels = last.shape
     padded = torch.cat([last, last.new_zeros(1, height, width, channels)])
@@ -106,12 +128,14 @@ def _gathered(last: Tensor, neighbours: Tensor, conv: nn.Conv3d, weight: Tensor)
     index = pixels.add(rows, alpha=height * width)  # [n, H * W, taps]
     near = padded.flatten(0, 2).index_select(0, index.flatten())
     near = near.view(len(index), height, width, -1)  # [n, H, W, taps * C]
-    return _images(near.permute(0, 3, 1, 2), conv, weight.transpose(1, 2).flatten(1, 2))
+    weight = weight.transpose(1, 2).flatten(1, 2)
+    return _images(near.permute(0, 3, 1, 2), conv, weight, convolve)
 
 
 def _separated(
-    last: Tensor, lengths: Sequence[int], layout: TimeLayout, conv: nn.Conv3d, weight: Tensor
-) -> Tensor:
+    last: Tensor, lengths: Sequence[int], layout: TimeLayout, conv: nn.Conv3d, weight: Tensor,
+    convolve: Callable[..., Tensor],
+) -> Tensor:  # fmt: skip
     """Convolve clips with zeros between them, as one long clip."""
     zeros = last.new_zeros(max(layout.gaps), *last.shape[1:])
     clips = last.split(list(lengths))
@@ -120,15 +144,16 @@ def _separated(
     ]
     long = torch.cat(parts).permute(3, 0, 1, 2)[None]  # [1, C, L, H, W]
     padding = padding_within(conv, layout.reach)
-    made = F.conv3d(long, weight, conv.bias, conv.stride, padding, conv.dilation, conv.groups)
+    made = convolve(long, weight, padding, conv.stride, conv.dilation, conv.bias, conv.groups)
     return made[0].permute(1, 2, 3, 0)
 
 
-def _images(images: Tensor, conv: nn.Conv3d, weight: Tensor) -> Tensor:
+def _images(
+    images: Tensor, conv: nn.Conv3d, weight: Tensor, convolve: Callable[..., Tensor]
+) -> Tensor:
     """Convolve [n, C, H, W] by a weight [C', C / groups, kh, kw]: [n, H', W', C']."""
     weight = weight.contiguous(memory_format=torch.channels_last)
     padding = conv.padding if isinstance(conv.padding, str) else conv.padding[1:]
-    made = F.conv2d(
-        images, weight, conv.bias, conv.stride[1:], padding, conv.dilation[1:], conv.groups
-    )
+    how = (padding, conv.stride[1:], conv.dilation[1:], conv.bias, conv.groups)
+    made = convolve(images, weight, *how)
     return made.permute(0, 2, 3, 1)

@@ -14,7 +14,7 @@ from .module_tree import shallow_copy, with_modules
 from .packing import StageGate
 from .segments import Segments, numbers_on
 from .time_forms import convolve_in_form, form_on
-from .time_layout import Window, time_layout, time_runs
+from .time_layout import TimeLayout, Window, time_layout, time_runs
 from .windows import fit_window, padding_within, ungateable
 
 
@@ -84,15 +84,31 @@ class PackedConv3d(Twin, nn.Conv3d):
         return out + zero.to(out) * (out - other).detach()
 
     def _run(self, rows: Tensor, segments: Segments, on: tuple[bool, ...] | None) -> Tensor:
-        form = form_on(rows.device)
+        layout = self.layout(segments, on, rows.device)
+        if layout is not None:
+            taps = self.taps(layout.reach)
+            return convolve_in_form(rows, segments.lengths, layout, self, taps)
+        return Segments.join([self._convolve(piece) for piece in self.pieces(rows, segments, on)])
+
+    def layout(
+        self, segments: Segments, on: tuple[bool, ...] | None, device: torch.device
+    ) -> TimeLayout | None:
+        """Lay a pack out for the form that this convolution has on a device.
+
+        Args:
+            segments: the clip table of the pack.
+            on: the decision of each clip; None where all are on.
+            device: of the pack.
+
+        Returns:
+            None where the form is 'runs'.
+        """
+        form = form_on(device, self.in_channels)
         if form == "gathered" and self.groups > 1:
             form = "separated"
-        if form != "runs" and ungateable(self) is None:
-            layout = time_layout(form, segments.lengths, on, Window.of(self))
-            if layout is not None:
-                taps = self._taps(layout.reach)
-                return convolve_in_form(rows, segments.lengths, layout, self, taps)
-        return Segments.join([self._convolve(piece) for piece in self.pieces(rows, segments, on)])
+        if form == "runs" or ungateable(self) is not None:
+            return None
+        return time_layout(form, segments.lengths, on, Window.of(self))
 
     def pieces(
         self, rows: Tensor, segments: Segments, on: Sequence[bool] | None = None
@@ -111,14 +127,14 @@ class PackedConv3d(Twin, nn.Conv3d):
         segments, runs = time_runs(segments, decided, self.stride[0])
         window = Window.of(self)
         reaches = [window.reach_in(run.length) if run.on else 0 for run in runs]
-        weights = {reach: self._taps(reach) for reach in set(reaches)}
+        weights = {reach: self.taps(reach) for reach in set(reaches)}
         return [
             Piece(part, weights[reach], padding_within(self, reach))
             for part, reach in zip(segments.split(rows, runs), reaches)
         ]
 
-    def _taps(self, reach: int) -> Tensor:
-        """The weight with ``reach`` taps on each side of the centre."""
+    def taps(self, reach: int) -> Tensor:
+        """Return the weight with ``reach`` taps on each side of the centre."""
         centre = self.kernel_size[0] // 2
         if reach == centre:
             return self.weight

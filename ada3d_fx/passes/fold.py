@@ -162,8 +162,9 @@ def _fold(pairs: Sequence[tuple[Convolution, Norm | None, nn.Module]]) -> None:
     alike: dict[tuple[Any, ...], list[tuple[Convolution, Norm, nn.Module]]] = {}
     for conv, norm, folded in pairs:
         if norm is None:
-            bias = None if conv.bias is None else conv.bias.detach()
-            folded.__dict__.update(weight=conv.weight.detach(), bias=bias)
+            computed = _computed_in(conv.weight)
+            bias = None if conv.bias is None else conv.bias.detach().to(computed)
+            folded.__dict__.update(weight=conv.weight.detach().to(computed), bias=bias)
             continue
         given = [value is None for value in (norm.weight, norm.bias, conv.bias)]
         key = (norm.eps, conv.weight.dtype, conv.weight.device, *given)
@@ -173,7 +174,8 @@ def _fold(pairs: Sequence[tuple[Convolution, Norm | None, nn.Module]]) -> None:
             [conv for conv, *_ in group], [norm for _, norm, _ in group], eps
         )
         sizes = [len(conv.weight) for conv, *_ in group]
-        parts = zip(scales.to(dtype).split(sizes), shifts.to(dtype).split(sizes))
+        shifts = shifts.to(dtype).to(_computed_in(group[0][0].weight))
+        parts = zip(scales.to(dtype).split(sizes), shifts.split(sizes))
         for (conv, _, folded), (scale, shift) in zip(group, parts):
             weight = conv.weight.detach()
             scale = scale.view(-1, *(1,) * (weight.ndim - 1))
@@ -205,14 +207,30 @@ def _joined(values: Sequence[Tensor | None]) -> Tensor:
     return torch.cat([value.detach() for value in values if value is not None]).double()
 
 
+def _computed_in(weight: Tensor) -> torch.dtype:
+    """The type in which a convolution is computed now: on a GPU under autocast, that of autocast.
+
+    There the weight is folded into that type at once, instead of being changed at each use.
+    """
+    lowered = weight.is_cuda and torch.is_autocast_enabled("cuda")
+    double = weight.dtype == torch.float64  # which autocast leaves as it is
+    return torch.get_autocast_dtype("cuda") if lowered and not double else weight.dtype
+
+
 def _memory(folded: nn.Module, weight: Tensor) -> Tensor:
-    """Where a folded weight goes: that of the last time, as fresh memory costs more than folding."""
-    last = folded.__dict__["weight"]
+    """Where a folded weight goes: that of the last time, as fresh memory costs more than folding.
+
+    On a GPU it has channels last, as the values have; cuDNN would copy it at each use otherwise.
+    """
+    last, dtype = folded.__dict__["weight"], _computed_in(weight)
+    order = torch.preserve_format
+    if weight.is_cuda:
+        order = torch.channels_last_3d if weight.ndim == 5 else torch.channels_last
     if (
         last is not None
-        and (last.shape, last.dtype, last.device) == (weight.shape, weight.dtype, weight.device)
-        and last.stride() == weight.stride()
+        and (last.shape, last.dtype, last.device) == (weight.shape, dtype, weight.device)
+        and (weight.is_cuda or last.stride() == weight.stride())
     ):
         return last
     with torch.inference_mode(False):  # what inference mode makes could not be written elsewhere
-        return torch.empty_like(weight)
+        return torch.empty_like(weight, dtype=dtype, memory_format=order)

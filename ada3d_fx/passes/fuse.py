@@ -11,7 +11,8 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
-from ..packed.fused import AFTER_SUM, FusedConv
+from ..packed.fused import FusedConv
+from ..packed.fused_operations import AFTER_SUM
 from ..packed.twins import Twin, plain
 from ..packed.windows import window_size
 from .whole import is_known, is_watched

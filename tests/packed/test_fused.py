@@ -11,11 +11,12 @@ from torch.nn import functional as F
 
 import ada3d_fx
 from ada3d_fx import Policy
-from ada3d_fx.packed import fused
+from ada3d_fx.packed.fused_operations import LIBRARIES, fused_operations_work
+from ada3d_fx.packed.time_forms import FORMS, time_form
 
 SHAPE = (4, 4, 8, 8)
 needs_onednn = pytest.mark.skipif(
-    not fused.fused_operations_work(torch.float32, False),
+    not fused_operations_work(torch.float32, False),
     reason="this torch has no fused convolutions",
 )
 
@@ -25,14 +26,17 @@ def calls(monkeypatch):
     """What oneDNN was asked for: the activation, whether a sum is fused, and whether in place."""
     seen = []
 
-    def convolve(*args, **kwargs):
-        activation, other, overwrites = (*args, None, False)[7:10]
+    def convolve(x, weight, p, s, d, bias, groups, activation, other=None, overwrites=False):
         seen.append((activation, other is not None, other is not None and overwrites))
-        return plain(*args, **kwargs)
+        return plain(x, weight, p, s, d, bias, groups, activation, other, overwrites)
 
-    plain = fused.convolve
-    monkeypatch.setattr(fused, "convolve", convolve)
+    plain = LIBRARIES["cpu"].convolve
+    replace_convolve(monkeypatch, convolve)
     return seen
+
+
+def replace_convolve(monkeypatch, convolve):
+    monkeypatch.setitem(LIBRARIES, "cpu", LIBRARIES["cpu"]._replace(convolve=convolve))
 
 
 def ragged(plan, n, seed=0):
@@ -57,9 +61,12 @@ def test_a_family_in_float32_gives_its_scores_in_float64(name, calls):
     policy = ragged(adaptive.plan, 3)
     small = ada3d_fx.convert(copy.deepcopy(model).float(), clip_shape=FAMILIES[name][2])
     with torch.inference_mode():
-        for each in (policy, Policy.full(adaptive.plan, 4)):
-            assert off(small(x.float(), each), adaptive(x, each)) < 1e-4
-        assert calls
+        for form in FORMS:
+            calls.clear()
+            for each in (policy, Policy.full(adaptive.plan, 4)):
+                with time_form(form):
+                    assert off(small(x.float(), each), adaptive(x, each)) < 1e-4
+            assert calls
         calls.clear()
         with torch.backends.mkldnn.flags(enabled=False):
             assert off(small(x.float(), policy), adaptive(x, policy)) < 1e-4
@@ -250,7 +257,7 @@ def test_a_pool_that_is_watched_changed_or_replaced_counts(calls):
 
 
 @pytest.mark.skipif(
-    not fused.fused_operations_work(torch.bfloat16, False), reason="no bfloat16 in oneDNN here"
+    not fused_operations_work(torch.bfloat16, False), reason="no bfloat16 in oneDNN here"
 )
 def test_bfloat16(calls):
     model = made(AddsTimes)
@@ -267,14 +274,14 @@ def test_a_torch_without_them_goes_on(monkeypatch):
     def missing(*args):
         raise AttributeError("'_OpNamespace' 'mkldnn' object has no attribute")
 
-    fused.fused_operations_work.cache_clear()
-    monkeypatch.setattr(fused, "convolve", missing)
+    fused_operations_work.cache_clear()
+    replace_convolve(monkeypatch, missing)
     try:
-        assert not fused.fused_operations_work(torch.float32, False)
+        assert not fused_operations_work(torch.float32, False)
         model = made(AddsTimes)
         same(ada3d_fx.convert(model, clip_shape=SHAPE), model, torch.randn(3, *SHAPE))
-        monkeypatch.setattr(fused, "convolve", lambda x, *args: x * 0)  # other numbers
-        fused.fused_operations_work.cache_clear()
-        assert not fused.fused_operations_work(torch.float32, False)
+        replace_convolve(monkeypatch, lambda x, *args: x * 0)  # other numbers
+        fused_operations_work.cache_clear()
+        assert not fused_operations_work(torch.float32, False)
     finally:
-        fused.fused_operations_work.cache_clear()
+        fused_operations_work.cache_clear()

@@ -1,0 +1,230 @@
+"""A convolution with the sum and the activation behind it, as one operation of oneDNN or of cuDNN.
+
+What follows a convolution takes as long as reading and writing its output does, and for a 1x1x1
+convolution that is as long as the convolution itself, or several times that on a GPU. The libraries do
+it while the output is at hand. Their operations are no public part of torch, so they are tried once in
+a process, on small numbers, and used only where they are there and give what the plain ones give.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils import _python_dispatch
+
+
+class Activation(NamedTuple):
+    """A function of single numbers."""
+
+    word: str  # oneDNN's
+    numbers: list[float]  # that oneDNN wants with it
+    plain: Callable[[Tensor], Tensor]  # may work in place
+
+
+ACTIVATIONS = {
+    "none": Activation("none", [], lambda x: x),
+    "relu": Activation("relu", [], F.relu_),
+    "relu6": Activation("hardtanh", [0.0, 6.0], lambda x: F.hardtanh_(x, 0.0, 6.0)),
+}
+AFTER_SUM = ("none", "relu")  # those that oneDNN has behind a sum
+
+
+class Library(NamedTuple):
+    """What computes convolutions with what is behind them, on one kind of device."""
+
+    # x, weight, padding, stride, dilation, bias, groups, activation, other, overwrites: see `by_onednn`
+    convolve: Callable[..., Tensor]
+    overwrites: bool  # whether a sum can take the memory of what is added
+
+
+def library_for(conv: nn.Conv3d | nn.Conv2d, x: Tensor) -> Library | None:
+    """Return what computes a convolution and what is behind it as one, of values such as ``x``.
+
+    Args:
+        conv: its weight has the type in which it is computed.
+        x: the input. On a GPU under autocast it may have another type: `by_cudnn` changes it.
+
+    Returns:
+        None where the operations run one after the other: with gradients or other followers of what
+        is computed, in types and forms of padding that the library does not have, or on a CPU under
+        autocast.
+    """
+    device, dtype = x.device.type, conv.weight.dtype
+    if device not in LIBRARIES or not is_plain(x):
+        return None
+    if isinstance(conv.padding, str) or conv.padding_mode != "zeros":
+        return None
+    lowered = torch.is_autocast_enabled(device)
+    if lowered if device == "cpu" else (conv.groups > 1 or not torch.backends.cudnn.enabled):
+        return None
+    if (x.dtype != dtype and not lowered) or (
+        device == "cpu" and not torch.backends.mkldnn.enabled
+    ):
+        return None
+    return LIBRARIES[device] if fused_operations_work(dtype, conv.groups > 1, device) else None
+
+
+def is_plain(x: Tensor) -> bool:
+    """Tell whether a value is numbers on a CPU or GPU, and nobody follows what is computed."""
+    return (
+        type(x) is Tensor
+        and x.device.type in LIBRARIES
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+        and _python_dispatch._get_current_dispatch_mode() is None
+    )
+
+
+def by_onednn(
+    x: Tensor,
+    weight: Tensor,
+    padding: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    bias: Tensor | None,
+    groups: int,
+    activation: str,
+    other: Tensor | None = None,
+    overwrites: bool = False,
+) -> Tensor:
+    """Convolve, add and activate by oneDNN: [N, C, ...] -> [N, C', ...].
+
+    Args:
+        x: the input; with the other arguments as `torch.nn.functional.conv3d` has them, in lists.
+        weight: of the convolution.
+        padding: of each axis.
+        stride: of each axis.
+        dilation: of each axis.
+        bias: of the convolution.
+        groups: of the convolution.
+        activation: what is applied at the end, see `ACTIVATIONS`.
+        other: what is added, of the output's shape.
+        overwrites: the sum takes the memory of ``other``.
+    """
+    operations = torch.ops.mkldnn
+    word, numbers, _ = ACTIVATIONS[activation]
+    how = (weight, bias, list(padding), list(stride), list(dilation), groups)
+    if other is None:
+        return operations._convolution_pointwise(x, *how, word, numbers, "")
+    then: tuple[Any, ...] = ("add", 1.0, None if word == "none" else word, numbers, "")
+    if overwrites:
+        return operations._convolution_pointwise_.binary(other, x, *how, *then)
+    return operations._convolution_pointwise.binary(x, other, *how, *then)
+
+
+def by_cudnn(
+    x: Tensor,
+    weight: Tensor,
+    padding: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    bias: Tensor | None,
+    groups: int,
+    activation: str,
+    other: Tensor | None = None,
+    overwrites: bool = False,
+) -> Tensor:
+    """Convolve, add and activate by cuDNN, which has ReLU behind a sum or a bias; see `by_onednn`.
+
+    Args:
+        x: the input; under autocast it becomes of the weight's type.
+        weight: as there.
+        padding: as there.
+        stride: as there.
+        dilation: as there.
+        bias: as there.
+        groups: as there.
+        activation: as there.
+        other: as there.
+        overwrites: without effect: the sum has memory of its own.
+    """
+    x = x.to(weight.dtype)
+    if activation == "none":
+        made = plain_convolve(x, weight, padding, stride, dilation, bias, groups)
+        return made if other is None else made.add_(other)
+    how = (list(stride), list(padding), list(dilation), groups)
+    if other is None:
+        made = torch.cudnn_convolution_relu(x, weight, bias, *how)
+    else:
+        made = torch.cudnn_convolution_add_relu(x, weight, other, 1.0, bias, *how)
+    return made if activation == "relu" else ACTIVATIONS[activation].plain(made)
+
+
+def plain_convolve(
+    x: Tensor,
+    weight: Tensor,
+    padding: str | Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    bias: Tensor | None,
+    groups: int,
+) -> Tensor:
+    """Convolve [N, C, H, W] or [N, C, T, H, W], by torch's own convolution."""
+    function: Callable[..., Tensor] = F.conv2d if weight.ndim == 4 else F.conv3d
+    return function(x, weight, bias, stride, padding, dilation, groups)
+
+
+LIBRARIES = {"cpu": Library(by_onednn, True), "cuda": Library(by_cudnn, False)}
+
+
+def sum_into(left: Tensor, right: Any) -> Any:
+    """Add ``right`` into ``left`` where the sum has its shape and type, else into a new tensor."""
+    alike = isinstance(right, Tensor) and (left.shape, left.dtype) == (right.shape, right.dtype)
+    return left.add_(right) if alike else left + right
+
+
+@functools.cache
+def fused_operations_work(dtype: torch.dtype, grouped: bool, device: str = "cpu") -> bool:
+    """Tell whether this torch has a library's fused convolutions, and they give what the plain ones do."""
+    backend = torch.backends.mkldnn if device == "cpu" else torch.backends.cudnn
+    if dtype not in TOLERANCE[device] or not backend.is_available():
+        return False
+    try:
+        return all(_alike(dtype, device, *form, 8 if grouped else 1) for form in FORMS)
+    except (RuntimeError, AttributeError, TypeError, NotImplementedError):
+        return False
+
+
+# of the largest number; a GPU computes convolutions in TF32 unless told not to
+TOLERANCE = {
+    "cpu": {torch.float32: 1e-5, torch.bfloat16: 3e-2},
+    "cuda": {torch.float32: 3e-3, torch.bfloat16: 3e-2, torch.float16: 5e-3},
+}
+FORMS = [(0, 0), (3, 3), (4, 1)]  # frames of an input, taps over time; 0: of images
+
+
+@torch.inference_mode()
+def _alike(dtype: torch.dtype, device: str, frames: int, taps: int, groups: int) -> bool:
+    """Whether a fused convolution of one form is the plain one."""
+    channels, size = 8, [n for n in (frames,) if n] + [5, 6]
+    kernel = [n for n in (taps,) if n] + [3, 3]
+    last = torch.channels_last_3d if frames else torch.channels_last
+    x = _numbers(2, channels, *size).contiguous(memory_format=last).to(device, dtype)
+    weight = _numbers(channels, channels // groups, *kernel).contiguous(memory_format=last)
+    weight, bias = weight.to(device, dtype), _numbers(channels).to(device, dtype)
+    convolve, overwrites = LIBRARIES[device]
+    other = x.flip(1).contiguous(memory_format=last)
+    padding, ones = [n // 2 for n in kernel], [1] * len(kernel)
+    how = (x, weight, padding, ones, ones, bias, groups)
+    y = plain_convolve(x.float(), weight.float(), padding, ones, ones, bias.float(), groups)
+    pairs = [(convolve(*how, name), kind.plain(y.clone())) for name, kind in ACTIVATIONS.items()]
+    for name in AFTER_SUM:
+        wanted, written = ACTIVATIONS[name].plain(y + other), other.clone()
+        pairs += [(convolve(*how, name, other), wanted)]
+        if overwrites:
+            pairs += [(convolve(*how, name, written, True), wanted), (written, wanted)]
+    return all(
+        float((made - wanted).abs().max()) <= TOLERANCE[device][dtype] * float(wanted.abs().max())
+        for made, wanted in pairs
+    )
+
+
+def _numbers(*shape: int) -> Tensor:
+    """Numbers of both signs, always the same."""
+    count = torch.Size(shape).numel()
+    return (torch.arange(count, dtype=torch.float32) * 0.7).sin().view(shape)
