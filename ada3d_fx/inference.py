@@ -41,9 +41,9 @@ def infer(network: nn.Module, images: Tensor) -> Tensor:
     folded = _folded(network) if _applies(network, images) else None
     if folded is None or not folded.refresh():
         return network(images)
-    images = images.contiguous(memory_format=torch.channels_last)
     if images.is_cuda:
         return folded.graph_module(images)
+    images = images.contiguous(memory_format=torch.channels_last)
     return torch.cat([folded.graph_module(part) for part in images.split(AT_ONCE)])
 
 

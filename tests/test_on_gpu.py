@@ -101,7 +101,7 @@ def test_fused_convolutions_give_float64s_scores(name, form):
     moved = ada3d_fx.convert(copy.deepcopy(model).float(), clip_shape=FAMILIES[name][2]).cuda()
     with torch.inference_mode(), time_form(form):
         wanted = adaptive(x, policy)
-        with torch.backends.cudnn.flags(allow_tf32=False):
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             assert off(moved(x.float().cuda(), policy), wanted) < 1e-4
         assert off(moved(x.float().cuda(), policy), wanted) < 2e-2
         with torch.backends.cudnn.flags(enabled=False):

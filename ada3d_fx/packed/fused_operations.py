@@ -42,6 +42,16 @@ class Library(NamedTuple):
     overwrites: bool  # whether a sum can take the memory of what is added
 
 
+def computed_in(weight: Tensor) -> torch.dtype:
+    """Return the type in which a convolution is computed now: on a GPU under autocast, that of autocast.
+
+    There the weight is folded into that type at once, instead of being changed at each use.
+    """
+    lowered = weight.is_cuda and torch.is_autocast_enabled("cuda")
+    double = weight.dtype == torch.float64  # which autocast leaves as it is
+    return torch.get_autocast_dtype("cuda") if lowered and not double else weight.dtype
+
+
 def library_for(conv: nn.Conv3d | nn.Conv2d, x: Tensor) -> Library | None:
     """Return what computes a convolution and what is behind it as one, of values such as ``x``.
 
@@ -60,13 +70,19 @@ def library_for(conv: nn.Conv3d | nn.Conv2d, x: Tensor) -> Library | None:
     if isinstance(conv.padding, str) or conv.padding_mode != "zeros":
         return None
     lowered = torch.is_autocast_enabled(device)
-    if lowered if device == "cpu" else (conv.groups > 1 or not torch.backends.cudnn.enabled):
+    if lowered if device == "cpu" else not _has_cudnns_form(conv):
         return None
     if (x.dtype != dtype and not lowered) or (
         device == "cpu" and not torch.backends.mkldnn.enabled
     ):
         return None
     return LIBRARIES[device] if fused_operations_work(dtype, conv.groups > 1, device) else None
+
+
+def _has_cudnns_form(conv: nn.Conv3d | nn.Conv2d) -> bool:
+    """Whether cuDNN's fused operations are for such channels; with others it reads beside them."""
+    wide = conv.in_channels % CHANNELS == 0 and conv.out_channels % CHANNELS == 0
+    return wide and conv.groups == 1 and bool(torch.backends.cudnn.enabled)
 
 
 def is_plain(x: Tensor) -> bool:
@@ -143,7 +159,7 @@ def by_cudnn(
         other: as there.
         overwrites: without effect: the sum has memory of its own.
     """
-    x = x.to(weight.dtype)
+    x, bias = aligned(x.to(weight.dtype)), None if bias is None else aligned(bias)
     if activation == "none":
         made = plain_convolve(x, weight, padding, stride, dilation, bias, groups)
         return made if other is None else made.add_(other)
@@ -153,6 +169,12 @@ def by_cudnn(
     else:
         made = torch.cudnn_convolution_add_relu(x, weight, other, 1.0, bias, *how)
     return made if activation == "relu" else ACTIVATIONS[activation].plain(made)
+
+
+def aligned(x: Tensor) -> Tensor:
+    """Return values where cuDNN can read them: on a GPU a view of a few channels may begin anywhere."""
+    apart = x.is_cuda and not torch.compiler.is_compiling() and x.data_ptr() % ALIGNMENT
+    return x.clone(memory_format=torch.preserve_format) if apart else x
 
 
 def plain_convolve(
@@ -169,6 +191,8 @@ def plain_convolve(
     return function(x, weight, bias, stride, padding, dilation, groups)
 
 
+CHANNELS = 8  # of which cuDNN's fused operations take multiples
+ALIGNMENT = 16  # bytes
 LIBRARIES = {"cpu": Library(by_onednn, True), "cuda": Library(by_cudnn, False)}
 
 

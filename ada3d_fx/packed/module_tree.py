@@ -96,6 +96,8 @@ def graph_over(
     # fx makes buffers of what are none in the model: constants, and attributes that hold tensors
     attributes = {k: v for k, v in module._buffers.items() if k not in source._buffers}
     module._parameters, module._buffers = source._parameters, source._buffers
+    # which fx of torch 2.11 forgets
+    module._non_persistent_buffers_set = source._non_persistent_buffers_set
     keep_unregistered(module, **attributes)
     return module
 
@@ -135,6 +137,18 @@ def place_constants(module: nn.Module, device: torch.device) -> None:
     for name, value in constants_of(module).items():
         if value.ndim:
             module.__dict__[name] = value.to(device)
+
+
+def module_at(root: nn.Module, path: str) -> nn.Module:
+    """Return a module by its path, as ``get_submodule`` does, in a tenth of the time.
+
+    Raises:
+        AttributeError: there is none.
+    """
+    module: nn.Module | None = root
+    for name in path.split("."):
+        module = module._modules.get(name) if module is not None else None
+    return root.get_submodule(path) if module is None else module
 
 
 def free_name(root: nn.Module, path: str) -> str:

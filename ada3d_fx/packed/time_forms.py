@@ -15,9 +15,10 @@ from itertools import chain
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..errors import Ada3DError
-from .fused_operations import plain_convolve
+from .fused_operations import CHANNELS, computed_in, plain_convolve
 from .segments import as_rows, numbers_on
 from .time_layout import TimeLayout
 from .windows import padding_within
@@ -30,8 +31,6 @@ FORMS = {
 # By type of device; any other one has runs. That of cuda is a guess, from what the forms copy (see
 # docs/performance.md): it was not measured yet.
 FORM = {"cpu": "runs", "cuda": "separated"}
-# That of a convolution of few channels, such as a stem.
-FORM_OF_FEW = {"cuda": "gathered"}
 FEW_CHANNELS = 4
 _asked: ContextVar[str | None] = ContextVar("time_form", default=None)
 
@@ -61,16 +60,20 @@ def same_form() -> Callable[[], AbstractContextManager]:
     return nullcontext if name is None else partial(time_form, name)
 
 
-def form_on(device: torch.device, channels: int) -> str:
-    """Return the form of a temporal convolution on a device: `time_form`'s, or that of the tables.
+def has_few_channels(conv: nn.Conv3d, device: torch.device) -> bool:
+    """Tell whether a convolution, such as a stem, is one that cuDNN computes slowly over time."""
+    few = conv.in_channels <= FEW_CHANNELS and device.type == "cuda"
+    return few and computed_in(conv.weight) in (torch.float16, torch.bfloat16)
+
+
+def form_on(device: torch.device, few_channels: bool = False) -> str:
+    """Return the form of temporal convolutions on a device: `time_form`'s, or that of the table.
 
     Args:
         device: of the pack.
-        channels: of it.
+        few_channels: see `has_few_channels`.
     """
-    few = channels <= FEW_CHANNELS and device.type in FORM_OF_FEW
-    table = FORM_OF_FEW if few else FORM
-    return _asked.get() or table.get(device.type, "runs")
+    return _asked.get() or ("gathered" if few_channels else FORM.get(device.type, "runs"))
 
 
 def convolve_in_form(
@@ -129,6 +132,9 @@ def _gathered(
     near = padded.flatten(0, 2).index_select(0, index.flatten())
     near = near.view(len(index), height, width, -1)  # [n, H, W, taps * C]
     weight = weight.transpose(1, 2).flatten(1, 2)
+    missing = -near.shape[-1] % CHANNELS
+    if missing and last.is_cuda:  # where other numbers of channels are computed slowly
+        near, weight = F.pad(near, (0, missing)), F.pad(weight, (0, 0) * 2 + (0, missing))
     return _images(near.permute(0, 3, 1, 2), conv, weight, convolve)
 
 

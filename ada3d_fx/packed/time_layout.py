@@ -65,7 +65,11 @@ class TimeLayout(NamedTuple):
 
 
 def time_layout(
-    form: str, lengths: tuple[int, ...], on: tuple[bool, ...] | None, window: Window
+    form: str,
+    lengths: tuple[int, ...],
+    on: tuple[bool, ...] | None,
+    window: Window,
+    always: bool = False,
 ) -> TimeLayout | None:
     """Lay a pack out for a form other than 'runs'.
 
@@ -74,18 +78,19 @@ def time_layout(
         lengths: the frames of each clip.
         on: the decision of each clip; None where all are on.
         window: of the convolution.
+        always: also where runs take no more convolutions.
 
     Returns:
         The layout; None where runs take no more convolutions, such as one for the whole batch.
     """
     decided = (True,) * len(lengths) if on is None else on
     if torch.compiler.is_compiling():  # the compiler warns of what remembers
-        return _laid_out(form, lengths, decided, window)
-    return remembered_layout(form, lengths, decided, window)
+        return _laid_out(form, lengths, decided, window, always)
+    return remembered_layout(form, lengths, decided, window, always)
 
 
 def _laid_out(
-    form: str, lengths: tuple[int, ...], on: tuple[bool, ...], window: Window
+    form: str, lengths: tuple[int, ...], on: tuple[bool, ...], window: Window, always: bool
 ) -> TimeLayout | None:
     """Lay a pack out; see `time_layout`."""
     reaches = [window.reach_in(n) * gate for n, gate in zip(lengths, on)]
@@ -95,7 +100,7 @@ def _laid_out(
     frames = [range(first[i], first[i + 1], window.stride) for i in range(len(lengths))]
     centres = [row for clip, own in enumerate(reaches) if not own for row in frames[clip]]
     _, runs = time_runs(Segments(lengths), on, window.stride)
-    if len(runs) <= bool(near) + bool(centres):
+    if not always and len(runs) <= bool(near) + bool(centres):
         return None
     neighbours: list[int] = []
     gaps: list[int] = []

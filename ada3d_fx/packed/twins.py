@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from .fused_operations import aligned, plain_convolve
 from .module_tree import shallow_copy, with_modules
 from .packing import StageGate
 from .segments import Segments, numbers_on
-from .time_forms import convolve_in_form, form_on
+from .time_forms import convolve_in_form, form_on, has_few_channels
 from .time_layout import TimeLayout, Window, time_layout, time_runs
 from .windows import fit_window, padding_within, ungateable
 
@@ -103,12 +103,13 @@ class PackedConv3d(Twin, nn.Conv3d):
         Returns:
             None where the form is 'runs'.
         """
-        form = form_on(device, self.in_channels)
+        few = has_few_channels(self, device)
+        form = form_on(device, few)
         if form == "gathered" and self.groups > 1:
             form = "separated"
         if form == "runs" or ungateable(self) is not None:
             return None
-        return time_layout(form, segments.lengths, on, Window.of(self))
+        return time_layout(form, segments.lengths, on, Window.of(self), always=few)
 
     def pieces(
         self, rows: Tensor, segments: Segments, on: Sequence[bool] | None = None
@@ -147,8 +148,8 @@ class PackedConv3d(Twin, nn.Conv3d):
     def _convolve(self, piece: Piece) -> Tensor:
         if self.padding_mode != "zeros":
             return self._whole(piece.clips)
-        clips, weight, padding = piece
-        return F.conv3d(clips, weight, self.bias, self.stride, padding, self.dilation, self.groups)
+        how = (piece.padding, self.stride, self.dilation, self.bias, self.groups)
+        return plain_convolve(aligned(piece.clips), piece.weight, *how)
 
 
 class _RunWise(Twin):

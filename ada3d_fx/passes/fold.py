@@ -10,16 +10,17 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from ..packed.module_tree import free_name, graph_over, keep_unregistered
-from ..packed.twins import plain
+from ..packed.fused_operations import computed_in
+from ..packed.module_tree import free_name, graph_over, keep_unregistered, module_at
 from .fuse import activation_of, followed, fuse, is_frame_pool
 from .share import SharedFrames
-from .whole import is_known, is_watched
+from .whole import is_known_class, is_watched
 
 Convolution = nn.Conv3d | nn.Conv2d
 Norm = nn.BatchNorm3d | nn.BatchNorm2d | nn.SyncBatchNorm
@@ -89,7 +90,7 @@ class FoldedGraph:
             them was replaced by a module that computes something else.
         """
         # looked up each time: MMEngine puts other normalisation modules in their place (SyncBatchNorm)
-        find: Callable[[str], Any] = self.source.get_submodule
+        find: Callable[[str], Any] = partial(module_at, self.source)
         pairs = [
             (find(f.convolution), find(f.norm) if f.norm else None, f.folded) for f in self.folds
         ]
@@ -142,7 +143,8 @@ def _is_norm(module: nn.Module) -> bool:
 
 
 def _computes_as_known(module: nn.Module) -> bool:
-    return is_known(plain(module)) and not hasattr(module, "parametrizations")
+    kind = module.__dict__.get("plain_class") or type(module)  # a twin's
+    return is_known_class(kind) and "parametrizations" not in module._modules
 
 
 def _without_weights(conv: nn.Module) -> nn.Module:
@@ -162,7 +164,7 @@ def _fold(pairs: Sequence[tuple[Convolution, Norm | None, nn.Module]]) -> None:
     alike: dict[tuple[Any, ...], list[tuple[Convolution, Norm, nn.Module]]] = {}
     for conv, norm, folded in pairs:
         if norm is None:
-            computed = _computed_in(conv.weight)
+            computed = computed_in(conv.weight)
             bias = None if conv.bias is None else conv.bias.detach().to(computed)
             folded.__dict__.update(weight=conv.weight.detach().to(computed), bias=bias)
             continue
@@ -174,7 +176,7 @@ def _fold(pairs: Sequence[tuple[Convolution, Norm | None, nn.Module]]) -> None:
             [conv for conv, *_ in group], [norm for _, norm, _ in group], eps
         )
         sizes = [len(conv.weight) for conv, *_ in group]
-        shifts = shifts.to(dtype).to(_computed_in(group[0][0].weight))
+        shifts = shifts.to(dtype).to(computed_in(group[0][0].weight))
         parts = zip(scales.to(dtype).split(sizes), shifts.split(sizes))
         for (conv, _, folded), (scale, shift) in zip(group, parts):
             weight = conv.weight.detach()
@@ -207,22 +209,12 @@ def _joined(values: Sequence[Tensor | None]) -> Tensor:
     return torch.cat([value.detach() for value in values if value is not None]).double()
 
 
-def _computed_in(weight: Tensor) -> torch.dtype:
-    """The type in which a convolution is computed now: on a GPU under autocast, that of autocast.
-
-    There the weight is folded into that type at once, instead of being changed at each use.
-    """
-    lowered = weight.is_cuda and torch.is_autocast_enabled("cuda")
-    double = weight.dtype == torch.float64  # which autocast leaves as it is
-    return torch.get_autocast_dtype("cuda") if lowered and not double else weight.dtype
-
-
 def _memory(folded: nn.Module, weight: Tensor) -> Tensor:
     """Where a folded weight goes: that of the last time, as fresh memory costs more than folding.
 
     On a GPU it has channels last, as the values have; cuDNN would copy it at each use otherwise.
     """
-    last, dtype = folded.__dict__["weight"], _computed_in(weight)
+    last, dtype = folded.__dict__["weight"], computed_in(weight)
     order = torch.preserve_format
     if weight.is_cuda:
         order = torch.channels_last_3d if weight.ndim == 5 else torch.channels_last

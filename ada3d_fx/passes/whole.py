@@ -12,6 +12,8 @@ WHOLE_PACKAGES = {
     "mmcv.cnn.bricks.activation": "element-wise activations",
 }
 
+_PACKAGES = tuple(WHOLE_PACKAGES)
+
 
 def is_known(module: nn.Module) -> bool:
     """Tell whether ``module`` computes what its torch.nn class does.
@@ -19,8 +21,13 @@ def is_known(module: nn.Module) -> bool:
     A subclass of BatchNorm3d that only checks its input is a BatchNorm3d; a Conv3d that
     standardises its weights is no Conv3d.
     """
-    own = [type(module).forward, getattr(type(module), "_conv_forward", None)]
-    return all(f"{f.__module__}.".startswith(tuple(WHOLE_PACKAGES)) for f in own if f is not None)
+    return is_known_class(type(module))
+
+
+def is_known_class(kind: type[nn.Module]) -> bool:
+    """Tell whether modules of a class compute what its torch.nn class does."""
+    own = [kind.forward, getattr(kind, "_conv_forward", None)]
+    return all(f"{f.__module__}.".startswith(_PACKAGES) for f in own if f is not None)
 
 
 def is_watched(module: nn.Module) -> bool:

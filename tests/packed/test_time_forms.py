@@ -310,6 +310,6 @@ def test_an_unknown_form_is_told_and_the_former_one_is_back():
     cpu = torch.device("cpu")
     with time_form("gathered"):
         with time_form("separated"):
-            assert time_forms.form_on(cpu, 8) == "separated"
-        assert time_forms.form_on(cpu, 8) == "gathered"
-    assert time_forms.form_on(cpu, 8) == "runs" == time_forms.form_on(torch.device("meta"), 8)
+            assert time_forms.form_on(cpu) == "separated"
+        assert time_forms.form_on(cpu) == "gathered"
+    assert time_forms.form_on(cpu) == "runs" == time_forms.form_on(torch.device("meta"))
