@@ -30,7 +30,7 @@ KINDS = {
     "other elementwise": r"^(mul|div|sigmoid|tanh|silu|hardswish|gelu|exp|log|sqrt|rsqrt|where|gt|lt|ge|le|eq|ne)_?$",
 }
 CALLS = {  # what their names are, with what is in front
-    "convolutions": r"(aten::convolution|mkldnn::_convolution_pointwise_?)$",
+    "convolutions": r"(aten::convolution|aten::cudnn_convolution(_add)?_relu|mkldnn::_convolution_pointwise_?)$",
     "launches": r"cu(da)?LaunchKernel",
 }
 SELECTION, OTHER = "selection network", "other"

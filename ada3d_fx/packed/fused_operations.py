@@ -177,6 +177,15 @@ def aligned(x: Tensor) -> Tensor:
     return x.clone(memory_format=torch.preserve_format) if apart else x
 
 
+def with_dense_strides(x: Tensor) -> Tensor:
+    """Return values that are contiguous with the strides that a contiguous tensor has.
+
+    An axis of size 1 may have any stride. torch's depthwise convolution over time and space on a GPU
+    reads beside the values where frames of one pixel have the strides of channels last (seen in 2.11).
+    """
+    return x.flatten().view(x.shape) if x.is_contiguous() else x
+
+
 def plain_convolve(
     x: Tensor,
     weight: Tensor,
@@ -187,6 +196,8 @@ def plain_convolve(
     groups: int,
 ) -> Tensor:
     """Convolve [N, C, H, W] or [N, C, T, H, W], by torch's own convolution."""
+    if groups > 1 and x.is_cuda:
+        x = with_dense_strides(x)
     function: Callable[..., Tensor] = F.conv2d if weight.ndim == 4 else F.conv3d
     return function(x, weight, bias, stride, padding, dilation, groups)
 

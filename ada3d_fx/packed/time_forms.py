@@ -28,9 +28,8 @@ FORMS = {
     "gathered": "a convolution of images, with the neighbours of each frame as further channels",
     "separated": "a convolution of one long clip, with zero frames between clips",
 }
-# By type of device; any other one has runs. That of cuda is a guess, from what the forms copy (see
-# docs/performance.md): it was not measured yet.
-FORM = {"cpu": "runs", "cuda": "separated"}
+# By type of device, with measurements in docs/performance.md; any other one has runs.
+FORM = {"cpu": "runs", "cuda": "runs"}
 FEW_CHANNELS = 4
 _asked: ContextVar[str | None] = ContextVar("time_form", default=None)
 

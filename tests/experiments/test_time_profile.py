@@ -48,10 +48,11 @@ def test_times_are_summed_by_kind_and_the_selection_networks_apart():
 
 def test_convolutions_and_launches_are_counted_once_each():
     names = ["aten::conv3d", "aten::convolution", "aten::_convolution", "aten::cudnn_convolution"]
+    names += ["aten::cudnn_convolution_relu", "aten::cudnn_convolution_add_relu"]
     names += ["mkldnn::_convolution_pointwise", "mkldnn::_convolution_pointwise_"]
     names += ["cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cudaMemcpyAsync"]
     found = time_profile.calls([event(name, 1.0) for name in names])
-    assert found == {"convolutions": 3, "launches": 3}
+    assert found == {"convolutions": 5, "launches": 3}
 
 
 def test_the_text_tells_the_counts_that_are_there():

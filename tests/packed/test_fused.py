@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 import ada3d_fx
 from ada3d_fx import Policy
-from ada3d_fx.packed.fused_operations import LIBRARIES, fused_operations_work
+from ada3d_fx.packed.fused_operations import LIBRARIES, fused_operations_work, with_dense_strides
 from ada3d_fx.packed.time_forms import FORMS, time_form
 
 SHAPE = (4, 4, 8, 8)
@@ -285,3 +285,14 @@ def test_a_torch_without_them_goes_on(monkeypatch):
         assert not fused_operations_work(torch.float32, False)
     finally:
         fused_operations_work.cache_clear()
+
+
+def test_axes_of_size_one_get_the_strides_of_a_dense_tensor():
+    """As frames of one pixel have; the strides of channels last are as right, but not for all of torch."""
+    x = torch.randn(6, 32, 1, 1, 1).contiguous(memory_format=torch.channels_last_3d)
+    x = x.as_strided(x.shape, (32, 1, 32, 32, 32))
+    dense = with_dense_strides(x)
+    assert dense.stride() == (32, 1, 1, 1, 1) and torch.equal(dense, x)
+    assert dense.data_ptr() == x.data_ptr()
+    wide = torch.randn(2, 4, 3, 2, 2).contiguous(memory_format=torch.channels_last_3d)
+    assert with_dense_strides(wide) is wide
