@@ -340,7 +340,16 @@ class Ada3DRecognizer(BaseModel):
         return predicting.predict(self, clips, data_samples)
 
     def loss(self, clips: Tensor, data_samples: list) -> dict[str, Tensor]:
-        """Return the losses and log values of one training step, by the training phase."""
+        """Return the losses and log values of one training step, by the training phase.
+
+        Raises:
+            Ada3DError: the data preprocessor blends clips.
+        """
+        if getattr(self.data_preprocessor, "blending", None) is not None:
+            raise Ada3DError(
+                "data_preprocessor.blending: a mixture of clips has no class that a policy could be "
+                "right about; set model.recognizer.data_preprocessor.blending=None"
+            )
         return STEPS[self.training_phase](self, clips, data_samples)
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:

@@ -524,6 +524,20 @@ def test_checkpoint_for_other_classes_names_the_tensors(tmp_path):
         build(recognizer_checkpoint=str(tmp_path / "other.pth"))
 
 
+def test_mixed_clips_are_refused():
+    """Their labels would be taken for sets of labels."""
+    config = mm_parts.model()
+    blending = dict(type="MixupBlending", num_classes=mm_parts.CLASSES, alpha=0.4)
+    config["recognizer"]["data_preprocessor"] = dict(
+        type="ActionDataPreprocessor", blending=blending
+    )
+    model = MODELS.build(config)
+    inputs, samples = mm_parts.batch(2)
+    with pytest.raises(Ada3DError, match=r"recognizer\.data_preprocessor\.blending=None"):
+        model(inputs, samples, mode="loss")
+    assert len(model(inputs, samples, mode="predict")) == 2
+
+
 def test_inputs_of_another_rank_are_named():
     with pytest.raises(Ada3DError, match="FormatShape"):
         build()(torch.randn(2, *mm_parts.CLIP_SHAPE))
