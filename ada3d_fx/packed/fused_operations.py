@@ -160,15 +160,27 @@ def by_cudnn(
         overwrites: without effect: the sum has memory of its own.
     """
     x, bias = aligned(x.to(weight.dtype)), None if bias is None else aligned(bias)
-    if activation == "none":
-        made = plain_convolve(x, weight, padding, stride, dilation, bias, groups)
-        return made if other is None else made.add_(other)
     how = (list(stride), list(padding), list(dilation), groups)
-    if other is None:
-        made = torch.cudnn_convolution_relu(x, weight, bias, *how)
-    else:
-        made = torch.cudnn_convolution_add_relu(x, weight, other, 1.0, bias, *how)
+    made = None if activation == "none" else _with_relu(x, weight, other, bias, how)
+    if made is None:
+        made = plain_convolve(x, weight, padding, stride, dilation, bias, groups)
+        made = made if other is None else made.add_(other)
+        return ACTIVATIONS[activation].plain(made)
     return made if activation == "relu" else ACTIVATIONS[activation].plain(made)
+
+
+def _with_relu(
+    x: Tensor, weight: Tensor, other: Tensor | None, bias: Tensor | None, how: tuple
+) -> Tensor | None:
+    """Convolve, add and apply a ReLU by cuDNN; None where it has nothing for these shapes."""
+    try:
+        if other is None:
+            return torch.cudnn_convolution_relu(x, weight, bias, *how)
+        return torch.cudnn_convolution_add_relu(x, weight, other, 1.0, bias, *how)
+    except RuntimeError as error:
+        if NO_ENGINE in str(error):
+            return None
+        raise
 
 
 def aligned(x: Tensor) -> Tensor:
@@ -204,6 +216,7 @@ def plain_convolve(
 
 CHANNELS = 8  # of which cuDNN's fused operations take multiples
 ALIGNMENT = 16  # bytes
+NO_ENGINE = "unable to find an engine"  # so cuDNN's error says
 LIBRARIES = {"cpu": Library(by_onednn, True), "cuda": Library(by_cudnn, False)}
 
 

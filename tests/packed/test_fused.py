@@ -11,7 +11,13 @@ from torch.nn import functional as F
 
 import ada3d_fx
 from ada3d_fx import Policy
-from ada3d_fx.packed.fused_operations import LIBRARIES, fused_operations_work, with_dense_strides
+from ada3d_fx.packed.fused_operations import (
+    ACTIVATIONS,
+    LIBRARIES,
+    by_cudnn,
+    fused_operations_work,
+    with_dense_strides,
+)
 from ada3d_fx.packed.time_forms import FORMS, time_form
 
 SHAPE = (4, 4, 8, 8)
@@ -296,3 +302,28 @@ def test_axes_of_size_one_get_the_strides_of_a_dense_tensor():
     assert dense.data_ptr() == x.data_ptr()
     wide = torch.randn(2, 4, 3, 2, 2).contiguous(memory_format=torch.channels_last_3d)
     assert with_dense_strides(wide) is wide
+
+
+@pytest.mark.parametrize("added", [False, True])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_what_cudnn_has_nothing_for_runs_one_after_the_other(activation, added, monkeypatch):
+    def nothing(*args):
+        raise RuntimeError("GET was unable to find an engine to execute this computation")
+
+    monkeypatch.setattr(torch, "cudnn_convolution_relu", nothing)
+    monkeypatch.setattr(torch, "cudnn_convolution_add_relu", nothing)
+    x, weight, bias = torch.randn(2, 8, 5, 5) * 4, torch.randn(8, 8, 3, 3), torch.randn(8)
+    other = torch.randn(2, 8, 5, 5) if added else None
+    made = by_cudnn(x, weight, (1, 1), (1, 1), (1, 1), bias, 1, activation, other)
+    wanted = F.conv2d(x, weight, bias, padding=1) + (0 if other is None else other)
+    torch.testing.assert_close(made, ACTIVATIONS[activation].plain(wanted))
+
+
+def test_other_errors_of_cudnn_are_not_hidden(monkeypatch):
+    def fails(*args):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(torch, "cudnn_convolution_relu", fails)
+    x, weight = torch.randn(2, 8, 5, 5), torch.randn(8, 8, 3, 3)
+    with pytest.raises(RuntimeError, match="illegal memory"):
+        by_cudnn(x, weight, (1, 1), (1, 1), (1, 1), None, 1, "relu")
