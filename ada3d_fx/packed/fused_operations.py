@@ -40,6 +40,9 @@ class Library(NamedTuple):
     # x, weight, padding, stride, dilation, bias, groups, activation, other, overwrites: see `by_onednn`
     convolve: Callable[..., Tensor]
     overwrites: bool  # whether a sum can take the memory of what is added
+    takes: Callable[
+        [nn.Conv3d | nn.Conv2d, Tensor], bool
+    ]  # whether a convolution of x is one for it
 
 
 def computed_in(weight: Tensor) -> torch.dtype:
@@ -64,25 +67,25 @@ def library_for(conv: nn.Conv3d | nn.Conv2d, x: Tensor) -> Library | None:
         is computed, in types and forms of padding that the library does not have, or on a CPU under
         autocast.
     """
-    device, dtype = x.device.type, conv.weight.dtype
-    if device not in LIBRARIES or not is_plain(x):
+    library = LIBRARIES.get(x.device.type)
+    if library is None or not is_plain(x):
         return None
-    if isinstance(conv.padding, str) or conv.padding_mode != "zeros":
+    if isinstance(conv.padding, str) or conv.padding_mode != "zeros" or not library.takes(conv, x):
         return None
-    lowered = torch.is_autocast_enabled(device)
-    if lowered if device == "cpu" else not _has_cudnns_form(conv):
-        return None
-    if (x.dtype != dtype and not lowered) or (
-        device == "cpu" and not torch.backends.mkldnn.enabled
-    ):
-        return None
-    return LIBRARIES[device] if fused_operations_work(dtype, conv.groups > 1, device) else None
+    works = fused_operations_work(conv.weight.dtype, conv.groups > 1, x.device.type)
+    return library if works else None
 
 
-def _has_cudnns_form(conv: nn.Conv3d | nn.Conv2d) -> bool:
-    """Whether cuDNN's fused operations are for such channels; with others it reads beside them."""
+def _onednn_takes(conv: nn.Conv3d | nn.Conv2d, x: Tensor) -> bool:
+    enabled = bool(torch.backends.mkldnn.enabled) and not torch.is_autocast_enabled("cpu")
+    return enabled and x.dtype == conv.weight.dtype
+
+
+def _cudnn_takes(conv: nn.Conv3d | nn.Conv2d, x: Tensor) -> bool:
+    """Also tells whether there are channels for its fused operations; with others it reads beside them."""
     wide = conv.in_channels % CHANNELS == 0 and conv.out_channels % CHANNELS == 0
-    return wide and conv.groups == 1 and bool(torch.backends.cudnn.enabled)
+    alike = x.dtype == conv.weight.dtype or torch.is_autocast_enabled("cuda")
+    return wide and alike and conv.groups == 1 and bool(torch.backends.cudnn.enabled)
 
 
 def is_plain(x: Tensor) -> bool:
@@ -217,7 +220,10 @@ def plain_convolve(
 CHANNELS = 8  # of which cuDNN's fused operations take multiples
 ALIGNMENT = 16  # bytes
 NO_ENGINE = "unable to find an engine"  # so cuDNN's error says
-LIBRARIES = {"cpu": Library(by_onednn, True), "cuda": Library(by_cudnn, False)}
+LIBRARIES = {
+    "cpu": Library(by_onednn, overwrites=True, takes=_onednn_takes),
+    "cuda": Library(by_cudnn, overwrites=False, takes=_cudnn_takes),
+}
 
 
 def sum_into(left: Tensor, right: Any) -> Any:
@@ -255,7 +261,7 @@ def _alike(dtype: torch.dtype, device: str, frames: int, taps: int, groups: int)
     x = _numbers(2, channels, *size).contiguous(memory_format=last).to(device, dtype)
     weight = _numbers(channels, channels // groups, *kernel).contiguous(memory_format=last)
     weight, bias = weight.to(device, dtype), _numbers(channels).to(device, dtype)
-    convolve, overwrites = LIBRARIES[device]
+    convolve, overwrites, _ = LIBRARIES[device]
     other = x.flip(1).contiguous(memory_format=last)
     padding, ones = [n // 2 for n in kernel], [1] * len(kernel)
     how = (x, weight, padding, ones, ones, bias, groups)

@@ -30,7 +30,7 @@ FORMS = {
 }
 # By type of device, with measurements in docs/performance.md; any other one has runs.
 FORM = {"cpu": "runs", "cuda": "runs"}
-FEW_CHANNELS = 4
+FEW_CHANNELS = 4  # at most; a stem has three
 _asked: ContextVar[str | None] = ContextVar("time_form", default=None)
 
 

@@ -218,6 +218,11 @@ def plain(module: nn.Module) -> nn.Module:
     return module.plain() if isinstance(module, Twin) else module
 
 
+def plain_class(module: nn.Module) -> type[nn.Module]:
+    """Return the class that a module has outside packs."""
+    return module.__dict__.get("plain_class") or type(module)
+
+
 def plain_tree(root: nn.Module) -> nn.Module:
     """Return ``root`` with twins turned back: all modules are new, all parameters shared."""
     new = {

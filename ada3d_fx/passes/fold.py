@@ -18,6 +18,7 @@ from torch import Tensor, fx, nn
 
 from ..packed.fused_operations import computed_in
 from ..packed.module_tree import free_name, graph_over, keep_unregistered, module_at
+from ..packed.twins import plain_class
 from .fuse import activation_of, followed, fuse, is_frame_pool
 from .share import SharedFrames
 from .whole import is_known_class, is_watched
@@ -143,8 +144,7 @@ def _is_norm(module: nn.Module) -> bool:
 
 
 def _computes_as_known(module: nn.Module) -> bool:
-    kind = module.__dict__.get("plain_class") or type(module)  # a twin's
-    return is_known_class(kind) and "parametrizations" not in module._modules
+    return is_known_class(plain_class(module)) and "parametrizations" not in module._modules
 
 
 def _without_weights(conv: nn.Module) -> nn.Module:
