@@ -5,13 +5,13 @@ Without gradients only, where a library has such operations; elsewhere, they run
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from .fused_operations import ACTIVATIONS, Library, library_for, sum_into
+from .fused_operations import ACTIVATIONS, How, Library, library_for, sum_into
 from .module_tree import keep_unregistered
 from .packing import StageGate
 from .segments import Segments, as_rows, split_rows
@@ -143,13 +143,12 @@ class FusedConv(nn.Module):
     ) -> Tensor:  # fmt: skip
         """Convolve [n, C, L, H, W], or [n, C, H, W]."""
         assert not isinstance(padding, str)
-        stride, dilation = self.conv.stride, self.conv.dilation
-        convolve: Callable[..., Tensor] = library.convolve
-        rest = (self.conv.bias, self.conv.groups, self.activation, other, self.overwrites)
-        if weight.ndim == 4 or max(weight.shape[2], x.shape[2], stride[0]) > 1 or padding[0]:
-            return convolve(x, weight, padding, stride, dilation, *rest)
+        conv, convolve = self.conv, library.convolve
+        how = How(padding, conv.stride, conv.dilation, conv.bias, conv.groups)
+        if weight.ndim == 4 or max(weight.shape[2], x.shape[2], conv.stride[0]) > 1 or padding[0]:
+            return convolve(x, weight, how, self.activation, other, self.overwrites)
         # single frames: as images, whose strides leave no doubt what their format is
-        if other is not None:
-            rest = (*rest[:3], other.squeeze(2), self.overwrites)
+        other = None if other is None else other.squeeze(2)
         images, weight = as_rows(x.squeeze(2)).squeeze(2), weight.squeeze(2)
-        return as_rows(convolve(images, weight, padding[1:], stride[1:], dilation[1:], *rest))
+        how = How(padding[1:], conv.stride[1:], conv.dilation[1:], conv.bias, conv.groups)
+        return as_rows(convolve(images, weight, how, self.activation, other, self.overwrites))

@@ -34,10 +34,20 @@ ACTIVATIONS = {
 AFTER_SUM = ("none", "relu")  # those that oneDNN has behind a sum
 
 
+class How(NamedTuple):
+    """How a convolution convolves, beside its weight: as `torch.nn.functional.conv3d` has it."""
+
+    padding: str | Sequence[int]
+    stride: Sequence[int]
+    dilation: Sequence[int]
+    bias: Tensor | None
+    groups: int
+
+
 class Library(NamedTuple):
     """What computes convolutions with what is behind them, on one kind of device."""
 
-    # x, weight, padding, stride, dilation, bias, groups, activation, other, overwrites: see `by_onednn`
+    # x, weight, how, activation, other, overwrites: see `by_onednn`
     convolve: Callable[..., Tensor]
     overwrites: bool  # whether a sum can take the memory of what is added
     takes: Callable[
@@ -102,11 +112,7 @@ def is_plain(x: Tensor) -> bool:
 def by_onednn(
     x: Tensor,
     weight: Tensor,
-    padding: Sequence[int],
-    stride: Sequence[int],
-    dilation: Sequence[int],
-    bias: Tensor | None,
-    groups: int,
+    how: How,
     activation: str,
     other: Tensor | None = None,
     overwrites: bool = False,
@@ -114,36 +120,29 @@ def by_onednn(
     """Convolve, add and activate by oneDNN: [N, C, ...] -> [N, C', ...].
 
     Args:
-        x: the input; with the other arguments as `torch.nn.functional.conv3d` has them, in lists.
+        x: the input.
         weight: of the convolution.
-        padding: of each axis.
-        stride: of each axis.
-        dilation: of each axis.
-        bias: of the convolution.
-        groups: of the convolution.
+        how: its padding is numbers.
         activation: what is applied at the end, see `ACTIVATIONS`.
         other: what is added, of the output's shape.
         overwrites: the sum takes the memory of ``other``.
     """
     operations = torch.ops.mkldnn
-    word, numbers, _ = ACTIVATIONS[activation]
-    how = (weight, bias, list(padding), list(stride), list(dilation), groups)
+    word, limits, _ = ACTIVATIONS[activation]
+    lists = [list(numbers) for numbers in how[:3]]
+    given = (weight, how.bias, *lists, how.groups)
     if other is None:
-        return operations._convolution_pointwise(x, *how, word, numbers, "")
-    then: tuple[Any, ...] = ("add", 1.0, None if word == "none" else word, numbers, "")
+        return operations._convolution_pointwise(x, *given, word, limits, "")
+    then: tuple[Any, ...] = ("add", 1.0, None if word == "none" else word, limits, "")
     if overwrites:
-        return operations._convolution_pointwise_.binary(other, x, *how, *then)
-    return operations._convolution_pointwise.binary(x, other, *how, *then)
+        return operations._convolution_pointwise_.binary(other, x, *given, *then)
+    return operations._convolution_pointwise.binary(x, other, *given, *then)
 
 
 def by_cudnn(
     x: Tensor,
     weight: Tensor,
-    padding: Sequence[int],
-    stride: Sequence[int],
-    dilation: Sequence[int],
-    bias: Tensor | None,
-    groups: int,
+    how: How,
     activation: str,
     other: Tensor | None = None,
     overwrites: bool = False,
@@ -153,33 +152,29 @@ def by_cudnn(
     Args:
         x: the input; under autocast it becomes of the weight's type.
         weight: as there.
-        padding: as there.
-        stride: as there.
-        dilation: as there.
-        bias: as there.
-        groups: as there.
+        how: as there.
         activation: as there.
         other: as there.
         overwrites: without effect: the sum has memory of its own.
     """
-    x, bias = aligned(x.to(weight.dtype)), None if bias is None else aligned(bias)
-    how = (list(stride), list(padding), list(dilation), groups)
-    made = None if activation == "none" else _with_relu(x, weight, other, bias, how)
+    x = aligned(x.to(weight.dtype))
+    how = how if how.bias is None else how._replace(bias=aligned(how.bias))
+    made = None if activation == "none" else _with_relu(x, weight, other, how)
     if made is None:
-        made = plain_convolve(x, weight, padding, stride, dilation, bias, groups)
+        made = plain_convolve(x, weight, how)
         made = made if other is None else made.add_(other)
         return ACTIVATIONS[activation].plain(made)
     return made if activation == "relu" else ACTIVATIONS[activation].plain(made)
 
 
-def _with_relu(
-    x: Tensor, weight: Tensor, other: Tensor | None, bias: Tensor | None, how: tuple
-) -> Tensor | None:
+def _with_relu(x: Tensor, weight: Tensor, other: Tensor | None, how: How) -> Tensor | None:
     """Convolve, add and apply a ReLU by cuDNN; None where it has nothing for these shapes."""
+    lists = [list(numbers) for numbers in (how.stride, how.padding, how.dilation)]
+    given: tuple[Any, ...] = (how.bias, *lists, how.groups)
     try:
         if other is None:
-            return torch.cudnn_convolution_relu(x, weight, bias, *how)
-        return torch.cudnn_convolution_add_relu(x, weight, other, 1.0, bias, *how)
+            return torch.cudnn_convolution_relu(x, weight, *given)
+        return torch.cudnn_convolution_add_relu(x, weight, other, 1.0, *given)
     except RuntimeError as error:
         if NO_ENGINE in str(error):
             return None
@@ -201,19 +196,12 @@ def with_dense_strides(x: Tensor) -> Tensor:
     return x.flatten().view(x.shape) if x.is_contiguous() else x
 
 
-def plain_convolve(
-    x: Tensor,
-    weight: Tensor,
-    padding: str | Sequence[int],
-    stride: Sequence[int],
-    dilation: Sequence[int],
-    bias: Tensor | None,
-    groups: int,
-) -> Tensor:
+def plain_convolve(x: Tensor, weight: Tensor, how: How) -> Tensor:
     """Convolve [N, C, H, W] or [N, C, T, H, W], by torch's own convolution."""
-    if groups > 1 and x.is_cuda:
+    if how.groups > 1 and x.is_cuda:
         x = with_dense_strides(x)
     function: Callable[..., Tensor] = F.conv2d if weight.ndim == 4 else F.conv3d
+    padding, stride, dilation, bias, groups = how
     return function(x, weight, bias, stride, padding, dilation, groups)
 
 
@@ -264,14 +252,17 @@ def _alike(dtype: torch.dtype, device: str, frames: int, taps: int, groups: int)
     convolve, overwrites, _ = LIBRARIES[device]
     other = x.flip(1).contiguous(memory_format=last)
     padding, ones = [n // 2 for n in kernel], [1] * len(kernel)
-    how = (x, weight, padding, ones, ones, bias, groups)
-    y = plain_convolve(x.float(), weight.float(), padding, ones, ones, bias.float(), groups)
-    pairs = [(convolve(*how, name), kind.plain(y.clone())) for name, kind in ACTIVATIONS.items()]
+    how = How(padding, ones, ones, bias, groups)
+    y = plain_convolve(x.float(), weight.float(), how._replace(bias=bias.float()))
+    pairs = [
+        (convolve(x, weight, how, name), kind.plain(y.clone()))
+        for name, kind in ACTIVATIONS.items()
+    ]
     for name in AFTER_SUM:
         wanted, written = ACTIVATIONS[name].plain(y + other), other.clone()
-        pairs += [(convolve(*how, name, other), wanted)]
+        pairs += [(convolve(x, weight, how, name, other), wanted)]
         if overwrites:
-            pairs += [(convolve(*how, name, written, True), wanted), (written, wanted)]
+            pairs += [(convolve(x, weight, how, name, written, True), wanted), (written, wanted)]
     return all(
         float((made - wanted).abs().max()) <= TOLERANCE[device][dtype] * float(wanted.abs().max())
         for made, wanted in pairs

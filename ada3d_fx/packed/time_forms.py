@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import Ada3DError
-from .fused_operations import CHANNELS, computed_in, plain_convolve
+from .fused_operations import CHANNELS, How, computed_in, plain_convolve
 from .segments import as_rows, numbers_on
 from .time_layout import TimeLayout
 from .windows import padding_within
@@ -149,7 +149,8 @@ def _separated(
     ]
     long = torch.cat(parts).permute(3, 0, 1, 2)[None]  # [1, C, L, H, W]
     padding = padding_within(conv, layout.reach)
-    made = convolve(long, weight, padding, conv.stride, conv.dilation, conv.bias, conv.groups)
+    how = How(padding, conv.stride, conv.dilation, conv.bias, conv.groups)
+    made = convolve(long, weight, how)
     return made[0].permute(1, 2, 3, 0)
 
 
@@ -159,6 +160,6 @@ def _images(
     """Convolve [n, C, H, W] by a weight [C', C / groups, kh, kw]: [n, H', W', C']."""
     weight = weight.contiguous(memory_format=torch.channels_last)
     padding = conv.padding if isinstance(conv.padding, str) else conv.padding[1:]
-    how = (padding, conv.stride[1:], conv.dilation[1:], conv.bias, conv.groups)
-    made = convolve(images, weight, *how)
+    how = How(padding, conv.stride[1:], conv.dilation[1:], conv.bias, conv.groups)
+    made = convolve(images, weight, how)
     return made.permute(0, 2, 3, 1)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .fused_operations import aligned, plain_convolve
+from .fused_operations import How, aligned, plain_convolve
 from .module_tree import shallow_copy, with_modules
 from .packing import StageGate
 from .segments import Segments, numbers_on
@@ -148,8 +148,8 @@ class PackedConv3d(Twin, nn.Conv3d):
     def _convolve(self, piece: Piece) -> Tensor:
         if self.padding_mode != "zeros":
             return self._whole(piece.clips)
-        how = (piece.padding, self.stride, self.dilation, self.bias, self.groups)
-        return plain_convolve(aligned(piece.clips), piece.weight, *how)
+        how = How(piece.padding, self.stride, self.dilation, self.bias, self.groups)
+        return plain_convolve(aligned(piece.clips), piece.weight, how)
 
 
 class _RunWise(Twin):

@@ -14,6 +14,7 @@ from ada3d_fx import Policy
 from ada3d_fx.packed.fused_operations import (
     ACTIVATIONS,
     LIBRARIES,
+    How,
     by_cudnn,
     fused_operations_work,
     with_dense_strides,
@@ -21,6 +22,7 @@ from ada3d_fx.packed.fused_operations import (
 from ada3d_fx.packed.time_forms import FORMS, time_form
 
 SHAPE = (4, 4, 8, 8)
+ONES = ((1, 1), (1, 1), (1, 1))  # padding, stride, dilation of images
 needs_onednn = pytest.mark.skipif(
     not fused_operations_work(torch.float32, False),
     reason="this torch has no fused convolutions",
@@ -32,9 +34,9 @@ def calls(monkeypatch):
     """What oneDNN was asked for: the activation, whether a sum is fused, and whether in place."""
     seen = []
 
-    def convolve(x, weight, p, s, d, bias, groups, activation, other=None, overwrites=False):
+    def convolve(x, weight, how, activation, other=None, overwrites=False):
         seen.append((activation, other is not None, other is not None and overwrites))
-        return plain(x, weight, p, s, d, bias, groups, activation, other, overwrites)
+        return plain(x, weight, how, activation, other, overwrites)
 
     plain = LIBRARIES["cpu"].convolve
     replace_convolve(monkeypatch, convolve)
@@ -314,7 +316,7 @@ def test_what_cudnn_has_nothing_for_runs_one_after_the_other(activation, added, 
     monkeypatch.setattr(torch, "cudnn_convolution_add_relu", nothing)
     x, weight, bias = torch.randn(2, 8, 5, 5) * 4, torch.randn(8, 8, 3, 3), torch.randn(8)
     other = torch.randn(2, 8, 5, 5) if added else None
-    made = by_cudnn(x, weight, (1, 1), (1, 1), (1, 1), bias, 1, activation, other)
+    made = by_cudnn(x, weight, How(*ONES, bias, 1), activation, other)
     wanted = F.conv2d(x, weight, bias, padding=1) + (0 if other is None else other)
     torch.testing.assert_close(made, ACTIVATIONS[activation].plain(wanted))
 
@@ -326,4 +328,4 @@ def test_other_errors_of_cudnn_are_not_hidden(monkeypatch):
     monkeypatch.setattr(torch, "cudnn_convolution_relu", fails)
     x, weight = torch.randn(2, 8, 5, 5), torch.randn(8, 8, 3, 3)
     with pytest.raises(RuntimeError, match="illegal memory"):
-        by_cudnn(x, weight, (1, 1), (1, 1), (1, 1), None, 1, "relu")
+        by_cudnn(x, weight, How(*ONES, None, 1), "relu")
