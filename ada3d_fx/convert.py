@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor, fx, nn
 
 from .errors import Ada3DError
 from .packed import module_tree
+from .packed.packing import common_policy
+from .packed.replay import Replays, is_replayable
 from .packed.segments import numbers_on
 from .packed.twins import plain_tree, turn_plain
 from .passes.group import Grouping
@@ -67,6 +70,7 @@ class AdaptiveNetwork(nn.Module):
     """
 
     conversion: Conversion  # what the passes made: all programs, and the model's tree
+    replays: Replays  # passes that come again, on a GPU
 
     def __init__(self, conversion: Conversion):
         super().__init__()
@@ -80,7 +84,7 @@ class AdaptiveNetwork(nn.Module):
         self._show(conversion)
 
     def _show(self, conversion: Conversion) -> None:
-        module_tree.keep_unregistered(self, conversion=conversion)
+        module_tree.keep_unregistered(self, conversion=conversion, replays=Replays())
         module_tree.share_children(self, conversion.root)
 
     @property
@@ -135,16 +139,31 @@ class AdaptiveNetwork(nn.Module):
         n = len(clips) if numbers is None else len(numbers)
         policy = Policy.full(self.plan, n) if policy is None else policy
         self.check(policy, n)
+        if numbers is None and self.conversion.is_traced and is_replayable(clips):
+            return _with_heads(self._replayed(clips, policy))
+        return _with_heads(self._scored(clips, policy, numbers))
+
+    def _replayed(self, clips: Tensor, policy: Policy) -> Any:
+        """Score clips that share one policy, by a replay where it came before."""
+        policy = policy.to("cpu")  # once: it is read there
+        common = common_policy(policy)
+        if common is None:
+            return self._scored(clips, policy)
+        scored = partial(self._scored, policy=policy)
+        return self.replays(scored, clips, self, self.conversion.folded.graph_module, common)
+
+    def _scored(self, clips: Tensor, policy: Policy, numbers: Sequence[int] | None = None) -> Any:
+        """Run the program that fits now: scores, or these and those of auxiliary heads."""
         program = self.graph_module
         if self.training and self.training_module is not self.graph_module:
             program = self.training_module
         elif not torch.is_grad_enabled() and self.conversion.folded.refresh():
             program = self.conversion.folded.graph_module
             if numbers is not None and self.conversion.folded.shares():
-                return _with_heads(program(clips, policy, numbers))
+                return program(clips, policy, numbers)
         if numbers is not None:
             clips = clips[numbers_on(numbers, clips.device)]
-        return _with_heads(program(clips, policy))
+        return program(clips, policy)
 
     def train(self, mode: bool = True) -> AdaptiveNetwork:
         """Set the mode as the model does: its modules' own ``train()`` keeps frozen stages."""
@@ -234,6 +253,6 @@ def _numbers(clip_index: Tensor, n: int) -> list[int]:
 
 # What is made of the model, and is not the network's own.
 _MADE = {
-    *("conversion", "price_tables"),
+    *("conversion", "replays", "price_tables"),
     *("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set"),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, fx, nn
 
 from .packed.fused_operations import is_plain
 from .packed.module_tree import adopt_children, graph_over
+from .packed.replay import Replays
 from .passes.fold import FoldedGraph
 from .passes.whole import is_watched
 
@@ -21,6 +23,7 @@ AT_ONCE = 16  # images; more leave the processor's cache, fewer lay weights out 
 class _Program(NamedTuple):
     structure: tuple  # of the network for which it was made
     folded: FoldedGraph | None  # None where the code cannot be traced
+    replays: Replays  # on a GPU
 
 
 _made: weakref.WeakKeyDictionary[nn.Module, _Program] = weakref.WeakKeyDictionary()
@@ -29,7 +32,8 @@ _made: weakref.WeakKeyDictionary[nn.Module, _Program] = weakref.WeakKeyDictionar
 def infer(network: nn.Module, images: Tensor) -> Tensor:
     """Compute what ``network(images)`` is, faster where nobody wants gradients.
 
-    BatchNorm is folded into convolutions with the weights of now, as in an adaptive network.
+    BatchNorm is folded into convolutions with the weights of now, as in an adaptive network. On a GPU
+    calls of one shape are replayed from the third one on, see `packed.replay`.
 
     Args:
         network: from images to one tensor, each image by itself in evaluation.
@@ -38,13 +42,21 @@ def infer(network: nn.Module, images: Tensor) -> Tensor:
     Returns:
         What the network gives, [B, ...].
     """
-    folded = _folded(network) if _applies(network, images) else None
-    if folded is None or not folded.refresh():
+    program = _program(network) if _applies(network, images) else None
+    if program is None or program.folded is None:
         return network(images)
+    folded = program.folded
     if images.is_cuda:
-        return folded.graph_module(images)
+        run = partial(_run, network, folded)
+        return program.replays(run, images, network, folded.graph_module)
+    if not folded.refresh():
+        return network(images)
     images = images.contiguous(memory_format=torch.channels_last)
     return torch.cat([folded.graph_module(part) for part in images.split(AT_ONCE)])
+
+
+def _run(network: nn.Module, folded: FoldedGraph, images: Tensor) -> Tensor:
+    return folded.graph_module(images) if folded.refresh() else network(images)
 
 
 def _applies(network: nn.Module, images: Tensor) -> bool:
@@ -59,15 +71,15 @@ def _applies(network: nn.Module, images: Tensor) -> bool:
     )
 
 
-def _folded(network: nn.Module) -> FoldedGraph | None:
-    """The network's program; None where its code cannot be traced."""
+def _program(network: nn.Module) -> _Program:
+    """The network's program."""
     structure = tuple(_structure(network))
     if network not in _made or _made[network].structure != structure:
-        _made[network] = _Program(structure, _traced(network))
-    folded = _made[network].folded
-    for view in () if folded is None else (folded.source, folded.graph_module):
+        _made[network] = _Program(structure, _traced(network), Replays())
+    made = _made[network]
+    for view in () if made.folded is None else (made.folded.source, made.folded.graph_module):
         adopt_children(view, network)
-    return folded
+    return made
 
 
 def _traced(network: nn.Module) -> FoldedGraph | None:

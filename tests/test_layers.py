@@ -66,7 +66,8 @@ ARROWS["experiments"] = CORE | {"__init__", "mm"}
 ARROWS["__init__"] = CORE - {"cli", "values", "progress", "files", "weights", "__init__"}
 # Inside a folder, files import those before them only.
 ORDER = {
-    "packed": "segments packing windows module_tree time_layout fused_operations time_forms twins fused regions",
+    "packed": "segments packing windows module_tree time_layout fused_operations time_forms "
+    "module_state replay twins fused regions",
     "passes": "model shadow whole program checkpoints in_place isolation tracer trace rules analysis shapes axis_moves "
     "rowwise layouts group planning regions share rewrite fuse fold pipeline",
     "cost": "shapes_only count price executed payoff selector",

@@ -9,12 +9,14 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 from ..convert import AdaptiveNetwork, channels_last
+from ..packed.replay import Replays, is_replayable
 from ..specialize import specialize
 from .timed_networks import Networks, Run, full_price
 
 EAGER, CHANNELS_LAST = "dense, eager", "dense, channels_last_3d"
 CLIP_BY_CLIP = "dense, channels_last_3d, clip by clip"
 FOLDED, COMPILED = "dense, BatchNorm folded", "dense, torch.compile"
+GRAPHED = "dense, BatchNorm folded, CUDA graph"
 
 
 class DensePeers:
@@ -45,6 +47,10 @@ class DensePeers:
         if len(clips) > 1:
             calls[CLIP_BY_CLIP] = lambda: torch.cat([last(clip) for clip in ordered.split(1)])
         calls[FOLDED] = lambda: folded(ordered)
+        with torch.no_grad():
+            if is_replayable(ordered):
+                replays = Replays()
+                calls[GRAPHED] = lambda: replays(folded, ordered, folded, folded)
         if self.compiled:
             calls |= self._compiled(ordered)
         macs = len(clips) * full_price(self.networks.adaptive)

@@ -100,6 +100,17 @@ def _columns(pairs: Iterable[tuple[int, int]]) -> tuple[tuple[int, ...], tuple[i
     return first, second
 
 
+def common_policy(policy: Policy) -> bytes | None:
+    """Return the decisions on which all clips agree; None where they do not, or have gates.
+
+    They are read on the host.
+    """
+    if policy.gates is not None:
+        return None
+    bits = torch.cat([policy.frames, policy.stages], dim=1).cpu().numpy()
+    return bits[0].tobytes() if len(bits) and (bits == bits[0]).all() else None
+
+
 def stage_gate(packing: Packing, stage: int) -> StageGate:
     """Return decision v_k of each clip of the pack."""
     return packing.gates[stage]

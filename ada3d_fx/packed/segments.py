@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, NamedTuple
@@ -20,9 +22,32 @@ class ClipRun(NamedTuple):
     on: Any  # the decision they share, or a tuple of several
 
 
+_kept: ContextVar[dict[str, Tensor] | None] = ContextVar("numbers_kept", default=None)
+
+
 def numbers_on(numbers: Sequence[Any], device: torch.device) -> Tensor:
     """Make a tensor of whole numbers on a device, without waiting for what the device still does."""
-    return torch.tensor(numbers).to(device, non_blocking=True)
+    kept = _kept.get()
+    if kept is None:
+        return torch.tensor(numbers).to(device, non_blocking=True)
+    told = f"{numbers} {device}"
+    if told not in kept:
+        kept[told] = torch.tensor(numbers).to(device)
+    return kept[told]
+
+
+@contextmanager
+def numbers_kept(kept: dict[str, Tensor]) -> Iterator[None]:
+    """Let `numbers_on` take from a table what was made before, so that nothing goes to the device again.
+
+    Args:
+        kept: the table; what is made is added.
+    """
+    token = _kept.set(kept)
+    try:
+        yield
+    finally:
+        _kept.reset(token)
 
 
 def as_rows(frames: Tensor) -> Tensor:

@@ -53,6 +53,11 @@ def time_form(name: str) -> Iterator[None]:
         _asked.reset(token)
 
 
+def asked_form() -> str | None:
+    """Return the form that `time_form` asks for now."""
+    return _asked.get()
+
+
 def same_form() -> Callable[[], AbstractContextManager]:
     """Return what makes contexts with the form of now, for what runs later or in another thread."""
     name = _asked.get()

@@ -34,6 +34,7 @@ class Conversion:
     twin_paths: tuple[str, ...]  # where the twins are
     aliases: tuple[tuple[str, ...], ...]  # the names of each module that has several
     plan: StagePlan  # what can be decided
+    is_traced: bool  # whether no module of the model runs code that could not be traced
     source: fx.Graph  # the model's own program in evaluation: clips -> scores
     windows: dict[
         fx.Node, tuple[int | None, ...]
@@ -141,6 +142,7 @@ def run_passes(
         twin_paths=tuple(sorted(twin_paths)),
         aliases=_aliases(root),
         plan=plan,
+        is_traced=not any(p.untraceable for p in programs),
         source=programs[0].graph,
         windows=analyses[0].windows,
         graph_module=rewritten[0],

@@ -2,6 +2,7 @@
 
 import functools
 
+import pytest
 import torch
 from mmaction.registry import MODELS
 from torch import nn
@@ -9,6 +10,9 @@ from torch import nn
 import ada3d_fx
 
 CLIP = (3, 8, 32, 32)
+NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+DEVICES = ["cpu", pytest.param("cuda", marks=NEEDS_GPU)]
+CALLS = {"cpu": 1, "cuda": 4}  # on a GPU the third one is captured, and the fourth replayed
 
 # Every branch of the ResNet3d family: inflation patterns, temporal strides, pool2, non-local blocks, depths.
 RESNETS = {

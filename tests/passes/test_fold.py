@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from models import clips, resnet3d
+from models import CALLS, DEVICES, clips, resnet3d
 from torch import nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -49,12 +49,11 @@ def net(kind=Net):
 
 def same(adaptive, x):
     """Inference equals the model of now, and so does the program with gradients."""
-    wanted = copy.deepcopy(adaptive).plain()(x).detach()
-    with torch.no_grad():
-        torch.testing.assert_close(adaptive(x), wanted, **EXACT)
-    with torch.inference_mode():
-        torch.testing.assert_close(adaptive(x), wanted, **EXACT)
-    torch.testing.assert_close(adaptive(x), wanted, **EXACT)
+    wanted = copy.deepcopy(adaptive).cpu().plain()(x.cpu()).detach()
+    for context in (torch.no_grad, torch.inference_mode, torch.enable_grad):
+        for _ in range(CALLS[x.device.type]):
+            with context():
+                torch.testing.assert_close(adaptive(x).cpu(), wanted, **EXACT)
     return wanted
 
 
@@ -89,13 +88,16 @@ EDITS = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("edit", EDITS)
-def test_every_way_to_change_a_weight_is_seen(edit):
-    adaptive, x = ada3d_fx.convert(net(), clip_shape=SHAPE), clips(2, SHAPE)
+def test_every_way_to_change_a_weight_is_seen(edit, device):
+    if device == "cuda" and "numpy" in edit:
+        pytest.skip("NumPy sees no memory of a GPU")
+    adaptive, x = ada3d_fx.convert(net(), clip_shape=SHAPE).to(device), clips(2, SHAPE).to(device)
     before = same(adaptive, x)
     with torch.no_grad():
         EDITS[edit](adaptive)
-    after = same(adaptive, x)
+    after = same(adaptive.to(device), x)
     changed = (after - before).abs().max() > 1e-6
     assert changed != (edit == "another module")  # which is a copy of what was there
 

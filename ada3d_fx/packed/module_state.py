@@ -1,0 +1,96 @@
+"""What modules hold now, so that one can tell later whether anything was changed."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+SIMPLE = (bool, int, float, complex, str, bytes, type(None), type, torch.dtype, torch.device)
+
+
+class ModuleState:
+    """The settings and the memory of modules, as they are when this is made.
+
+    The values of tensors do not belong to it, as what is computed from the same memory sees them. Where
+    that memory lies, its layout and its type do.
+
+    Args:
+        root: what is remembered are its modules, with all that is in them.
+        tensors: further ones, such as constants.
+    """
+
+    def __init__(self, root: nn.Module, tensors: Iterable[Tensor] = ()):
+        modules = list(root.modules())
+        # the root by a weak reference: whoever remembers a state may be remembered by the root
+        self.root, self.parts = weakref.ref(root), modules[1:]
+        self.kinds = [type(module) for module in modules]
+        self.settings = [dict(vars(module)) for module in modules]
+        self.children = [dict(module._modules) for module in modules]
+        self.memory = list(_memory(modules, tensors))
+
+    def holds(self, root: nn.Module, tensors: Iterable[Tensor] = ()) -> bool:
+        """Tell whether everything is still as it was."""
+        modules = list(root.modules())
+        if root is not self.root() or len(modules) != len(self.kinds):
+            return False
+        if any(now is not part for now, part in zip(modules[1:], self.parts)):
+            return False
+        before = zip(modules, self.kinds, self.settings, self.children)
+        return self.memory == list(_memory(modules, tensors)) and all(
+            type(module) is kind and module._modules == children and _equal(vars(module), settings)
+            for module, kind, settings, children in before
+        )
+
+    def is_plain(self) -> bool:
+        """Tell whether the modules without parts hold nothing but numbers and words beside their tables.
+
+        What modules with parts hold is compared by identity.
+        """
+        return all(
+            bool(children) or all(map(_is_plain, _own(settings)))
+            for children, settings in zip(self.children, self.settings)
+        )
+
+
+def _equal(now: dict, before: dict) -> bool:
+    try:
+        return now == before
+    except (RuntimeError, ValueError):  # tensors and arrays do not say whether they are equal
+        return False
+
+
+def is_watched_or_trains(root: nn.Module) -> bool:
+    """Tell whether a hook waits for the call of a module in ``root``, or one of them is in training mode."""
+    return torch.nn.modules.module._has_any_global_hook() or any(
+        m.training or m._forward_hooks or m._forward_pre_hooks
+        or m._backward_hooks or m._backward_pre_hooks
+        for m in root.modules()
+    )  # fmt: skip
+
+
+def _memory(modules: Iterable[nn.Module], tensors: Iterable[Tensor]) -> Iterator[tuple]:
+    """Where tensors lie, and how."""
+    for module in modules:
+        for table in (module._parameters, module._buffers):
+            for tensor in table.values():
+                if tensor is not None:
+                    yield tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
+    for tensor in tensors:
+        yield tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
+
+
+def _own(settings: dict) -> Iterator[object]:
+    """What a module holds beside nn.Module's own tables."""
+    return (value for name, value in settings.items() if name not in _OF_ALL)
+
+
+_OF_ALL = frozenset(vars(nn.Module())) - {"training"}
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, (tuple, list)):
+        return all(_is_plain(item) for item in value)
+    return isinstance(value, SIMPLE)
