@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 
 from .errors import Ada3DError
 from .packed import module_tree
+from .packed.module_state import is_watched_or_trains
 from .packed.packing import common_policy
 from .packed.replay import Replays, is_replayable
 from .packed.segments import numbers_on
@@ -147,7 +148,7 @@ class AdaptiveNetwork(nn.Module):
         """Score clips that share one policy, by a replay where it came before."""
         policy = policy.to("cpu")  # once: it is read there
         common = common_policy(policy)
-        if common is None:
+        if common is None or is_watched_or_trains(self):
             return self._scored(clips, policy)
         scored = partial(self._scored, policy=policy)
         return self.replays(scored, clips, self, self.conversion.folded.graph_module, common)

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from .packed.fused_operations import is_plain
+from .packed.module_state import is_watched_or_trains
 from .packed.module_tree import adopt_children, graph_over
 from .packed.replay import Replays
 from .passes.fold import FoldedGraph
-from .passes.whole import is_watched
 
 KNOWN = ("torchvision.models.", "ada3d_fx.")  # whose code reads nothing that may change
 AT_ONCE = 16  # images; more leave the processor's cache, fewer lay weights out more often
@@ -67,7 +67,7 @@ def _applies(network: nn.Module, images: Tensor) -> bool:
         and images.ndim == 4
         and len(images) > 0
         and type(network).__module__.startswith(KNOWN)
-        and not any(m.training or is_watched(m) for m in network.modules())
+        and not is_watched_or_trains(network)
     )
 
 

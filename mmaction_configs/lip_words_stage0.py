@@ -1,17 +1,11 @@
 # Stage 0 on lip_words: a small I3D from scratch. Made on folds 0 to 2; folds 3 and 4 are held aside.
 _base_ = [
-    "_base_/models/i3d_r18_small.py",
+    "_base_/models/i3d_r18_lip_words.py",
     "_base_/datasets/lip_words.py",
     "_base_/default_runtime.py",
 ]
 model = dict(
-    backbone=dict(base_channels=16, conv1_kernel=(3, 5, 5), pool1_stride_s=1),
-    cls_head=dict(num_classes=10, in_channels=128, dropout_ratio=0.5, label_smooth_eps=0.1),
-    data_preprocessor=dict(
-        mean=None,  # the pipeline normalises each clip by itself
-        std=None,
-        blending=dict(type="MixupBlending", num_classes=10, alpha=0.4),
-    ),
+    data_preprocessor=dict(blending=dict(type="MixupBlending", num_classes=10, alpha=0.4))
 )
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=30, val_interval=5)
 val_cfg = dict(type="ValLoop")

@@ -177,9 +177,8 @@ class RandomShift(BaseTransform):
         height, width = results["imgs"][0].shape[:2]
         rows = np.clip(np.arange(height) + y, 0, height - 1)
         columns = np.clip(np.arange(width) + x, 0, width - 1)
-        results["imgs"] = [
-            np.ascontiguousarray(frame[np.ix_(rows, columns)]) for frame in results["imgs"]
-        ]
+        clip = np.stack(results["imgs"])
+        results["imgs"] = list(clip.take(rows, 1).take(columns, 2))
         return results
 
 
@@ -193,6 +192,7 @@ class NormalizeClip(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Normalise a clip's frames."""
         clip = np.stack(results["imgs"]).astype(np.float32)
-        clip = (clip - clip.mean()) / (clip.std() + 1e-3)
+        clip -= clip.mean()
+        clip /= clip.std() + 1e-3
         results["imgs"] = list(clip)
         return results

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -22,26 +23,30 @@ class ModuleState:
         tensors: further ones, such as constants.
     """
 
-    def __init__(self, root: nn.Module, tensors: Iterable[Tensor] = ()):
+    def __init__(self, root: nn.Module, tensors: Sequence[Tensor] = ()):
         modules = list(root.modules())
         # the root by a weak reference: whoever remembers a state may be remembered by the root
         self.root, self.parts = weakref.ref(root), modules[1:]
         self.kinds = [type(module) for module in modules]
         self.settings = [dict(vars(module)) for module in modules]
         self.children = [dict(module._modules) for module in modules]
-        self.memory = list(_memory(modules, tensors))
+        self.held = [_held(module) for module in modules]
+        self.tensors = [tensor for held in self.held for tensor in held if tensor is not None]
+        self.tensors += tensors
+        self.memory = list(map(_memory, self.tensors))
+        self.constants = list(map(id, tensors))
 
-    def holds(self, root: nn.Module, tensors: Iterable[Tensor] = ()) -> bool:
+    def holds(self, root: nn.Module, tensors: Sequence[Tensor] = ()) -> bool:
         """Tell whether everything is still as it was."""
-        modules = list(root.modules())
-        if root is not self.root() or len(modules) != len(self.kinds):
+        if root is not self.root() or self.constants != list(map(id, tensors)):
             return False
-        if any(now is not part for now, part in zip(modules[1:], self.parts)):
-            return False
-        before = zip(modules, self.kinds, self.settings, self.children)
-        return self.memory == list(_memory(modules, tensors)) and all(
-            type(module) is kind and module._modules == children and _equal(vars(module), settings)
-            for module, kind, settings, children in before
+        before = zip((root, *self.parts), self.kinds, self.settings, self.children, self.held)
+        return self.memory == list(map(_memory, self.tensors)) and all(
+            type(module) is kind
+            and module._modules == children
+            and _are(held, _held(module))
+            and _equal(vars(module), settings)
+            for module, kind, settings, children, held in before
         )
 
     def is_plain(self) -> bool:
@@ -71,15 +76,19 @@ def is_watched_or_trains(root: nn.Module) -> bool:
     )  # fmt: skip
 
 
-def _memory(modules: Iterable[nn.Module], tensors: Iterable[Tensor]) -> Iterator[tuple]:
-    """Where tensors lie, and how."""
-    for module in modules:
-        for table in (module._parameters, module._buffers):
-            for tensor in table.values():
-                if tensor is not None:
-                    yield tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
-    for tensor in tensors:
-        yield tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
+def _held(module: nn.Module) -> tuple[Tensor | None, ...]:
+    """The parameters and buffers of a module itself."""
+    return (*module._parameters.values(), *module._buffers.values())
+
+
+def _are(some: tuple, others: tuple) -> bool:
+    """Whether these are the same objects: tensors of equal values would be equal."""
+    return len(some) == len(others) and all(map(operator.is_, some, others))
+
+
+def _memory(tensor: Tensor) -> tuple:
+    """Where a tensor lies, and how."""
+    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
 
 
 def _own(settings: dict) -> Iterator[object]:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .fused_operations import is_plain
-from .module_state import ModuleState, is_watched_or_trains
+from .module_state import ModuleState
 from .segments import numbers_kept
 from .time_forms import asked_form
 
@@ -50,14 +50,15 @@ class Replays:
         Args:
             run: runs ``network``; it depends on nothing else but ``x`` and ``decides``.
             x: what goes in.
-            network: whose settings and memory are compared at each call.
+            network: whose settings and memory are compared at each call. No part of it trains, and no
+                hook waits for a call of one, see `is_watched_or_trains`.
             program: what runs in it; the tensors that its modules hold are kept for a graph.
             decides: what else decides which operations run.
 
         Returns:
             A tensor of its own, or whatever ``run`` returns, where that is no tensor.
         """
-        if not is_replayable(x) or is_watched_or_trains(network):
+        if not is_replayable(x):
             return run(x)
         with self._lock, torch.cuda.device(x.device):
             known = self._pass(run, x, network, program, decides)

@@ -2,14 +2,14 @@
 # relative to `videos/`. Choose with `--cfg-options data_root=... fold=...`.
 data_root = "data/lip_words"
 fold = 0
-size = (48, 32)
+size = (64, 44)
 decode = dict(type="InMemoryDecordInit", scale=size)
 class_file = "{data_root}/classes.txt"
 train_pipeline = [
     decode,
-    dict(type="UniformSample", clip_len=8, num_clips=1),
+    dict(type="UniformSample", clip_len=16, num_clips=1),
     dict(type="DecordDecode"),
-    dict(type="RandomShift", pixels=(5, 4)),
+    dict(type="RandomShift", pixels=(6, 5)),
     dict(type="Flip", flip_ratio=0.5, direction="horizontal"),
     dict(type="ColorJitter", brightness=0.2, contrast=0.2, saturation=0, hue=0),
     dict(type="NormalizeClip"),
@@ -18,7 +18,7 @@ train_pipeline = [
 ]
 val_pipeline = [
     decode,
-    dict(type="UniformSample", clip_len=8, num_clips=1, test_mode=True),
+    dict(type="UniformSample", clip_len=16, num_clips=1, test_mode=True),
     dict(type="DecordDecode"),
     dict(type="NormalizeClip"),
     dict(type="FormatShape", input_format="NCTHW"),
