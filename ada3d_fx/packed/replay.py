@@ -128,7 +128,8 @@ class _Pass:
         held: Sequence[Tensor],
     ):  # fmt: skip
         self.graph, self.x, self.made = graph, x, made
-        self.memory, self.held = memory, held
+        self.memory, self.held = memory, [x, *held]
+        self.stream = torch.cuda.current_stream()  # on which they were allocated
 
     @classmethod
     def of(
@@ -138,9 +139,8 @@ class _Pass:
         numbers: dict[str, Tensor] = {}
         with torch.inference_mode(False), torch.no_grad():
             own = torch.empty_like(x).copy_(x)
-        stream, watch = torch.cuda.Stream(), _HostValues()
-        stream.wait_stream(torch.cuda.current_stream())
-        with numbers_kept(numbers), _casts_made_anew(), torch.cuda.stream(stream):
+        watch = _HostValues()
+        with numbers_kept(numbers), _casts_made_anew():
             try:
                 wanted = run(own)  # kernels are chosen, and numbers go to the device
                 with watch:
@@ -150,15 +150,16 @@ class _Pass:
                 graph, made = _captured(run, own, memory)
             except RuntimeError:  # such as an operation that waits for the device
                 return None
-            captured = cls(graph, own, made, memory, [*numbers.values(), *_held(program)])
-            with memory.taken():
-                graph.replay()
-                same = torch.allclose(made, wanted, rtol=1e-3, atol=1e-5, equal_nan=True)
-        torch.cuda.current_stream().wait_stream(stream)
+        captured = cls(graph, own, made, memory, [*numbers.values(), *_held(program)])
+        same = torch.allclose(captured(x), wanted, rtol=1e-3, atol=1e-5, equal_nan=True)
         return captured if same else None
 
     def __call__(self, x: Tensor) -> Tensor:
         """Compute the pass of ``x``."""
+        stream = torch.cuda.current_stream()
+        if stream != self.stream:
+            for tensor in self.held:
+                tensor.record_stream(stream)  # else it could go to others while this runs
         with self.memory.taken():
             self.x.copy_(x)
             self.graph.replay()
@@ -168,17 +169,18 @@ class _Pass:
 def _captured(
     run: Callable[[Tensor], Any], x: Tensor, memory: _Memory
 ) -> tuple[torch.cuda.CUDAGraph, Tensor]:
-    """Capture ``run(x)`` on the stream of now.
+    """Capture ``run(x)``, on a stream of its own.
 
     Not by torch.cuda.graph, which collects garbage and gives all free memory back first.
     """
     graph = torch.cuda.CUDAGraph()
     torch.cuda.synchronize()
-    graph.capture_begin(pool=memory.pool, capture_error_mode="thread_local")
-    try:
-        made = run(x)
-    finally:
-        graph.capture_end()
+    with torch.cuda.stream(torch.cuda.Stream()):
+        graph.capture_begin(pool=memory.pool, capture_error_mode="thread_local")
+        try:
+            made = run(x)
+        finally:
+            graph.capture_end()
     return graph, made
 
 
