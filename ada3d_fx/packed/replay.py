@@ -175,12 +175,17 @@ def _captured(
     """
     graph = torch.cuda.CUDAGraph()
     torch.cuda.synchronize()
-    with torch.cuda.stream(torch.cuda.Stream()):
-        graph.capture_begin(pool=memory.pool, capture_error_mode="thread_local")
-        try:
-            made = run(x)
-        finally:
-            graph.capture_end()
+    # torch keeps memory for cuBLAS by stream: what products write into here must be the graph's alone
+    torch._C._cuda_clearCublasWorkspaces()
+    try:
+        with torch.cuda.stream(torch.cuda.Stream()):
+            graph.capture_begin(pool=memory.pool, capture_error_mode="thread_local")
+            try:
+                made = run(x)
+            finally:
+                graph.capture_end()
+    finally:
+        torch._C._cuda_clearCublasWorkspaces()
     return graph, made
 
 
