@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -163,9 +164,7 @@ class SelectionNetwork(nn.Module):
         """Return the distribution of the policies of clips with features [N, T, D]."""
         frames, stages = (logits.float() for logits in self.head(features))
         if self.max_logit is not None:
-            frames, stages = (
-                self.max_logit * (logits / self.max_logit).tanh() for logits in (frames, stages)
-            )
+            frames, stages = (bounded(logits, self.max_logit) for logits in (frames, stages))
         return PolicyDistribution(frames, stages, self.frame_unit, num_frames=features.shape[1])
 
     def classify(self, features: Tensor) -> Tensor:
@@ -204,6 +203,41 @@ class SelectionNetwork(nn.Module):
             scale, shift = std / own_std, (mean - own_mean) / own_std
         self.register_buffer("scale", scale, persistent=False)
         self.register_buffer("shift", shift, persistent=False)
+
+
+LEAST_SLOPE = 0.1
+
+
+def bounded(logits: Tensor, most: float) -> Tensor:
+    """Bound logits by a scaled tanh, from whose ends they find back.
+
+    The slope of tanh is next to nothing there, so that what was decided for certain could never be
+    unlearned: on clips that the recognizer knew well, policies that kept everything stayed so whatever
+    a budget made their cost weigh. Gradients that lead back from an end meet a slope of 0.1 at least.
+
+    Args:
+        logits: of any shape.
+        most: the bound.
+    """
+    if torch.is_grad_enabled() and logits.requires_grad:
+        return _Bounded.apply(logits, most)
+    return most * (logits / most).tanh()
+
+
+class _Bounded(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, most: float) -> Tensor:
+        made = most * (logits / most).tanh()
+        ctx.most = most
+        ctx.save_for_backward(made)
+        return made
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (made,) = ctx.saved_tensors
+        slope = 1 - (made / ctx.most).square()
+        leads_back = gradient * made > 0  # as steps go against the gradient
+        return gradient * torch.where(leads_back, slope.clamp(min=LEAST_SLOPE), slope), None
 
 
 def _logit(name: str, probability: float, max_logit: float | None) -> float:

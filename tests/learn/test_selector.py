@@ -11,7 +11,7 @@ from ada3d_fx.cost.selector import selector_price
 from ada3d_fx.errors import Ada3DError
 from ada3d_fx.learn.backbones import SmallConvNet, load_backbone, mobilenet_v2
 from ada3d_fx.learn.heads import FrameHead, MeanHead
-from ada3d_fx.learn.selector import SelectionNetwork
+from ada3d_fx.learn.selector import LEAST_SLOPE, SelectionNetwork, bounded
 from ada3d_fx.plan import Stage, StagePlan
 
 HEADS = {"mean": MeanHead, "frame": FrameHead, "context": partial(FrameHead, context=True)}
@@ -56,6 +56,32 @@ def test_bounded_logits_start_where_they_should_and_stay_within_bounds():
         selector(frame_prob=0.99, max_logit=3.0)
     with pytest.raises(Ada3DError, match=r"max_logit=0\.0"):
         selector(max_logit=0.0)
+
+
+def test_bounded_logits_find_back_from_an_end():
+    logits = torch.tensor([-30.0, -2.0, 0.5, 2.0, 30.0], requires_grad=True)
+    made = bounded(logits, 3.0)
+    torch.testing.assert_close(made, 3 * (logits / 3).tanh())
+    with torch.no_grad():
+        assert torch.equal(bounded(logits, 3.0), made)
+    slopes = 1 - (logits.detach() / 3).tanh().square()
+    (outwards,) = torch.autograd.grad(made, logits, -logits.detach().sign(), retain_graph=True)
+    torch.testing.assert_close(outwards, -logits.detach().sign() * slopes)
+    (back,) = torch.autograd.grad(made, logits, logits.detach().sign(), retain_graph=True)
+    torch.testing.assert_close(back, logits.detach().sign() * slopes.clamp(min=LEAST_SLOPE))
+    assert slopes[0] < 1e-6 < slopes[1]
+
+
+def test_what_was_certain_can_be_unlearned():
+    net = selector(max_logit=3.0)
+    nn.init.constant_(net.head.stage_out.bias, 40.0)
+    optimizer = torch.optim.SGD(net.parameters(), lr=5.0)
+    for _ in range(200):
+        probabilities = net(torch.randn(2, 3, 8, 16, 16)).stage_probs
+        optimizer.zero_grad()
+        probabilities.mean().backward()
+        optimizer.step()
+    assert probabilities.max() < 0.5
 
 
 @pytest.mark.parametrize("length", [1, 2, 5, 16])
