@@ -27,12 +27,12 @@ model = dict(
     training=dict(distill=1.0),  # some 1,200 clips are few to learn all policies from
     objective=dict(
         type="Reinforce",
-        gamma=6.0,
+        gamma=2.0,
         samples=4,
         reward_temperature=0.25,
         cost="flops",
         budget=0.7,  # GMACs per clip; the recognizer alone costs 1.27
-        budget_rate=0.01,
+        budget_rate=0.03,
     ),
 )
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=18, val_interval=9)
