@@ -280,5 +280,7 @@ def _size(transform: dict) -> tuple[int, int] | None:
         size = transform["crop_size"]
         return (size, size) if isinstance(size, int) else (size[1], size[0])
     scale = transform.get("scale")
-    fixed = isinstance(scale, (tuple, list)) and not transform.get("keep_ratio", True)
+    # Resize keeps the sides' ratio unless it is told not to, and decoding into memory never does
+    keeps = transform.get("type") != "InMemoryDecordInit" and transform.get("keep_ratio", True)
+    fixed = isinstance(scale, (tuple, list)) and not keeps
     return (scale[1], scale[0]) if fixed else None
