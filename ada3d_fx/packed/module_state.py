@@ -28,7 +28,7 @@ class ModuleState:
         # the root by a weak reference: whoever remembers a state may be remembered by the root
         self.root, self.parts = weakref.ref(root), modules[1:]
         self.kinds = [type(module) for module in modules]
-        self.settings = [dict(vars(module)) for module in modules]
+        self.settings = [_copied(vars(module)) for module in modules]
         self.children = [dict(module._modules) for module in modules]
         self.held = [_held(module) for module in modules]
         self.tensors = [tensor for held in self.held for tensor in held if tensor is not None]
@@ -58,6 +58,11 @@ class ModuleState:
             bool(children) or all(map(_is_plain, _own(settings)))
             for children, settings in zip(self.children, self.settings)
         )
+
+
+def _copied(settings: dict) -> dict:
+    """The same, with lists of their own: those of a module can be written into."""
+    return {name: value[:] if type(value) is list else value for name, value in settings.items()}
 
 
 def _equal(now: dict, before: dict) -> bool:
@@ -101,5 +106,5 @@ _OF_ALL = frozenset(vars(nn.Module())) - {"training"}
 
 def _is_plain(value: object) -> bool:
     if isinstance(value, (tuple, list)):
-        return all(_is_plain(item) for item in value)
+        return all(isinstance(item, SIMPLE) for item in value)
     return isinstance(value, SIMPLE)

@@ -20,9 +20,11 @@ class Odd(nn.Module):
 
 def network():
     torch.manual_seed(0)
-    return nn.Sequential(
+    model = nn.Sequential(
         nn.Sequential(nn.Conv3d(3, 4, 3), nn.BatchNorm3d(4), nn.ReLU()), nn.Linear(4, 2)
     ).eval()
+    model[0][0].sizes = [1, 2]
+    return model
 
 
 CHANGES = {
@@ -40,6 +42,7 @@ CHANGES = {
     "a module less": lambda n: n.__delitem__(1),
     "modules in another order": lambda n: n.__init__(n[1], n[0]),
     "a setting": lambda n: setattr(n[0][1], "eps", 0.1),
+    "a list": lambda n: n[0][0].sizes.append(3),
     "a setting of a container": lambda n: setattr(n[0], "option", 1),
     "a mode": lambda n: n[0][1].train(),
     "a class": lambda n: setattr(n[0][2], "__class__", nn.ReLU6),
@@ -78,6 +81,9 @@ def test_further_tensors_belong_to_it():
 
 def test_what_could_change_unseen_is_not_plain():
     assert not ModuleState(nn.Sequential(Odd())).is_plain()
+    model = network()
+    model[0][0].sizes = [[1], [2]]  # lists in lists
+    assert not ModuleState(model).is_plain()
     odd = Odd()
     state = ModuleState(odd)
     odd.table = np.ones(3)  # arrays do not compare to one truth
