@@ -21,6 +21,10 @@ class ModuleState:
     Args:
         root: what is remembered are its modules, with all that is in them.
         tensors: further ones, such as constants.
+
+    Attributes:
+        is_plain: whether the modules without parts hold nothing but numbers and words beside their
+            tables. What modules with parts hold is compared by identity.
     """
 
     def __init__(self, root: nn.Module, tensors: Sequence[Tensor] = ()):
@@ -35,6 +39,10 @@ class ModuleState:
         self.tensors += tensors
         self.memory = list(map(_memory, self.tensors))
         self.constants = list(map(id, tensors))
+        self.is_plain = all(
+            bool(children) or all(map(_is_plain, _own(settings)))
+            for children, settings in zip(self.children, self.settings)
+        )
 
     def holds(self, root: nn.Module, tensors: Sequence[Tensor] = ()) -> bool:
         """Tell whether everything is still as it was."""
@@ -47,16 +55,6 @@ class ModuleState:
             and _are(held, _held(module))
             and _equal(vars(module), settings)
             for module, kind, settings, children, held in before
-        )
-
-    def is_plain(self) -> bool:
-        """Tell whether the modules without parts hold nothing but numbers and words beside their tables.
-
-        What modules with parts hold is compared by identity.
-        """
-        return all(
-            bool(children) or all(map(_is_plain, _own(settings)))
-            for children, settings in zip(self.children, self.settings)
         )
 
 

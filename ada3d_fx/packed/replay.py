@@ -75,7 +75,7 @@ class Replays:
         if self._state is None or not self._state.holds(network, constants):
             self._passes.clear()
             self._state = ModuleState(network, constants)
-        if not self._state.is_plain():
+        if not self._state.is_plain:
             return None
         if self._memory is None or self._memory.device != x.device:
             self._passes.clear()

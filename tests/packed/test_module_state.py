@@ -55,7 +55,7 @@ CHANGES = {
 def test_a_change_is_seen(name):
     model = network()
     state = ModuleState(model)
-    assert state.holds(model) and state.is_plain()
+    assert state.holds(model) and state.is_plain
     CHANGES[name](model)
     assert not state.holds(model)
 
@@ -80,10 +80,10 @@ def test_further_tensors_belong_to_it():
 
 
 def test_what_could_change_unseen_is_not_plain():
-    assert not ModuleState(nn.Sequential(Odd())).is_plain()
+    assert not ModuleState(nn.Sequential(Odd())).is_plain
     model = network()
     model[0][0].sizes = [[1], [2]]  # lists in lists
-    assert not ModuleState(model).is_plain()
+    assert not ModuleState(model).is_plain
     odd = Odd()
     state = ModuleState(odd)
     odd.table = np.ones(3)  # arrays do not compare to one truth

@@ -76,7 +76,7 @@ def test_a_familys_replays_equal_its_oracle(name):
             for policy, own in zip(policies, wanted):
                 got = moved(inputs[call % 2].cuda(), policy.to("cuda"))
                 torch.testing.assert_close(got.cpu(), own[call % 2], **EXACT)
-    if moved.conversion.is_traced and moved.replays._state.is_plain():
+    if moved.conversion.is_traced and moved.replays._state.is_plain:
         assert captured(moved.replays) >= 1, name
 
 
