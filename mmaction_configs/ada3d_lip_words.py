@@ -3,6 +3,7 @@
 _base_ = [
     "_base_/models/i3d_r18_lip_words.py",
     "_base_/datasets/lip_words.py",
+    "_base_/schedules/ada3d_small.py",
     "_base_/default_runtime.py",
 ]
 class_file = "{data_root}/classes.txt"
@@ -35,15 +36,7 @@ model = dict(
         budget_rate=0.03,
     ),
 )
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=18, val_interval=9)
-val_cfg = dict(type="ValLoop")
-test_cfg = dict(type="TestLoop")
-param_scheduler = []  # TrainingPhaseHook sets the learning rates
-optim_wrapper = dict(
-    constructor="Ada3DOptimWrapperConstructor",
-    optimizer=dict(type="AdamW", lr=1e-3, weight_decay=0.05),
-    clip_grad=dict(max_norm=10.0),
-)
+optim_wrapper = dict(optimizer=dict(weight_decay=0.05))
 custom_hooks = [
     dict(
         type="TrainingPhaseHook",
