@@ -140,7 +140,8 @@ class AdaptiveNetwork(nn.Module):
         n = len(clips) if numbers is None else len(numbers)
         policy = Policy.full(self.plan, n) if policy is None else policy
         self.check(policy, n)
-        if numbers is None and self.conversion.is_traced and is_replayable(clips):
+        plain = numbers is None and policy.gates is None
+        if plain and self.conversion.is_traced and is_replayable(clips):
             return _with_heads(self._replayed(clips, policy))
         return _with_heads(self._scored(clips, policy, numbers))
 
