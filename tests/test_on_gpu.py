@@ -8,8 +8,8 @@ import copy
 import oracle
 import pytest
 import torch
-from families import FAMILIES, dense, shared_family
-from models import CLIP, clips, resnet3d
+from families import FAMILIES, dense, on_gpu, shared_family
+from models import CLIP, NEEDS_GPU, clips, resnet3d
 
 import ada3d_fx
 from ada3d_fx import Policy
@@ -20,7 +20,7 @@ from ada3d_fx.learn.selector import SelectionNetwork
 from ada3d_fx.packed.fused_operations import fused_operations_work
 from ada3d_fx.packed.time_forms import FORMS, time_form
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+pytestmark = NEEDS_GPU
 EXACT = dict(rtol=1e-9, atol=1e-9)
 
 
@@ -28,13 +28,6 @@ def ragged(plan, n):
     torch.manual_seed(0)
     policy = Policy.random(plan, n, torch.rand(n), torch.rand(n))
     return Policy.cat([policy, Policy.full(plan, 1)])
-
-
-def on_gpu(name):
-    """A network of its own on the GPU, its model and its shared twin on the CPU."""
-    model, adaptive = shared_family(name)
-    moved = ada3d_fx.convert(copy.deepcopy(model), clip_shape=FAMILIES[name][2]).cuda()
-    return model, adaptive, moved
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -1,5 +1,6 @@
 """One reduced recognizer of each family that MMAction2 ships, and one that nobody ships."""
 
+import copy
 import functools
 
 import torch
@@ -197,6 +198,13 @@ def shared_family(name):
     with torch.random.fork_rng():  # the same draws after it, made anew or not
         model = family(name)
         return model, ada3d_fx.convert(model, clip_shape=FAMILIES[name][2])
+
+
+def on_gpu(name):
+    """A network of its own on the GPU, its model and its shared twin on the CPU."""
+    model, adaptive = shared_family(name)
+    moved = ada3d_fx.convert(copy.deepcopy(model), clip_shape=FAMILIES[name][2]).cuda()
+    return model, adaptive, moved
 
 
 def dense(model, clips):

@@ -8,7 +8,7 @@ import weakref
 import oracle
 import pytest
 import torch
-from families import FAMILIES, dense, shared_family
+from families import FAMILIES, dense, on_gpu, shared_family
 from models import CLIP, NEEDS_GPU, clips, resnet3d
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -47,12 +47,6 @@ def test_a_policy_that_all_clips_share_is_told():
 
 def captured(replays):
     return sum(isinstance(p, replay._Pass) for p in replays._passes.values())
-
-
-def on_gpu(name="r2plus1d"):
-    model, adaptive = shared_family(name)
-    moved = ada3d_fx.convert(copy.deepcopy(model), clip_shape=FAMILIES[name][2]).cuda()
-    return model, adaptive, moved
 
 
 def small(model=None):
