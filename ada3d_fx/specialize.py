@@ -14,6 +14,8 @@ from .errors import Ada3DError
 from .packed import module_tree
 from .packed.twins import plain_tree, static_slice
 from .packed.windows import fit_window
+from .passes.elastic import fix_times
+from .plan import StagePlan
 
 
 def specialize(
@@ -21,6 +23,7 @@ def specialize(
     num_frames: int,
     stages: Sequence[int | bool],
     copy_weights: bool = True,
+    frames: Sequence[int] | None = None,
 ) -> nn.Module:
     """Make one fixed policy a plain network: off stages have sliced weights, no gate is left.
 
@@ -29,13 +32,17 @@ def specialize(
         num_frames: how many frames its clips have.
         stages: K decisions.
         copy_weights: False leaves the weights shared with ``adaptive``; sliced ones are views.
+        frames: the times of the kept frames, rising, in 0 to T - 1. They matter where the model has
+            positions of frames only: a frame then has the position of its time. By default whole
+            units are kept at even distances.
 
     Returns:
         A module from clips [N, C, num_frames, H, W] to scores [N, classes]. Hooks and attributes of
         ``adaptive`` itself are not its own; those of the modules that it calls are.
 
     Raises:
-        Ada3DError: a number of frames that the plan does not allow, or not K decisions.
+        Ada3DError: a number of frames that the plan does not allow, not K decisions, or frames that
+            are not so many, or no whole units.
     """
     plan = adaptive.plan
     unit = plan.frame_unit or plan.num_frames
@@ -44,8 +51,32 @@ def specialize(
         raise Ada3DError(f"specialize: num_frames={num_frames}, expected {allowed}")
     if len(stages) != plan.num_stages:
         raise Ada3DError(f"specialize: {len(stages)} stage decisions, expected {plan.num_stages}")
-    static = static_program(adaptive, num_frames, stages, copy_weights)
+    times = _times(adaptive.plan, num_frames, frames)
+    static = static_program(adaptive, num_frames, stages, copy_weights, times)
     return static.module
+
+
+def _times(plan: StagePlan, num_frames: int, frames: Sequence[int] | None) -> tuple[int, ...]:
+    """The times of the kept frames."""
+    unit = plan.frame_unit or plan.num_frames
+    kept, units = num_frames // unit, plan.num_frames // unit
+    if frames is None:
+        starts = [unit * ((2 * place + 1) * units // (2 * kept)) for place in range(kept)]
+        return tuple(start + frame for start in starts for frame in range(unit))
+    times = tuple(int(frame) for frame in frames)
+    whole = all(
+        times[place : place + unit] == tuple(range(times[place], times[place] + unit))
+        and times[place] % unit == 0
+        for place in range(0, len(times), unit)
+    )
+    rising = list(times) == sorted(set(times)) and set(times) <= set(range(plan.num_frames))
+    if len(times) != num_frames or not rising or not whole:
+        units_of = f", in whole units of {unit}" if unit > 1 else ""
+        raise Ada3DError(
+            f"specialize: frames={list(times)}, expected {num_frames} rising numbers from 0 to "
+            f"{plan.num_frames - 1}{units_of}"
+        )
+    return times
 
 
 class StaticProgram(NamedTuple):
@@ -60,6 +91,7 @@ def static_program(
     num_frames: int,
     stages: Sequence[int | bool],
     copy_weights: bool,
+    times: Sequence[int] | None = None,
 ) -> StaticProgram:
     """Do what `specialize` does with a policy that is checked."""
     plan = adaptive.plan
@@ -71,6 +103,7 @@ def static_program(
     replaced = {site: static_slice(root.get_submodule(site), copy_weights) for site in off}
     graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
     graph.output(graph.graph_copy(made.source, copies))
+    fix_times(graph, _times(plan, num_frames, times))
     calls = Counter(str(node.target) for node in made.windows)
     for node, lengths in made.windows.items():
         path = str(node.target)

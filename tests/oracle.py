@@ -12,6 +12,7 @@ import statistics
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrize
 
 
 class _CentreSlice(nn.Module):
@@ -83,9 +84,46 @@ def sliced(model, plan, stages, copy_weights=True, shared=()):
     return model
 
 
+class _Taken(nn.Module):
+    """Of a parameter [1, T * P, C], what belongs to some times."""
+
+    def __init__(self, times, num_times):
+        super().__init__()
+        self.times, self.num_times = times, num_times
+
+    def forward(self, values):
+        return values.unflatten(1, (self.num_times, -1))[:, self.times].flatten(1, 2)
+
+
+def at_times(model, times, num_frames):
+    """A recognizer of MMAction2 that is built for T frames, for clips of these frames of them: with
+    another number of frames, and positions taken out, all by the names in its class. It is changed."""
+    backbone, kept = getattr(model, "backbone", None), len(times)
+    kind = type(backbone).__name__
+    if kind == "TimeSformer":
+        for module in backbone.modules():
+            if hasattr(module, "num_frames"):
+                module.num_frames = kept
+        if hasattr(backbone, "time_embed"):
+            parametrize.register_parametrization(
+                backbone, "time_embed", _Taken(times, num_frames), unsafe=True
+            )
+    elif kind == "UniFormerV2":
+        backbone.transformer.T = backbone.transformer.T * kept // num_frames
+    elif kind == "VisionTransformer":
+        tubelet = backbone.patch_embed.projection.kernel_size[0]
+        take = _Taken([time // tubelet for time in times[::tubelet]], num_frames // tubelet)
+        if "pos_embed" in backbone._buffers:
+            backbone.pos_embed = take(backbone.pos_embed)
+        else:
+            parametrize.register_parametrization(backbone, "pos_embed", take, unsafe=True)
+    return model
+
+
 def original_path(sliced_model, path):
     """Where a parameter of ``sliced``'s result is in the original: a sliced convolution is one level
-    deeper."""
+    deeper, and positions of some times two."""
+    path = path.replace("parametrizations.", "").removesuffix(".original")
     owner, _, name = path.rpartition(".")
     outer = owner.rpartition(".")[0]
     inside = isinstance(sliced_model.get_submodule(outer), _CentreSlice)
@@ -97,6 +135,7 @@ def scores(model, plan, clips, policy, run=lambda model, x: model.cls_head(model
     rows = []
     for clip, frames, stages in zip(clips, policy.frames, policy.stages):
         own = sliced(model, plan, stages.tolist(), copy_weights=False)
+        own = at_times(own, frames.nonzero().flatten().tolist(), len(frames))
         rows.append(run(own, clip[None][:, :, frames]))
     return torch.cat(rows)
 

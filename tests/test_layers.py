@@ -24,7 +24,7 @@ ARROWS = {
     "packed": {"errors", "policy"},
     "passes": {"errors", "plan", "packed"},
     "convert": {"errors", "plan", "policy", "packed", "passes"},
-    "specialize": {"errors", "packed", "convert"},
+    "specialize": {"errors", "plan", "packed", "passes", "convert"},
     "cost": {"errors", "policy", "distribution", "exits", "passes", "convert", "specialize"},
     "inference": {"packed", "passes"},
     "learn": {"errors", "weights", "plan", "policy", "distribution", "inference"},
@@ -66,9 +66,10 @@ ARROWS["experiments"] = CORE | {"__init__", "mm"}
 ARROWS["__init__"] = CORE - {"cli", "values", "progress", "files", "weights", "__init__"}
 # Inside a folder, files import those before them only.
 ORDER = {
-    "packed": "segments packing windows module_tree time_layout fused_operations time_forms "
+    "packed": "segments packing kept_times windows module_tree time_layout fused_operations time_forms "
     "module_state replay twins fused regions",
-    "passes": "model shadow whole program checkpoints in_place isolation tracer trace rules analysis shapes axis_moves "
+    "passes": "model shadow whole program checkpoints in_place isolation tracer concrete trace rules "
+    "labels label_rules labelling elastic_writer elastic analysis shapes axis_moves "
     "rowwise layouts group planning regions share rewrite fuse fold pipeline",
     "cost": "shapes_only count price executed payoff selector",
     "learn": "backbones heads selector reward losses estimators step clip_selector diagnose",

@@ -10,7 +10,7 @@ own; both would break this. The functions here do not, and none of them copies a
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -127,6 +127,14 @@ def without_constants(module: nn.Module) -> nn.Module:
     for name in constants_of(module):
         del module.__dict__[name]
     return module
+
+
+def keep_constants(module: nn.Module, graphs: Iterable[fx.Graph]) -> None:
+    """Take the constants of a module away that no graph reads."""
+    read = {str(node.target) for graph in graphs for node in graph.nodes if node.op == "get_attr"}
+    for name in constants_of(module):
+        if name not in read:
+            del module.__dict__[name]
 
 
 def place_constants(module: nn.Module, device: torch.device) -> None:

@@ -88,7 +88,9 @@ def _explain(root: nn.Module, reason: Reason) -> Reason:
 def _layout(node: fx.Node, root: nn.Module, analysis: TimeAnalysis, shapes: ShapeTable) -> Layout:
     """The layout of one value, given those before it; notes in ``analysis`` what follows."""
     if node.op == "placeholder":
-        return Layout("frames", shapes.frames_of(node))
+        if not analysis.layouts:
+            return Layout("frames", shapes.frames_of(node))
+        return Layout("swapped", (None, *range(1, shapes.num_frames + 1)))  # the times [N, T]
     inputs = [analysis.layouts[n] for n in node.all_input_nodes]
     kinds = {layout.kind for layout in inputs}
     if node.op == "output":
@@ -101,7 +103,10 @@ def _layout(node: fx.Node, root: nn.Module, analysis: TimeAnalysis, shapes: Shap
         analysis.axis_moves[node] = move[0]
         return move[1]
     if not kinds - {"const", "clips"} and not _has_stages(node, root):
-        return Layout("clips")
+        if _is_per_clip(node, shapes):
+            return Layout("clips")
+        analysis.dense_nodes.append(node)
+        return Layout("dense")
     broadcast = is_broadcast(node, analysis, shapes)
     if broadcast:
         analysis.broadcast_nodes.append(node)
@@ -124,6 +129,15 @@ def _layout(node: fx.Node, root: nn.Module, analysis: TimeAnalysis, shapes: Shap
         if is_collapse(node, root, rule)
         else Layout("frames", shapes.frames_of(node))
     )
+
+
+def _is_per_clip(node: fx.Node, shapes: ShapeTable) -> bool:
+    """Whether what is made of values per clip is one again: the clips may have been moved."""
+    of_three = shapes.shapes_of_three_clips.values[node]
+    of_two = shapes.of_length[shapes.num_frames].values[node]
+    if of_two is None or of_three is None:
+        return True
+    return of_two[:1] == (2,) and of_three == (3, *of_two[1:])
 
 
 def _check_output(node: fx.Node, analysis: TimeAnalysis) -> None:

@@ -27,6 +27,7 @@ def make_plan(
     clip_shape: tuple[int, int, int, int],
     grouping: Grouping,
     untraceable: Sequence[Reason] = (),
+    unfollowed: Sequence[Reason] = (),
 ) -> StagePlan:
     """Group the temporal convolutions, and find the frame unit.
 
@@ -38,13 +39,14 @@ def make_plan(
         clip_shape: (C, T, H, W).
         grouping: what one decision governs.
         untraceable: the modules that could not be traced.
+        unfollowed: why sizes and positions do not follow the kept frames.
 
     Raises:
         UnsupportedModel: there is nothing to decide.
         Ada3DError: an unknown grouping.
     """
     analysis, num_frames = analyses[0], clip_shape[1]
-    invalid = {length: why for a in analyses for length, why in a.invalid_lengths.items()}
+    invalid = _invalid_lengths(analyses)
     reasons: list[Reason] = []
     sites = []
     for path in analysis.convolutions:
@@ -56,7 +58,7 @@ def make_plan(
         else:
             reasons.append(Reason(path, why))
     unit = _frame_unit(invalid, num_frames)
-    reasons += _unit_reasons(invalid, num_frames, unit)
+    reasons += [*_unit_reasons(invalid, num_frames, unit), *unfollowed]
     grouped = group(sites, grouping, analysis.resolutions)
     stages = tuple(Stage(name, tuple(paths)) for name, paths in grouped.items())
     if unit is None and not stages:
@@ -119,6 +121,15 @@ def _block(path: str) -> str:
     parts = path.split(".")
     first = next((i for i, part in enumerate(parts) if part.isdigit()), len(parts))
     return ".".join(parts[: first + 1])
+
+
+def unit_of(analyses: Sequence[TimeAnalysis], num_frames: int) -> int | None:
+    """Return the frame unit of a model's programs; None where no frame can be dropped."""
+    return _frame_unit(_invalid_lengths(analyses), num_frames)
+
+
+def _invalid_lengths(analyses: Sequence[TimeAnalysis]) -> dict[int, Reason]:
+    return {length: why for a in analyses for length, why in a.invalid_lengths.items()}
 
 
 def _frame_unit(invalid: Mapping[int, Reason], num_frames: int) -> int | None:

@@ -59,6 +59,23 @@ def writes(target: Any) -> bool:
     return name in AUGMENTED or name.endswith("_")
 
 
+def args_of(node: fx.Node) -> tuple[Any, ...]:
+    """Return the positional arguments of a node, of whatever types they are."""
+    return node.args
+
+
+def argument(node: fx.Node, place: int, name: str, default: Any = None) -> Any:
+    """Return an argument of a node, given by its place or by its name."""
+    return node.args[place] if len(node.args) > place else node.kwargs.get(name, default)
+
+
+def operation_name(node: fx.Node) -> str:
+    """Return the name of the function or method that a node calls; '' for other nodes."""
+    if node.op not in ("call_function", "call_method"):
+        return ""
+    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+
+
 def module_path(node: fx.Node) -> str:
     """Return the path of the module in whose forward ``node`` was made, or the node's own name."""
     if node.op == "call_module":

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from ..packed.kept_times import kept_times
 from ..packed.module_tree import free_name, graph_over, with_modules
 from ..packed.packing import Packing, pack_frames, restore_order, stage_gate
 from ..packed.regions import DenseRegion, paths_with_twins
@@ -60,10 +61,10 @@ class _Writer:
         self.region_map = RegionMap(source, analysis)
         self.regions: dict[str, DenseRegion] = {}  # by their names in the new program
         self.emitted: set[int] = set()  # numbers of the regions that are written
-        clips = self.graph.placeholder("clips")
+        self.clips = self.graph.placeholder("clips")
         policy = self.graph.placeholder("policy")
         self.packing = self._call("packing", Packing.of, policy)
-        self.rows = self._call("rows", pack_frames, clips, self.packing)
+        self.rows = self._call("rows", pack_frames, self.clips, self.packing)
         self.segments = self._call("segments", getattr, self.packing, "segments")
         self.gates = [
             self._call(f"gate_{stage.name}", stage_gate, self.packing, k)
@@ -82,7 +83,10 @@ class _Writer:
                 self.emitted.add(region)
                 self._emit_region(region)
         elif node.op == "placeholder":
-            self.new[node] = self.rows
+            first = not self.new
+            self.new[node] = (
+                self.rows if first else self._call("times", kept_times, self.clips, self.packing)
+            )
         elif node.op == "output":
             self.new[node] = self.graph.output(fx.map_arg(node.args[0], self._restored))
         elif node in self.analysis.axis_moves:

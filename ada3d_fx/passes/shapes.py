@@ -124,7 +124,7 @@ def shapes_of(
     """Find the shape of every value for clips of one shape, or why the graph fails on them.
 
     Args:
-        graph: clips -> scores.
+        graph: clips, or these and the times of their frames -> scores.
         shadow: the graph's model on the meta device.
         clips_shape: (N, C, T, H, W).
         shape_cache: see `ShapeInterpreter`.
@@ -133,7 +133,10 @@ def shapes_of(
     interpreter = ShapeInterpreter(shadow, graph, shape_cache, fit)
     with torch.device("meta"), torch.no_grad():
         try:
-            interpreter.run(torch.empty(*clips_shape, dtype=dtype_of(shadow)))
+            clips = torch.empty(*clips_shape, dtype=dtype_of(shadow))
+            times = torch.empty(clips_shape[0], clips_shape[2], dtype=torch.int64)
+            inputs = [node for node in graph.nodes if node.op == "placeholder"]
+            interpreter.run(*(clips, times)[: len(inputs)])
         except _SHAPE_FAILURES as error:
             where = module_path(interpreter.at) if interpreter.at is not None else "input"
             message = str(error).strip().split("\n")[0]

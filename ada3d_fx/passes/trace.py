@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
+import torch
 from torch import fx, nn
 
 from ..errors import Reason, UnsupportedModel
 from ..packed.module_tree import constants_of
 from .checkpoints import blocks
+from .concrete import ConcreteTracer
 from .in_place import settle_writes
 from .isolation import own_caches
 from .model import model_name
@@ -36,13 +39,38 @@ def trace(
     Raises:
         UnsupportedModel: the root itself cannot be traced.
     """
-    evaluation = _trace(root, shadow, clip_shape, False, frozenset())
+    return _traced_twice(Tracer, root, shadow, clip_shape, checkpointing)
+
+
+def trace_concretely(
+    root: nn.Module,
+    shadow: nn.Module,
+    clip_shape: Sequence[int],
+    num_clips: int,
+    checkpointing: bool = False,
+) -> list[Program]:
+    """Trace ``root`` as `trace` does, with the sizes of so many clips as plain numbers."""
+    tensors = (*root.parameters(), *root.buffers())
+    device = tensors[0].device if tensors else torch.device("cpu")
+    tracer = functools.partial(ConcreteTracer, num_clips=num_clips, device=device)
+    return _traced_twice(tracer, root, shadow, clip_shape, checkpointing)
+
+
+def _traced_twice(
+    tracer: Callable[..., Tracer],
+    root: nn.Module,
+    shadow: nn.Module,
+    clip_shape: Sequence[int],
+    checkpointing: bool,
+) -> list[Program]:
+    evaluation = _trace(tracer, root, shadow, clip_shape, False, frozenset())
     marked = blocks(root) if checkpointing else frozenset()
-    training = _trace(root, shadow, clip_shape, True, marked)
+    training = _trace(tracer, root, shadow, clip_shape, True, marked)
     return [evaluation] if evaluation.agrees_with(training) else [evaluation, training]
 
 
 def _trace(
+    make_tracer: Callable[..., Tracer],
     root: nn.Module,
     shadow: nn.Module,
     clip_shape: Sequence[int],
@@ -51,7 +79,7 @@ def _trace(
 ) -> Program:
     with left_as_it_was(root), own_caches(root):
         # made in here, as it notes which functions `math` has
-        tracer = Tracer(shadow, clip_shape, training, marked)
+        tracer = make_tracer(shadow, clip_shape, training, marked)
         if training and hasattr(root, "forward_in_training"):
             tracer.traced_func_name = "forward_in_training"
         set_mode(root, training)

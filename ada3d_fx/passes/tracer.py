@@ -16,7 +16,14 @@ from ..errors import Reason
 from ..packed.module_tree import constants_of
 from .checkpoints import BLOCK, OWN
 from .in_place import note_writes, versions
-from .isolation import NoDraws, calls_caught, catch_draws, catch_functions, replacing
+from .isolation import (
+    NoDraws,
+    Replacements,
+    calls_caught,
+    catch_draws,
+    catch_functions,
+    replacing,
+)
 from .program import AUGMENTED, writes
 from .shadow import add_constants, dtype_of, shadow_call
 from .whole import is_known
@@ -74,6 +81,7 @@ class Tracer(fx.Tracer):
         clip_shape: (C, T, H, W).
         training: whether training is traced.
         marked: modules whose calls are marked as checkpointed.
+        num_clips: how many clips are traced.
     """
 
     proxy_buffer_attributes = True
@@ -84,11 +92,12 @@ class Tracer(fx.Tracer):
         clip_shape: Sequence[int],
         training: bool,
         marked: Collection[nn.Module] = (),
+        num_clips: int = 2,
     ) -> None:
         super().__init__()
         self.untraceable: list[Reason] = []
         self.shadow = shadow
-        self.clip_shape = clip_shape
+        self.clips_shape = (num_clips, *clip_shape)
         self.training = training
         self._marked = marked
         self._checkpoints = 0
@@ -113,6 +122,7 @@ class Tracer(fx.Tracer):
         with replacing() as replacements:
             catch_functions(replacements, root, self._autowrap_function_ids)
             catch_draws(replacements, root)
+            self.replace_functions(replacements)
             replacements.replace(vars(torch.utils.checkpoint), "checkpoint", self.checkpoint)
             read = functools.partial(self.getattr, parameter_proxy_cache=parameters)
             with calls_caught(root, self.call_module, read), NoDraws():
@@ -120,6 +130,9 @@ class Tracer(fx.Tracer):
                 self.create_node("output", "output", (scores,), {})
         self.submodule_paths = None
         return self.graph
+
+    def replace_functions(self, replacements: Replacements) -> None:
+        """Replace more functions while tracing."""
 
     def create_arg(self, a: Any) -> Any:
         """Turn a value into a node's argument; a tensor that the code makes into a constant."""
@@ -133,7 +146,7 @@ class Tracer(fx.Tracer):
 
     def _is_literal(self, value: Any) -> bool:
         """Whether a value is a tensor that the model's code makes."""
-        if not isinstance(value, Tensor) or isinstance(value, nn.Parameter):
+        if not isinstance(value, Tensor) or isinstance(value, (nn.Parameter, fx.Proxy)):
             return False
         kept = (*self.tensor_attrs, *self.root.buffers())
         return not any(value is other for other in kept)
@@ -174,7 +187,7 @@ class Tracer(fx.Tracer):
         """The value of a node for clips on the meta device; it raises where there is none."""
         args, kwargs = fx.map_arg((node.args, node.kwargs), self._fake_argument)
         if node.op == "placeholder":
-            return torch.empty(2, *self.clip_shape, dtype=dtype_of(self.shadow))
+            return torch.empty(*self.clips_shape, dtype=dtype_of(self.shadow))
         target = node.target
         if callable(target):
             return target(*args, **kwargs)

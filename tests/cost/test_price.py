@@ -289,7 +289,7 @@ def test_payoff_where_stages_alone_cannot_pay():
 
 
 def test_payoff_where_frames_cannot_be_dropped():
-    adaptive = shared_family("uniformerv2")[1]
+    adaptive = shared_family("c3d_long")[1]
     assert adaptive.plan.frame_unit is None
     answer = payoff(price_table(adaptive), 0)
     assert answer.frames_ceiling == 0 and answer.break_even_frames is None

@@ -53,9 +53,14 @@ _TPN = dict(
     aux_head_cfg=dict(out_channels=5, loss_weight=0.5),
 )  # fmt: skip
 _TIMESFORMER = dict(
-    type="TimeSformer", num_frames=4, img_size=32, patch_size=16, embed_dims=16, num_heads=2,
-    num_transformer_layers=1,
+    type="TimeSformer", num_frames=6, img_size=32, patch_size=16, embed_dims=24, num_heads=2,
+    num_transformer_layers=2,
 )  # fmt: skip
+_VIDEOMAE = dict(
+    type="VisionTransformer", img_size=32, patch_size=16, embed_dims=24, depth=2, num_heads=2, num_frames=8,
+    drop_path_rate=0.3,
+)  # fmt: skip
+_TOKEN_HEAD = dict(type="TimeSformerHead", in_channels=24)
 
 
 @MODELS.register_module()
@@ -151,24 +156,27 @@ FAMILIES = {
              net_options=dict(inverted_residual_setting=[[1, 8, 1, 1], [2, 8, 2, 2], [2, 16, 1, 2]])),
         _i3d_head(1280), (3, 8, 32, 32), {},
     ),
+    "uniformerv2_8": (  # as most of them are: each frame may be dropped
+        dict(type="UniFormerV2", input_resolution=32, patch_size=16, width=24, layers=2, heads=2, t_size=6,
+             return_list=[1], n_layers=1, n_dim=24, n_head=2, mlp_dropout=[0.5], clip_pretrained=False,
+             backbone_drop_path_rate=0.3),
+        _TOKEN_HEAD, (3, 6, 32, 32), {},
+    ),
+    "timesformer": (_TIMESFORMER, _TOKEN_HEAD, (3, 6, 32, 32), {}),
+    "timesformer_joint": ({**_TIMESFORMER, "attention_type": "joint_space_time"}, _TOKEN_HEAD, (3, 6, 32, 32), {}),
+    "timesformer_space": ({**_TIMESFORMER, "attention_type": "space_only"}, _TOKEN_HEAD, (3, 6, 32, 32), {}),
+    "videomae": (_VIDEOMAE, _TOKEN_HEAD, (3, 8, 32, 32), {}),
+    "videomae_learned": (
+        {**_VIDEOMAE, "use_learnable_pos_emb": True, "init_values": 0.1},
+        _TOKEN_HEAD, (3, 8, 32, 32), {},
+    ),
     "custom": (dict(type="TemporalShuffleNet"), _i3d_head(16), (3, 6, 8, 8), {}),
-}  # fmt: skip
-
-REFUSED = {
-    "timesformer": (_TIMESFORMER, dict(type="TimeSformerHead", in_channels=16), (3, 4, 32, 32)),
-    "timesformer_space_only": (
-        {**_TIMESFORMER, "attention_type": "space_only"}, dict(type="TimeSformerHead", in_channels=16), (3, 4, 32, 32),
-    ),
-    "videomae": (
-        dict(type="VisionTransformer", img_size=32, patch_size=16, embed_dims=16, depth=1, num_heads=2, num_frames=4),
-        dict(type="TimeSformerHead", in_channels=16), (3, 4, 32, 32),
-    ),
 }  # fmt: skip
 
 
 def config_of(name, num_classes=5, **backbone_options):
     """The model config of a family's reduced recognizer."""
-    backbone, head, _, *more = {**FAMILIES, **REFUSED}[name]
+    backbone, head, _, *more = FAMILIES[name]
     head = dict(dropout_ratio=0.5, average_clips="prob", **head, num_classes=num_classes)
     preprocessor = dict(
         type="ActionDataPreprocessor", mean=[0.0] * 3, std=[1.0] * 3, format_shape="NCTHW"

@@ -115,7 +115,12 @@ def test_shipped_recognizers_keep_their_scores(name):
             assert (got - wanted).abs().max() <= tolerance * wanted.abs().max(), shipped.name
             got = adaptive(clips, policy)
             for i, (kept, stages) in enumerate(zip(policy.frames, policy.stages)):
-                static = ada3d_fx.specialize(adaptive, int(kept.sum()), stages.tolist())
+                static = ada3d_fx.specialize(
+                    adaptive,
+                    int(kept.sum()),
+                    stages.tolist(),
+                    frames=kept.nonzero().flatten().tolist(),
+                )
                 alone = static(clips[i : i + 1][:, :, kept])[0]
                 assert (got[i] - alone).abs().max() <= tolerance * alone.abs().max(), shipped.name
         print(shipped.name, "float32" if large else "float64", policy.num_frames.tolist())

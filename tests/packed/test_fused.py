@@ -56,9 +56,8 @@ def off(got, wanted):
     return float((got.double() - wanted.double()).abs().max() / wanted.abs().max())
 
 
-PACKED = [
-    name for name in sorted(FAMILIES) if name not in ("swin", "mvit", "uniformer", "uniformerv2")
-]
+TRANSFORMERS = ("swin", "mvit", "uniformer", "timesformer", "videomae")
+PACKED = [name for name in sorted(FAMILIES) if not name.startswith(TRANSFORMERS)]
 
 
 @needs_onednn

@@ -1,0 +1,251 @@
+"""Networks that are built for T frames take clips of fewer: sizes and positions follow the kept frames."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from families import FAMILIES, config_of, family, shared_family
+from mmaction.registry import MODELS
+from models import clips, randomise
+from torch import nn
+
+import ada3d_fx
+from ada3d_fx import Ada3DError, Policy, UnsupportedModel
+
+SHAPE = (3, 6, 8, 8)
+T, P, C = 6, 4, 12  # frames, patches of a frame, channels
+
+
+class Tokens(nn.Module):
+    """A transformer that nobody ships: one option per way to see time by positions.
+
+    ``kept`` are the times of its clips' frames; all of T unless a test sets it. What it computes then
+    is the oracle: positions are taken out by hand."""
+
+    def __init__(self, positions):
+        super().__init__()
+        self.positions, self.kept = positions, list(range(T))
+        self.patches = nn.Conv3d(3, C, (1, 4, 4), (1, 4, 4))
+        self.token = nn.Parameter(torch.zeros(1, 1, C))
+        self.of_times = nn.Parameter(torch.zeros(T, C))
+        self.of_tokens = nn.Parameter(torch.zeros(1 + T * P, 1, C))
+        self.bias = nn.Parameter(torch.zeros(2, 2 * T - 1))
+        self.register_buffer("distance", torch.arange(T)[:, None] - torch.arange(T) + T - 1)
+        self.norm = nn.LayerNorm(C)
+        self.qkv = nn.Linear(C, 3 * C)
+        self.wider = nn.Linear(C + 2, C)
+        self.attention = nn.MultiheadAttention(C, 2, batch_first=True)
+        self.fc = nn.Linear(C, 5)
+
+    def forward(self, x):
+        n, t = len(x), len(self.kept)
+        x = self.patches(x).flatten(3).permute(0, 2, 3, 1)  # [n, t, P, C]
+        kept = self.of_times[self.kept] if t < T else self.of_times
+        x = getattr(self, self.positions)(x, n, t, kept)
+        return self.fc(self.norm(x).flatten(1, -2).mean(1))
+
+    def added(self, x, n, t, kept):
+        return x + kept[:, None]
+
+    def multiplied(self, x, n, t, kept):
+        return (x.transpose(1, 2).reshape(n * P, t, C) * kept.sigmoid()).view(n, P, t, C)
+
+    def concatenated(self, x, n, t, kept):
+        kept = kept[None, :, None, :2].expand(n, -1, P, -1)
+        return self.wider(torch.cat([x, kept], -1))
+
+    def made_in_code(self, x, n, t, kept):
+        times = torch.tensor(self.kept) if t < T else torch.arange(T)
+        return x + torch.sin(times[:, None] * torch.linspace(0.1, 1, C, dtype=x.dtype))[:, None]
+
+    def clips_second(self, x, n, t, kept):
+        """Tokens first, with a class token before all of them."""
+        x = x.reshape(n, t * P, C).transpose(0, 1)
+        x = torch.cat([self.token.expand(-1, n, -1), x])
+        table = self.of_tokens
+        if t < T:
+            rows = [0] + [1 + time * P + p for time in self.kept for p in range(P)]
+            table = table[rows]
+        x = (x + table).transpose(0, 1)
+        return x + self.attention(x, x, x)[0]
+
+    def per_pair(self, x, n, t, kept):
+        """A bias for each pair of times, from their difference, along both axes of the map."""
+        x = x.transpose(1, 2)  # [n, P, t, C]
+        q, k, v = self.qkv(self.norm(x)).view(n, P, t, 3, 2, C // 2).permute(3, 0, 1, 4, 2, 5)
+        distance = self.distance
+        if t < T:
+            distance = distance[self.kept][:, self.kept]
+        scores = q @ k.transpose(-2, -1) + self.bias[:, distance]
+        return x + (scores.softmax(-1) @ v).transpose(2, 3).reshape(n, P, t, C)
+
+    def token_of_each_frame(self, x, n, t, kept):
+        """A class token in front of the patches of each frame, and one of the clip made of them."""
+        x = x.reshape(n * t, P, C)
+        tokens = self.token.repeat(n * t, 1, 1)
+        x = torch.cat([tokens, x], 1)
+        x = x + self.attention(x, x, x, need_weights=False)[0]
+        own = x[:, 0].view(n, t, C) + kept
+        return torch.cat([own.mean(1, keepdim=True), x[:, 1:].reshape(n, t * P, C)], 1)[:, None]
+
+    def number_of_frames_in_code(self, x, n, t, kept):
+        x = x.reshape(n, t * P, C)
+        return x.view(n, t, P, C) + self.token.repeat(1, t, 1)[:, :, None]
+
+
+WAYS = [
+    "added", "multiplied", "concatenated", "made_in_code", "clips_second", "per_pair",
+    "token_of_each_frame", "number_of_frames_in_code",
+]  # fmt: skip
+
+
+def network(positions):
+    torch.manual_seed(0)
+    model = randomise(Tokens(positions))
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, 0, 0.5)
+    return model
+
+
+def by_hand(model, x, policy):
+    rows = []
+    for clip, frames in zip(x, policy.frames):
+        model.kept = frames.nonzero().flatten().tolist()
+        rows.append(model(clip[None, :, frames]))
+    model.kept = list(range(T))
+    return torch.cat(rows)
+
+
+def every_length(plan):
+    torch.manual_seed(1)
+    lengths = range(plan.frame_unit, plan.num_frames + 1, plan.frame_unit)
+    shares = torch.tensor([length / plan.num_frames for length in lengths] * 2)
+    return Policy.random(plan, len(shares), shares, 0.5)
+
+
+@pytest.mark.parametrize("positions", WAYS)
+def test_a_kept_frame_has_the_position_of_its_time(positions):
+    model = network(positions)
+    adaptive = ada3d_fx.convert(model, SHAPE)
+    assert adaptive.plan.frame_unit == 1
+    policy = every_length(adaptive.plan)
+    x = clips(len(policy), SHAPE)
+    wanted = by_hand(model, x, policy)
+    assert (wanted - model(x)).abs().max() > 1e-3  # it matters which frames are kept
+    torch.testing.assert_close(adaptive(x), model(x), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(adaptive(x, policy), wanted, rtol=1e-9, atol=1e-9)
+    with torch.no_grad():
+        torch.testing.assert_close(adaptive(x, policy), wanted, rtol=1e-9, atol=1e-9)
+    # several policies of a clip, and gradients of positions
+    index = torch.arange(len(policy)) // 2
+    shared = by_hand(model, x[index], policy)
+    torch.testing.assert_close(adaptive(x, policy, index), shared, rtol=1e-9, atol=1e-9)
+    adaptive.zero_grad()
+    adaptive(x, policy).square().sum().backward()
+    wanted.square().sum().backward()
+    for path, parameter in model.named_parameters():
+        own = adaptive.get_parameter(path).grad
+        if parameter.grad is not None:
+            torch.testing.assert_close(own, parameter.grad, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["timesformer", "videomae_learned"])
+def test_positions_that_change_after_conversion_are_seen(name):
+    """Weights loaded, trained, replaced, moved to another type; copies and pickles."""
+    model = family(name)
+    shape = FAMILIES[name][2]
+    adaptive = ada3d_fx.convert(model, shape)
+    policy, x = every_length(adaptive.plan), clips(1, shape)
+    x = x.expand(len(policy), -1, -1, -1, -1)
+    where = "time_embed" if name == "timesformer" else "pos_embed"
+
+    def same(made):
+        with torch.no_grad():
+            fresh = ada3d_fx.convert(adaptive.plain(), shape)
+            torch.testing.assert_close(made(x, policy), fresh(x, policy), rtol=1e-9, atol=1e-9)
+
+    before = adaptive(x, policy).detach()
+    with torch.no_grad():
+        getattr(adaptive.backbone, where).add_(1 + torch.arange(24))
+    same(adaptive)
+    assert (adaptive(x, policy) - before).abs().max() > 1e-6
+    adaptive.load_state_dict(family(name, seed=1).state_dict(), strict=False)
+    same(adaptive)
+    setattr(adaptive.backbone, where, nn.Parameter(getattr(adaptive.backbone, where) * 2))
+    same(adaptive)
+    same(copy.deepcopy(adaptive))
+    same(pickle.loads(pickle.dumps(adaptive)))
+    single = copy.deepcopy(adaptive).float()
+    torch.testing.assert_close(
+        single(x.float(), policy).double(), adaptive(x, policy), rtol=1e-4, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("name", ["timesformer", "videomae"])
+def test_a_specialised_network_is_told_its_times(name):
+    adaptive = shared_family(name)[1]
+    shape = FAMILIES[name][2]
+    x, unit = clips(2, shape), adaptive.plan.frame_unit
+    frames = [*range(unit), *range(shape[1] - unit, shape[1])]
+    policy = Policy.full(adaptive.plan, 2)
+    policy.frames[:] = False
+    policy.frames[:, frames] = True
+    static = ada3d_fx.specialize(adaptive, 2 * unit, [], frames=frames)
+    torch.testing.assert_close(static(x[:, :, frames]), adaptive(x, policy), rtol=1e-9, atol=1e-9)
+    evenly = ada3d_fx.specialize(adaptive, 2 * unit, [])(x[:, :, frames])
+    assert (evenly - static(x[:, :, frames])).abs().max() > 1e-9
+    wrong_ones = [frames[:-1], frames[::-1], [*frames[:-1], shape[1]]]
+    for wrong in [*wrong_ones, *([[1, *frames[1:]]] if unit > 1 else [])]:
+        with pytest.raises(Ada3DError, match="rising numbers"):
+            ada3d_fx.specialize(adaptive, 2 * unit, [], frames=wrong)
+
+
+class Reads(nn.Module):
+    """Code that needs all frames, or computes with their number."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how = how
+        self.patches = nn.Conv3d(3, C, (1, 4, 4), (1, 4, 4))
+        self.times = nn.Parameter(torch.zeros(1, C, T, 1, 1))
+        self.over_time = nn.Linear(T, T)
+        self.fc = nn.Linear(C, 5)
+
+    def forward(self, x):
+        x = self.patches(x) + self.times
+        return self.fc(getattr(self, self.how)(x).mean((-1, -2)))
+
+    def first_frame(self, x):
+        return x[:, :, 0]
+
+    def mixed_by_a_linear_layer(self, x):
+        return self.over_time(x.transpose(2, -1)).mean(-1)
+
+    def divided_by_their_number(self, x):
+        return x.sum(2) / x.shape[2]
+
+    def every_other(self, x):
+        return x[:, :, ::2].mean(2)
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("first_frame", "some of the frames only"),
+        ("mixed_by_a_linear_layer", "mixes entries of several frames"),
+        ("divided_by_their_number", "computes with the number of frames"),
+        ("every_other", "some of the frames only"),
+    ],
+)
+def test_what_cannot_follow_the_frames_is_refused_with_the_reason(how, words):
+    with pytest.raises(UnsupportedModel) as error:
+        ada3d_fx.convert(Reads(how).double(), SHAPE)
+    assert words in str(error.value)
+
+
+def test_features_of_one_given_token_are_refused():
+    """VideoMAE without pooling takes the first token, which is one of the first frames'."""
+    config = config_of("videomae", use_mean_pooling=False)
+    with pytest.raises(UnsupportedModel, match="some of the frames only"):
+        ada3d_fx.convert(MODELS.build(config), FAMILIES["videomae"][2])
