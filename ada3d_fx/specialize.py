@@ -91,9 +91,17 @@ def static_program(
     num_frames: int,
     stages: Sequence[int | bool],
     copy_weights: bool,
-    times: Sequence[int] | None = None,
+    times: Sequence[int] | None,
 ) -> StaticProgram:
-    """Do what `specialize` does with a policy that is checked."""
+    """Do what `specialize` does with a policy that is checked.
+
+    Args:
+        adaptive: the network.
+        num_frames: of its clips.
+        stages: K decisions.
+        copy_weights: see `specialize`.
+        times: those of the frames; None: where the network's source takes them, so does the result.
+    """
     plan = adaptive.plan
     made = adaptive.conversion
     root = plain_tree(made.root)
@@ -103,7 +111,8 @@ def static_program(
     replaced = {site: static_slice(root.get_submodule(site), copy_weights) for site in off}
     graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
     graph.output(graph.graph_copy(made.source, copies))
-    fix_times(graph, _times(plan, num_frames, times))
+    if times is not None:
+        fix_times(graph, times)
     calls = Counter(str(node.target) for node in made.windows)
     for node, lengths in made.windows.items():
         path = str(node.target)

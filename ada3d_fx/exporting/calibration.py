@@ -84,7 +84,10 @@ class Calibration:
         self.last_use = {node: n for n, part in enumerate(parts) for node in part.inputs}
         self.last_use.update({node: len(parts) for node in parts[-1].outputs})  # the scores
         kept = [clips[i : i + 1, :, frames] for i, frames in enumerate(policy.frames)]
-        self.values: dict[fx.Node, list[Tensor]] = {parts[0].inputs[0]: kept}  # of each clip
+        times = [frames.nonzero().T for frames in policy.frames]
+        inputs = branches.programs.inputs
+        # of each clip
+        self.values: dict[fx.Node, list[Tensor]] = dict(zip(inputs, (kept, times)))
 
     def quantize(self, number: int, part: Part, traced: Traced) -> Traced:
         """Return a part's branches with their graphs quantised; call it for each part, in order.

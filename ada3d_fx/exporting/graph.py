@@ -201,11 +201,12 @@ class GraphWriter:
         nodes = [
             self.make("Gather", ["clip", "kept"], ["kept_frames"], axis=1),
             self.make("Unsqueeze", ["kept_frames", self.pieces.vector(0)], ["value_clips"]),
+            self.make("Unsqueeze", ["kept", self.pieces.vector(0)], ["value_times"]),
         ]
         programs = Programs(self.adaptive)
         branches = join(Branches(programs, partition(programs)))
         parts = branches.parts
-        first = {parts[0].inputs[0]: "value_clips"}
+        first = dict(zip(programs.inputs, ("value_clips", "value_times")))
         calibration = None if self.int8 is None else Calibration(*self.int8, branches)
         writer = PartWriter(self.pieces, branches, first, calibration)
         for number, part in enumerate(parts):

@@ -27,13 +27,16 @@ class Programs:
         self.adaptive, self.plan = adaptive, adaptive.plan
         unit = self.plan.frame_unit or self.plan.num_frames
         self.lengths = range(unit, self.plan.num_frames + 1, unit)
+        source = adaptive.conversion.source
+        # the clips, and the times of their frames where positions follow them
+        self.inputs = [node for node in source.nodes if node.op == "placeholder"]
         self._made: dict[tuple[int, tuple[bool, ...]], StaticProgram] = {}
 
     def of(self, length: int, stages: Sequence[bool] | None = None) -> StaticProgram:
         """Return the program of one policy; without ``stages``, all of them are on."""
         on = (True,) * self.plan.num_stages if stages is None else tuple(stages)
         if (length, on) not in self._made:
-            made = static_program(self.adaptive, length, on, copy_weights=False)
+            made = static_program(self.adaptive, length, on, copy_weights=False, times=None)
             self._made[length, on] = made
         return self._made[length, on]
 
@@ -51,7 +54,9 @@ class Programs:
         assert isinstance(module, fx.GraphModule)
         with torch.no_grad(), own_caches(module), no_arithmetic():
             clip = torch.zeros(1, channels, length, height, width, dtype=dtype_of(module))
-            _Noting(module, lambda node, value: note(sources[node.name], value)).run(clip)
+            times = torch.zeros(1, length, dtype=torch.int64)
+            inputs = (clip, times)[: len(self.inputs)]
+            _Noting(module, lambda node, value: note(sources[node.name], value)).run(*inputs)
 
 
 class _Noting(fx.Interpreter):

@@ -187,4 +187,4 @@ class PartWriter:
         """ONNX's numbers of the types of some values."""
         values = self.branches.values_at(self.plan.num_frames)
         kind = onnx().helper.np_dtype_to_tensor_dtype
-        return [kind(values[node].numpy().dtype) for node in nodes]
+        return [kind(values[node].detach().numpy().dtype) for node in nodes]

@@ -18,6 +18,12 @@ class Entries(NamedTuple):
     of_unit: tuple[tuple[int, ...], ...]  # of each unit, as many of each
     of_none: tuple[int, ...]  # such as that of a class token: they are always kept
 
+    @property
+    def in_order(self) -> bool:
+        """Whether those of no unit come first, and then unit by unit."""
+        places = [*self.of_none, *(place for unit in self.of_unit for place in unit)]
+        return places == sorted(places)
+
 
 class Blocks(NamedTuple):
     """How an axis holds the clips: entry (o, clip, i) of ``outer`` x clips x ``inner``."""
@@ -85,14 +91,15 @@ def follow_frames(
     rest = [axis for axis in range(ndim) if axis not in axes]
     taken = values.permute(*axes, *rest)
     index = []
-    for place, (of_unit, of_none) in enumerate(entries):
-        kept = numbers_on(of_unit, values.device)[units].flatten(1)
-        if of_none:
-            always = numbers_on(of_none, values.device).expand(len(units), -1)
+    for place, own in enumerate(entries):
+        kept = numbers_on(own.of_unit, values.device)[units].flatten(1)
+        if own.of_none:
+            always = numbers_on(own.of_none, values.device).expand(len(units), -1)
             kept = torch.cat([always, kept], 1)
+        kept = kept if own.in_order else kept.sort(1).values
         shape = [len(units)] + [1] * len(axes)
         shape[1 + place] = kept.shape[1]
-        index.append(kept.sort(1).values.view(shape))
+        index.append(kept.view(shape))
     taken = taken[tuple(index)]  # [n, *axes, *rest]
     # the clips go where the value has them, in place of an axis of one entry
     place = 1 + len(axes) + rest.index(clips.axis)

@@ -23,8 +23,8 @@ def taken(branches):
 def test_joined_parts_chained_are_the_specialised_network(name):
     adaptive = shared_family(name)[1]
     branches = joined(adaptive)
-    for length, clip, stages, wanted in specialised(adaptive, branches.programs.lengths):
-        made = chained(branches.parts, branches, clip, stages)
+    for length, clip, times, stages, wanted in specialised(adaptive, branches.programs.lengths):
+        made = chained(branches.parts, branches, clip, times, stages)
         assert (made - wanted).abs().max() < 1e-9, length
 
 

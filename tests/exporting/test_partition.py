@@ -4,7 +4,7 @@ import pytest
 import torch
 from families import FAMILIES, shared_family
 from models import shared_conversion
-from odd_networks import HandsOverPairs
+from odd_networks import HandsOverPairs, runs_whole
 
 import ada3d_fx
 from ada3d_fx import Ada3DError
@@ -19,9 +19,10 @@ def cut(adaptive):
     return parts, Branches(programs, parts)
 
 
-def chained(parts, branches, clips, stages):
+def chained(parts, branches, clips, times, stages):
     """Run the parts one after the other."""
-    values = {parts[0].inputs[0]: clips}
+    times = torch.tensor(times).expand(len(clips), -1)
+    values = dict(zip(branches.programs.inputs, (clips, times)))
     for part in parts:
         module = branches.module(part, clips.shape[2], [stages[k] for k in part.stages])
         with torch.no_grad():
@@ -31,22 +32,28 @@ def chained(parts, branches, clips, stages):
 
 
 def specialised(adaptive, lengths):
-    """Some lengths, with a clip, decisions and the scores of the specialised network."""
+    """Some lengths, with a clip, times, decisions and the scores of the specialised network."""
     plan, generator = adaptive.plan, torch.Generator().manual_seed(0)
+    unit = plan.frame_unit or plan.num_frames
     channels, _, height, width = plan.clip_shape
     for length in sorted({lengths[0], lengths[len(lengths) // 2], lengths[-1]}):
         clip = torch.randn(1, channels, length, height, width, dtype=torch.float64)
         stages = (torch.rand(plan.num_stages, generator=generator) < 0.5).tolist()
         with torch.no_grad():
-            yield length, clip, stages, ada3d_fx.specialize(adaptive, length, stages)(clip)
+            units = torch.randperm(plan.num_frames // unit, generator=generator)[: length // unit]
+            times = [
+                unit * u + frame for u in units.sort().values.tolist() for frame in range(unit)
+            ]
+            static = ada3d_fx.specialize(adaptive, length, stages, frames=times)
+            yield length, clip, times, stages, static(clip)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_parts_chained_are_the_specialised_network(name):
     adaptive = shared_family(name)[1]
     parts, branches = cut(adaptive)
-    for length, clip, stages, wanted in specialised(adaptive, branches.programs.lengths):
-        assert (chained(parts, branches, clip, stages) - wanted).abs().max() < 1e-9, length
+    for length, clip, times, stages, wanted in specialised(adaptive, branches.programs.lengths):
+        assert (chained(parts, branches, clip, times, stages) - wanted).abs().max() < 1e-9, length
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -62,7 +69,7 @@ def test_every_stage_is_decided_in_parts_of_its_own(name):
 
 
 def test_stages_of_a_module_that_runs_whole_are_decided_together():
-    parts, _ = cut(shared_family("uniformerv2")[1])
+    parts, _ = cut(ada3d_fx.convert(runs_whole(3), (3, 8, 8, 8), stages="layer"))
     assert [part.stages for part in parts] == [(0, 1, 2)]
     parts, _ = cut(shared_family("custom")[1])
     assert [part.stages for part in parts] == [(0,), (1,), (2,)]
