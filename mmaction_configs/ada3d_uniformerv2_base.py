@@ -1,4 +1,4 @@
-# Ada3D with UniFormerV2-B, 8 frames, which are all kept; gates on its depthwise convolutions.
+# Ada3D with UniFormerV2-B, 8 frames; gates on its depthwise convolutions, each frame may be dropped.
 # Its trained weights are in MMAction2's model zoo: --cfg-options model.recognizer_checkpoint=...
 _base_ = [
     "mmaction::recognition/uniformerv2/uniformerv2-base-p16-res224_clip_8xb32-u8_kinetics400-rgb.py",

@@ -215,7 +215,7 @@ class ElasticWriter:
             shift = len(out) - len(shape)
             axes = {
                 axis: vector
-                for axis, vector in self.two.vectors(self.two.of(node), node).items()
+                for axis, vector in self.two.axes[node].items()
                 if axis >= shift and shape[axis - shift] > 1
             }
             if axes:

@@ -330,7 +330,13 @@ class LabelRules:
 
 
 def replay(node: fx.Node, source: fx.Node, value: Tensor) -> Any:
-    """Do to ``value`` what a node does to ``source``."""
+    """Do to ``value`` what a node does to ``source``.
+
+    Raises:
+        Unfollowed: it depends on other values, such as a list of entries.
+    """
+    if set(node.all_input_nodes) != {source}:
+        raise Unfollowed(node, "it takes entries by a list or a mask")
     args, kwargs = fx.map_arg((args_of(node), node.kwargs), lambda n: value if n is source else n)
     if node.op == "call_method":
         # labels do not lie in memory as values do

@@ -15,7 +15,11 @@ from .rules import ELEMENTWISE
 
 
 class Demand(Exception):
-    """A value must have labels that it has not: the graph is labelled again with them."""
+    """A value must have labels that it has not: the graph is labelled again from it on."""
+
+    def __init__(self, node: fx.Node):
+        super().__init__()
+        self.node = node
 
 
 class Labeller:
@@ -42,24 +46,27 @@ class Labeller:
         Raises:
             Unfollowed: an operation for whose labels there is no rule, or that needs all frames.
         """
-        for _ in range(1 + len(self.graph.nodes)):
+        nodes = [node for node in self.graph.nodes if node.op != "output"]
+        places = {node: place for place, node in enumerate(nodes)}
+        place = 0
+        while place < len(nodes):
+            node = nodes[place]
             try:
-                for node in self.graph.nodes:
-                    if node.op != "output":
-                        self.made.labels[node] = self._checked(node)
-                return self.made
-            except Demand:
-                self.made.follows.clear()
-        raise AssertionError("each round adds labels to a node")
+                self.made.labels[node] = self._checked(node)
+                place += 1
+            except Demand as demand:
+                place = places[demand.node]
+        return self.made
 
     def _checked(self, node: fx.Node) -> Any:
         labels = self.rules.label(node)
         if isinstance(labels, Labels):
             for seed in self.made.seeds.get(node, []):
                 labels = self._with(labels, seed)
-            self.made.vectors(labels, node)  # it raises where they do not lie along axes
-            if len(labels.clips) > 1:
-                raise Unfollowed(node, "it joins values of several clips")
+            self.made.axes[node] = self.made.vectors(labels, node)
+            clips = [len(label[label >= 0].unique()) for label in labels.clips]
+            if clips not in ([], [self.made.num_clips]):
+                raise Unfollowed(node, "it joins values of several clips, or takes some of them")
         return labels
 
     def _with(self, labels: Labels, seed: Tensor) -> Labels:
@@ -108,7 +115,7 @@ class Labeller:
         elif node.op != "get_attr" and node.target not in DRAWS:
             raise Unfollowed(node, "it has as many entries as there are frames, but not theirs")
         self.made.seeds.setdefault(node, []).append(compact(label))
-        raise Demand
+        raise Demand(node)
 
 
 def _ranked_down(label: Tensor, ndim: int) -> Tensor:

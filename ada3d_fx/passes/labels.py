@@ -62,6 +62,8 @@ class LabelledGraph:
     num_units: int
     num_clips: int
     labels: dict[fx.Node, Any] = field(default_factory=dict)  # Labels, or a tuple of several
+    # the axes of a value that hold time, and the unit of each of their entries
+    axes: dict[fx.Node, dict[int, Tensor]] = field(default_factory=dict)
     # what is the same for all clips -> the entry of time that meets it: user, operand -> axes of the
     # user's result along which the operand is to follow the frames, with the labels along them
     follows: dict[tuple[fx.Node, fx.Node], dict[int, Tensor]] = field(default_factory=dict)
@@ -76,7 +78,7 @@ class LabelledGraph:
 
     def vector(self, node: fx.Node, axis: int) -> Tensor | None:
         """Return the unit of each entry of an axis; None where the axis holds no time."""
-        return self.vectors(self.of(node), node).get(axis)
+        return self.axes[node].get(axis)
 
     def vectors(self, labels: Labels, node: fx.Node) -> dict[int, Tensor]:
         """Return the axes that hold time, and the unit of each of their entries.

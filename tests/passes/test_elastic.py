@@ -249,3 +249,44 @@ def test_features_of_one_given_token_are_refused():
     config = config_of("videomae", use_mean_pooling=False)
     with pytest.raises(UnsupportedModel, match="some of the frames only"):
         ada3d_fx.convert(MODELS.build(config), FAMILIES["videomae"][2])
+
+
+class Takes(nn.Module):
+    """Code that takes tokens by a list, or some of the clips."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how = how
+        self.patches = nn.Conv3d(3, C, (1, 4, 4), (1, 4, 4))
+        self.times = nn.Parameter(torch.zeros(1, T, C))
+        self.weights = nn.Linear(C, T)
+        self.fc = nn.Linear(C, 5)
+
+    def forward(self, x):
+        x = self.patches(x).mean((-1, -2)).transpose(1, 2) + self.times
+        return self.fc(getattr(self, self.how)(x).mean(1))
+
+    def by_a_list(self, x):
+        return x[:, torch.tensor([0, 2, 4])]
+
+    def half_of_the_clips(self, x):
+        first, second = x.chunk(2)
+        return x + first[:1] + second[:1]
+
+    def weights_of_the_clip(self, x):
+        """As many weights as frames, which are not theirs."""
+        return x * self.weights(x.mean(1)).softmax(-1)[..., None]
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("by_a_list", "by a list or a mask"),
+        ("half_of_the_clips", "takes some of them"),
+        ("weights_of_the_clip", "as many entries as there are frames, but not theirs"),
+    ],
+)
+def test_entries_that_are_taken_by_their_place_are_refused(how, words):
+    with pytest.raises(UnsupportedModel) as error:
+        ada3d_fx.convert(Takes(how).double(), SHAPE)
+    assert words in str(error.value)
