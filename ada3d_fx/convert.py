@@ -20,6 +20,7 @@ from .packed.twins import plain_tree, turn_plain
 from .passes.group import Grouping
 from .passes.model import channels_last, scoring_model
 from .passes.pipeline import Conversion, run_passes
+from .passes.programs import POSITIONS
 from .plan import StagePlan
 from .policy import Policy, check_policy
 
@@ -30,6 +31,7 @@ def convert(
     clip_shape: Sequence[int] = (3, 8, 224, 224),
     stages: Grouping = "stage",
     checkpointing: bool = False,
+    positions: str = "own",
 ) -> AdaptiveNetwork:
     """Rewrite a 3D recognizer so that each clip computes only what its policy keeps.
 
@@ -45,22 +47,28 @@ def convert(
             block again in backward: about a quarter more time, for half of the memory or less.
             Gradients and statistics of BatchNorm are those without. What runs densely is not cut
             into blocks.
+        positions: which positions in time kept frames have, where a model has any. 'own': those
+            that the model gives a clip of so many frames, by a rule of its own such as
+            interpolation; where it takes no other number of frames, those of their times. 'kept':
+            those of their times.
 
     Raises:
-        UnsupportedModel: nothing can be decided, or the model cannot run on such clips; with all
-            reasons.
-        Ada3DError: not a model, a part missing, a bad shape or grouping.
+        UnsupportedModel: nothing can be decided, or the model cannot run on such clips, or its
+            positions cannot follow the kept frames where that is asked; with all reasons.
+        Ada3DError: not a model, a part missing, a bad shape, grouping or ``positions``.
     """
     if len(clip_shape) != 4 or any(not isinstance(n, int) or n < 1 for n in clip_shape):
         raise Ada3DError(
             f"convert: clip_shape={tuple(clip_shape)!r}; expected four positive integers (C, T, H, W)"
         )
+    if positions not in POSITIONS:
+        raise Ada3DError(f"convert: positions={positions!r}; expected one of {POSITIONS}")
     channels, frames, height, width = clip_shape
     if isinstance(model, AdaptiveNetwork):
         model = model.plain()
     root = channels_last(scoring_model(model))
     return AdaptiveNetwork(
-        run_passes(root, (channels, frames, height, width), stages, checkpointing)
+        run_passes(root, (channels, frames, height, width), stages, checkpointing, positions)
     )
 
 
@@ -220,7 +228,7 @@ class AdaptiveNetwork(nn.Module):
         if "conversion" not in vars(self):  # a hook of its children holds a network half unpickled
             return {"own": own}
         made = self.conversion
-        how = (self.plan.clip_shape, made.grouping, made.checkpointing)
+        how = (self.plan.clip_shape, made.grouping, made.checkpointing, made.positions)
         return dict(own=own, root=made.root, how=how)
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -204,7 +204,9 @@ def test_mmaction2s_way_of_use(name):
         assert one.policy_frames.shape == (3, shape[1])
 
 
-@pytest.mark.parametrize("name", ["slowfast", "uniformerv2", "swin", "x3d", "tpn"])
+@pytest.mark.parametrize(
+    "name", ["slowfast", "uniformerv2", "swin", "timesformer", "videomae", "x3d", "tpn"]
+)
 def test_policies_are_learned_whatever_there_is_to_decide(name):
     """Units of frames, frames that stay, no stages: every phase of training takes steps."""
     shape = FAMILIES[name][2]

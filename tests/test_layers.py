@@ -70,7 +70,7 @@ ORDER = {
     "module_state replay twins fused regions",
     "passes": "model shadow whole program checkpoints in_place isolation tracer concrete trace rules "
     "labels label_rules labelling elastic_writer elastic analysis shapes axis_moves "
-    "rowwise layouts group planning regions share rewrite fuse fold pipeline",
+    "rowwise layouts group planning programs regions share rewrite fuse fold pipeline",
     "cost": "shapes_only count price executed payoff selector",
     "learn": "backbones heads selector reward losses estimators step clip_selector diagnose",
     "runtime": "contract engines session",

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import fx, nn
 
-from ..errors import Ada3DError, Reason, UnsupportedModel
+from ..errors import Ada3DError
 from ..packed.module_tree import adopt_children, keep_constants, place_constants, without_constants
 from ..packed.regions import Region
 from ..packed.twins import Twin, become_twin
 from ..plan import StagePlan
-from .analysis import TimeAnalysis
-from .elastic import elastic_programs
 from .fold import FoldedGraph
 from .group import Grouping
 from .isolation import own_caches
-from .layouts import analyse
 from .model import check_names
-from .planning import make_plan, unit_of
-from .program import Program
+from .planning import make_plan
+from .programs import analysed_programs
 from .rewrite import rewrite
 from .shadow import shadow_of
-from .trace import trace
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +29,7 @@ class Conversion:
 
     grouping: Grouping  # what one decision governs, as `convert` was asked
     checkpointing: bool  # whether blocks are computed again in backward, as it was asked
+    positions: str  # which positions kept frames have, as it was asked
     root: nn.Module  # the model, with twins in place of the modules that mix time
     twin_paths: tuple[str, ...]  # where the twins are
     aliases: tuple[tuple[str, ...], ...]  # the names of each module that has several
@@ -107,55 +103,13 @@ def _aliases(root: nn.Module) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(paths) for paths in names.values() if len(paths) > 1)
 
 
-def _elastic(*args: Any) -> list[Program] | Reason:
-    """What `elastic_programs` gives; no programs where there are other reasons than that."""
-    try:
-        return elastic_programs(*args)
-    except UnsupportedModel:
-        return []
-
-
-def _analysed(
-    root: nn.Module, shadow: nn.Module, clip_shape: Sequence[int], checkpointing: bool
-) -> tuple[list[Program], list[TimeAnalysis], list[Reason]]:
-    """Trace and analyse; where no frame can be dropped so, let sizes and positions follow the frames.
-
-    Returns:
-        The programs, their analyses, and why sizes and positions do not follow where they do not.
-    """
-
-    def analyses_of(programs: Sequence[Program]) -> list[TimeAnalysis]:
-        cache: dict = {}
-        return [analyse(root, p.graph, shadow, clip_shape, cache) for p in programs]
-
-    failed: UnsupportedModel | None = None
-    programs: list[Program] = []
-    analyses: list[TimeAnalysis] = []
-    with own_caches(root):
-        try:
-            programs = trace(root, shadow, clip_shape, checkpointing)
-            analyses = analyses_of(programs)
-        except UnsupportedModel as error:
-            failed = error
-        if analyses and unit_of(analyses, clip_shape[1]) is not None:
-            return programs, analyses, []
-        made = _elastic(root, shadow, clip_shape, checkpointing)
-        if made and not isinstance(made, Reason):
-            followed = analyses_of(made)
-            if unit_of(followed, clip_shape[1]) is not None:
-                return made, followed, []
-    unfollowed = [made] if isinstance(made, Reason) else []
-    if failed is not None:
-        raise UnsupportedModel(failed.model_name, [*failed.reasons, *unfollowed]) from failed
-    return programs, analyses, unfollowed
-
-
 @torch.inference_mode(False)  # where tensors do not tell that they were written into
 def run_passes(
     root: nn.Module,
     clip_shape: tuple[int, int, int, int],
     grouping: Grouping,
     checkpointing: bool = False,
+    positions: str = "own",
 ) -> Conversion:
     """Trace, analyse, plan, swap twins in, rewrite, fold.
 
@@ -165,6 +119,7 @@ def run_passes(
         clip_shape: (C, T, H, W) of the clips for which the plan is made.
         grouping: what one decision governs, see `convert`.
         checkpointing: whether blocks are computed again in backward, see `convert`.
+        positions: which positions kept frames have, see `convert`.
 
     Raises:
         UnsupportedModel: nothing can be decided, or the model cannot run on such clips.
@@ -173,7 +128,10 @@ def run_passes(
     without_constants(root)  # of an earlier conversion
     check_names(root)
     shadow = shadow_of(root)
-    programs, analyses, unfollowed = _analysed(root, shadow, clip_shape, checkpointing)
+    with own_caches(root):
+        programs, analyses, unfollowed = analysed_programs(
+            root, shadow, clip_shape, checkpointing, positions
+        )
     keep_constants(root, (p.graph for p in programs))
     plan = make_plan(root, analyses, clip_shape, grouping, programs[0].untraceable, unfollowed)
     twin_paths = {str(node.target) for a in analyses for node in a.time_mixing_nodes}
@@ -183,6 +141,7 @@ def run_passes(
     converted = Conversion(
         grouping=grouping,
         checkpointing=checkpointing,
+        positions=positions,
         root=root,
         twin_paths=tuple(sorted(twin_paths)),
         aliases=_aliases(root),

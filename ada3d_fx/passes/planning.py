@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from torch import fx, nn
 
@@ -57,7 +57,7 @@ def make_plan(
             sites.append(path)
         else:
             reasons.append(Reason(path, why))
-    unit = _frame_unit(invalid, num_frames)
+    unit = frame_unit(invalid, num_frames)
     reasons += [*_unit_reasons(invalid, num_frames, unit), *unfollowed]
     grouped = group(sites, grouping, analysis.resolutions)
     stages = tuple(Stage(name, tuple(paths)) for name, paths in grouped.items())
@@ -125,14 +125,15 @@ def _block(path: str) -> str:
 
 def unit_of(analyses: Sequence[TimeAnalysis], num_frames: int) -> int | None:
     """Return the frame unit of a model's programs; None where no frame can be dropped."""
-    return _frame_unit(_invalid_lengths(analyses), num_frames)
+    return frame_unit(_invalid_lengths(analyses), num_frames)
 
 
 def _invalid_lengths(analyses: Sequence[TimeAnalysis]) -> dict[int, Reason]:
     return {length: why for a in analyses for length, why in a.invalid_lengths.items()}
 
 
-def _frame_unit(invalid: Mapping[int, Reason], num_frames: int) -> int | None:
+def frame_unit(invalid: Container[int], num_frames: int) -> int | None:
+    """Return the smallest g for all of whose multiples clips can have so many frames, if any."""
     for unit in range(1, num_frames):
         multiples = range(unit, num_frames + 1, unit)
         if num_frames % unit == 0 and not any(n in invalid for n in multiples):

@@ -108,7 +108,7 @@ def _shapes_in(values: Any) -> Any:
 
 
 # What a model's own code raises on clips that it cannot take.
-_SHAPE_FAILURES = (
+FAILURES = (
     *(RuntimeError, ValueError, TypeError, AssertionError),
     *(IndexError, AttributeError, KeyError, NotImplementedError),
 )
@@ -137,7 +137,7 @@ def shapes_of(
             times = torch.empty(clips_shape[0], clips_shape[2], dtype=torch.int64)
             inputs = [node for node in graph.nodes if node.op == "placeholder"]
             interpreter.run(*(clips, times)[: len(inputs)])
-        except _SHAPE_FAILURES as error:
+        except FAILURES as error:
             where = module_path(interpreter.at) if interpreter.at is not None else "input"
             message = str(error).strip().split("\n")[0]
             shape = f"[N, {', '.join(map(str, clips_shape[1:]))}]"

@@ -201,6 +201,54 @@ def test_a_specialised_network_is_told_its_times(name):
             ada3d_fx.specialize(adaptive, 2 * unit, [], frames=wrong)
 
 
+class Stretched(nn.Module):
+    """Positions for T frames, which the model's own rule stretches over fewer."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches = nn.Conv3d(3, C, (1, 4, 4), (1, 4, 4))
+        self.times = nn.Parameter(torch.randn(1, C, T))
+        self.fc = nn.Linear(C, 5)
+
+    def forward(self, x, kept=None):
+        x = self.patches(x).mean((-1, -2))
+        times = self.times
+        if kept is not None:
+            times = times[:, :, kept]
+        elif x.shape[2] != T:
+            times = nn.functional.interpolate(times, size=x.shape[2], mode="linear")
+        return self.fc((x + times).relu().mean(2))
+
+
+class Inside(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = Stretched()
+
+    def forward(self, x, kept=None):
+        return self.inner(x) if kept is None else self.inner(x, kept)
+
+
+def test_the_models_own_rule_for_positions_stays_unless_asked_otherwise():
+    torch.manual_seed(0)
+    with pytest.raises(UnsupportedModel, match="cannot be traced"):  # its rule is in code
+        ada3d_fx.convert(Stretched(), SHAPE)
+    model = Inside().double().eval()
+    own = ada3d_fx.convert(model, SHAPE)
+    kept = ada3d_fx.convert(model, SHAPE, positions="kept")
+    policy, x = every_length(own.plan), clips(12, SHAPE)
+    for adaptive in (own, kept, copy.deepcopy(kept), pickle.loads(pickle.dumps(kept))):
+        for clip, frames, scores in zip(x, policy.frames, adaptive(x, policy)):
+            times = None if adaptive is own else frames.nonzero().flatten()
+            wanted = model(clip[None, :, frames], times)[0]
+            torch.testing.assert_close(scores, wanted, rtol=1e-9, atol=1e-9)
+    assert (own(x, policy) - kept(x, policy)).abs().max() > 1e-3
+    with pytest.raises(Ada3DError, match="'own', 'kept'"):
+        ada3d_fx.convert(model, SHAPE, positions="learned")
+    with pytest.raises(UnsupportedModel, match="cannot follow the kept frames"):
+        ada3d_fx.convert(family("swin"), FAMILIES["swin"][2], positions="kept")
+
+
 class Reads(nn.Module):
     """Code that needs all frames, or computes with their number."""
 
