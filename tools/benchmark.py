@@ -83,6 +83,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--amp", action="store_true", help="time torch's rows under autocast in bfloat16 too"
     )
+    parser.add_argument(
+        "--ragged", action="store_true",
+        help="let the clips of each --usage keep different numbers of frames, from few to many",
+    )  # fmt: skip
     cli.add_seed(parser, 0)
     parser.add_argument(
         "--out", type=values.output_file, metavar="FILE",
@@ -101,6 +105,7 @@ def main() -> None:
         args.config, args.cfg_options, args.clip_shape, args.clips, args.usage or DEFAULT_USAGES,
         args.policy, args.repeats, args.engine, args.threads, args.device, args.seed, args.int8,
         args.compile, args.memory, args.profile, args.training, args.samples, args.forms, args.amp,
+        args.ragged,
     )  # fmt: skip
     result = timing.measure(request, args.json, args.out, Console(args.verbose))
     print(timing_text.text(result))

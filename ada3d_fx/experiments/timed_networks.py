@@ -59,6 +59,7 @@ class Request:
     samples: int = 4  # policies of each clip in a step
     forms: bool = False  # a row for each form of temporal convolutions; on a GPU always
     amp: bool = False  # rows of torch under autocast in bfloat16 too
+    ragged: bool = False  # clips keep different numbers of frames, as far apart as can be
 
 
 class Run(NamedTuple):
@@ -140,7 +141,7 @@ def make_batch(networks: Networks, clips: int, request: Request) -> Batch:
         Ada3DError: a file of policies that does not fit.
     """
     adaptive, shape = networks.adaptive, networks.shape
-    policies = timed_policies(adaptive.plan, clips, request.usages, request.seed)
+    policies = timed_policies(adaptive.plan, clips, request.usages, request.seed, request.ragged)
     usages = [name for name in policies if name not in (FULL, FLAT)]
     if request.policy:
         policy = recorded_policy(request.policy, adaptive, clips)

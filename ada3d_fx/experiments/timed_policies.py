@@ -25,16 +25,20 @@ def varied_clips(n: int, shape: Shape, seed: int) -> Tensor:
 
 
 def timed_policies(
-    plan: StagePlan, clips: int, usages: Sequence[tuple[float, float]], seed: int
+    plan: StagePlan,
+    clips: int,
+    usages: Sequence[tuple[float, float]],
+    seed: int,
+    ragged: bool = False,
 ) -> dict[str, Policy]:
-    """Make the policies that are timed, by the names of their rows."""
+    """Make the policies that are timed, by the names of their rows; see `usage_policy`."""
     full = Policy.full(plan, clips)
     policies = {FULL: full}
     if plan.num_stages:
         policies[FLAT] = Policy(full.frames, torch.zeros_like(full.stages))
     generator = torch.Generator().manual_seed(seed)
     for frames, stages in usages:
-        policy = usage_policy(plan, clips, frames, stages, generator)
+        policy = usage_policy(plan, clips, frames, stages, generator, ragged)
         policies[used(policy)] = policy
     return policies
 
@@ -52,15 +56,30 @@ def inside_words(policy: Policy) -> str:
 
 
 def usage_policy(
-    plan: StagePlan, clips: int, frames: float, stages: float, generator: torch.Generator
+    plan: StagePlan,
+    clips: int,
+    frames: float,
+    stages: float,
+    generator: torch.Generator,
+    ragged: bool = False,
 ) -> Policy:
     """Make random policies whose totals over the batch are these fractions.
 
     The totals are exact to the nearest whole decision, not only on average.
+
+    Args:
+        plan: whose decisions.
+        clips: N.
+        frames: fraction of the frames.
+        stages: fraction of the stages.
+        generator: which frames and stages they are is drawn from it.
+        ragged: whether the numbers of kept frames differ as much as that fraction allows; else all
+            are alike.
     """
     unit = plan.frame_unit or plan.num_frames
     units = round(frames * clips * plan.num_frames / unit)
-    kept = distribute(units, clips, plan.num_frames // unit, 1)
+    make = spread if ragged else distribute
+    kept = make(units, clips, plan.num_frames // unit, 1)
     on = distribute(round(stages * clips * plan.num_stages), clips, plan.num_stages, 0)
     return Policy.random(
         plan,
@@ -74,6 +93,15 @@ def usage_policy(
 def distribute(total: int, clips: int, most: int, least: int) -> list[int]:
     """Distribute ``total`` decisions over the clips as evenly as can be."""
     return [min(max(total // clips + (i < total % clips), least), most) for i in range(clips)]
+
+
+def spread(total: int, clips: int, most: int, least: int) -> list[int]:
+    """Distribute ``total`` decisions over the clips at even steps, as far apart as can be."""
+    mean = total / clips
+    reach = max(min(mean - least, most - mean), 0.0) if clips > 1 else 0.0
+    ideal = [mean + reach * (2 * i / max(clips - 1, 1) - 1) for i in range(clips)]
+    ends = [0, *(round(sum(ideal[: i + 1])) for i in range(clips))]  # so that the sum stays
+    return sorted(min(max(b - a, least), most) for a, b in zip(ends, ends[1:]))
 
 
 def recorded_policy(path: str, adaptive: AdaptiveNetwork, clips: int) -> Policy:

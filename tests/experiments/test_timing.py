@@ -341,6 +341,18 @@ def test_usages_are_kept_to_the_decision():
 
 
 @pytest.mark.parametrize(
+    "total, clips, most", [(64, 8, 16), (28, 8, 8), (60, 8, 8), (8, 8, 8), (9, 1, 16)]
+)
+def test_ragged_policies_keep_the_total_at_even_steps(total, clips, most):
+    kept = timed_policies.spread(total, clips, most, 1)
+    assert sum(kept) == total and min(kept) >= 1 and max(kept) <= most
+    steps = [b - a for a, b in zip(kept, kept[1:])]
+    assert all(step >= 0 for step in steps) and max(steps, default=0) - min(steps, default=0) <= 1
+    if clips > 1 and total == clips * most / 2:
+        assert kept[0] == 1
+
+
+@pytest.mark.parametrize(
     "options, message",
     [
         (dict(clips=(0,)), "--clips 0"),
