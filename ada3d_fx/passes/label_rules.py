@@ -5,6 +5,7 @@ A rule takes a node and gives the labels of what it makes; it raises where frame
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -152,19 +153,38 @@ class LabelRules:
         masked = len(args_of(node)) > 3 or any(node.kwargs.get(name) is not None for name in masks)
         if len(queries.shape) != 3 or masked:
             raise Unfollowed(node, "attention with a mask, or without a batch, has no rule")
-        batch = 0 if module.batch_first else 1
-        mixed = [self._mixed(node, labels, [2]) for labels in (queries, keys, values)]
+        sequence = 1 if module.batch_first else 0
+        return (self._attended(node, (queries, keys, values), sequence, queries.shape), None)
+
+    def _attention_function(self, node: fx.Node) -> Labels:
+        """``scaled_dot_product_attention``."""
+        given = [
+            argument(node, place, name) for place, name in enumerate(("query", "key", "value"))
+        ]
+        if argument(node, 3, "attn_mask") is not None or argument(node, 5, "is_causal"):
+            raise Unfollowed(node, "attention with a mask has no rule")
+        shape = tuple(node.meta["fake"].shape)
+        return self._attended(node, [self._of(n) for n in given], len(shape) - 2, shape)
+
+    def _attended(
+        self, node: fx.Node, values: Sequence[Labels], sequence: int, shape: tuple[int, ...]
+    ) -> Labels:
+        """Attention of queries to keys and values along one axis, mixing the last."""
+        ndim = len(shape)
+        mixed = [self._mixed(node, labels, [ndim - 1]) for labels in values]
         lines = [self._lines(node, labels) for labels in mixed]
-        for line in lines[1:]:
-            for kind in ("times", "clips"):
-                if not equal(line[kind].get(batch), lines[0][kind].get(batch)):
+        for axis in range(ndim - 1):
+            kinds = ("times", "clips") if axis != sequence else ()
+            for line, kind in itertools.product(lines[1:], kinds):
+                if not equal(line[kind].get(axis), lines[0][kind].get(axis)):
                     raise Unfollowed(node, "queries and keys of other frames meet here")
-        if any(1 - batch in line["clips"] for line in lines):
+        if not equal(*(line["times"].get(sequence) for line in lines[1:])):
+            raise Unfollowed(node, "keys and values of other frames meet here")
+        if any(sequence in line["clips"] for line in lines):
             raise Unfollowed(node, "it mixes clips")
-        shape = queries.shape
-        times = [along(v, axis, 3) for axis, v in lines[0]["times"].items()]
-        clips = [along(v, axis, 3) for axis, v in lines[0]["clips"].items()]
-        return (Labels(shape, tuple(times), tuple(clips)), None)
+        times = [along(v, axis, ndim) for axis, v in lines[0]["times"].items()]
+        clips = [along(v, axis, ndim) for axis, v in lines[0]["clips"].items()]
+        return Labels(shape, tuple(times), tuple(clips))
 
     def _lines(self, node: fx.Node, labels: Labels) -> dict[str, dict[int, Tensor]]:
         clips = dict(one_axis(label, node) for label in labels.clips)
@@ -407,6 +427,7 @@ _RULES: tuple[tuple[set[str], Callable[[LabelRules, fx.Node], Any]], ...] = (
     ({function.__name__ for function in CONCATENATION}, LabelRules._concatenated),
     ({"matmul", "bmm"}, LabelRules._product),
     ({"linear"}, LabelRules._linear),
+    ({"scaled_dot_product_attention"}, LabelRules._attention_function),
     ({"layer_norm"}, LabelRules._normalised),
     ({"softmax", "log_softmax"} | POINTWISE, LabelRules._same_shape),
     ({"mean", "sum", "amax", "amin"}, LabelRules._reduced),

@@ -80,6 +80,12 @@ class Tokens(nn.Module):
         scores = q @ k.transpose(-2, -1) + self.bias[:, distance]
         return x + (scores.softmax(-1) @ v).transpose(2, 3).reshape(n, P, t, C)
 
+    def by_torchs_attention(self, x, n, t, kept):
+        x = (x + kept[:, None]).reshape(n, t * P, C)
+        q, k, v = self.qkv(self.norm(x)).view(n, t * P, 3, 2, C // 2).permute(2, 0, 3, 1, 4)
+        x = x + nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(x.shape)
+        return x[:, None]
+
     def token_of_each_frame(self, x, n, t, kept):
         """A class token in front of the patches of each frame, and one of the clip made of them."""
         x = x.reshape(n * t, P, C)
@@ -95,7 +101,7 @@ class Tokens(nn.Module):
 
 
 WAYS = [
-    "added", "multiplied", "concatenated", "made_in_code", "clips_second", "per_pair",
+    "added", "multiplied", "concatenated", "made_in_code", "clips_second", "per_pair", "by_torchs_attention",
     "token_of_each_frame", "number_of_frames_in_code",
 ]  # fmt: skip
 
