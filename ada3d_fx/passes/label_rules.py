@@ -27,6 +27,7 @@ from .labels import (
     equal,
     joined,
     one_axis,
+    reshaped,
 )
 from .program import args_of, argument, operation_name
 from .rules import CONCATENATION, ELEMENTWISE
@@ -240,7 +241,7 @@ class LabelRules:
         for kind in KINDS:
             depth = max(len(own.of_kind(kind)) for own in labels)
             parts = [
-                torch.cat([_full(own, kind, place) for own in labels], axis)
+                _joined_along(axis, [_label_of(own, kind, place) for own in labels], labels)
                 for place in range(depth)
             ]
             made.append(tuple(joined(map(compact, parts))))
@@ -277,9 +278,7 @@ class LabelRules:
         (source,) = _tensors(node, self.fixed)
         labels, fake = self._of(source), node.meta["fake"]
         moved = {
-            kind: [
-                replay(node, source, label.expand(labels.shape)) for label in labels.of_kind(kind)
-            ]
+            kind: [_moved(node, source, label, labels.shape) for label in labels.of_kind(kind)]
             for kind in KINDS
         }
         if isinstance(fake, Tensor):
@@ -391,10 +390,43 @@ def _over(label: Tensor, axis: int, node: fx.Node) -> Tensor:
     return high
 
 
-def _full(labels: Labels, kind: str, place: int) -> Tensor:
+def _label_of(labels: Labels, kind: str, place: int) -> Tensor:
     own = labels.of_kind(kind)
-    label = own[place] if place < len(own) else torch.tensor(NONE, dtype=torch.int16)
-    return label.expand(labels.shape)
+    none = torch.full((1,) * len(labels.shape), NONE, dtype=torch.int16)
+    return own[place] if place < len(own) else none
+
+
+def _full(labels: Labels, kind: str, place: int) -> Tensor:
+    return _label_of(labels, kind, place).expand(labels.shape)
+
+
+def _joined_along(axis: int, parts: Sequence[Tensor], labels: Sequence[Labels]) -> Tensor:
+    """Concatenate labels, expanded only where one of them must be."""
+    ndim = len(labels[0].shape)
+    wide = [max(part.shape[a] for part in parts) for a in range(ndim)]
+    expanded = []
+    for part, own in zip(parts, labels):
+        shape = [own.shape[axis] if a == axis else wide[a] for a in range(ndim)]
+        expanded.append(part.expand(shape))
+    return torch.cat(expanded, axis)
+
+
+_RESHAPES = {"reshape", "view", "flatten", "unflatten", "squeeze", "unsqueeze"}
+_SAME = {"contiguous", "clone", "detach", "to", "float", "double", "half", "bfloat16"}
+
+
+def _moved(node: fx.Node, source: fx.Node, label: Tensor, shape: tuple[int, ...]) -> Any:
+    """What a node that moves entries makes of a label of its source."""
+    name, fake = operation_name(node), node.meta["fake"]
+    if set(node.all_input_nodes) == {source} and isinstance(fake, Tensor):
+        after = tuple(fake.shape)
+        if name in _SAME:
+            return label
+        if name in _RESHAPES:
+            return reshaped(label, shape, after)
+        if name == "expand":
+            return _ranked(label, len(after))
+    return replay(node, source, label.expand(shape))
 
 
 def _ranked(label: Tensor, ndim: int) -> Tensor:

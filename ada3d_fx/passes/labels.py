@@ -10,7 +10,7 @@ row and that of the column.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -123,11 +123,53 @@ def one_axis(label: Tensor, node: fx.Node) -> tuple[int, Tensor]:
 
 def compact(label: Tensor) -> Tensor:
     """Narrow the axes along which all entries are the same to one."""
+    narrow = label
     for axis, size in enumerate(label.shape):
-        first = label.narrow(axis, 0, 1) if size else label
-        if size > 1 and (label.stride(axis) == 0 or bool((label == first).all())):
-            label = first
-    return label
+        first = narrow.narrow(axis, 0, 1) if size else narrow
+        if size > 1 and (narrow.stride(axis) == 0 or bool((narrow == first).all())):
+            narrow = first
+    return narrow.clone() if narrow.shape != label.shape else label  # it keeps no large memory
+
+
+def reshaped(label: Tensor, before: Sequence[int], after: Sequence[int]) -> Tensor:
+    """Reshape a label as its value is, and expand only what the reshape takes apart or merges.
+
+    Args:
+        label: broadcasts to ``before``.
+        before: the shape of the value.
+        after: its new shape.
+    """
+    wide: list[int] = []  # the label's shape where it must be expanded, and what it becomes
+    made: list[int] = []
+    for old, new in _groups(before, after):
+        whole = any(label.shape[axis] > 1 for axis in old)
+        wide += [before[axis] if whole else 1 for axis in old]
+        made += [after[axis] if whole else 1 for axis in new]
+    return label.expand(wide).reshape(made)
+
+
+def _groups(before: Sequence[int], after: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:
+    """The axes of two shapes in groups, in order, that have as many entries in both."""
+    old: list[int] = []
+    new: list[int] = []
+    left = iter(range(len(before)))
+    right = iter(range(len(after)))
+    sizes = [1, 1]
+    while True:
+        if sizes[0] == sizes[1] and (old or new):
+            yield old, new
+            old, new, sizes = [], [], [1, 1]
+        take = sizes[0] <= sizes[1]
+        axis = next(left if take else right, None)
+        if axis is None:
+            axis = next(right if take else left, None)
+            take = not take
+            if axis is None:
+                break
+        (old if take else new).append(axis)
+        sizes[0 if take else 1] *= before[axis] if take else after[axis]
+    if old or new:
+        yield old, new
 
 
 def along(vector: Tensor, axis: int, ndim: int) -> Tensor:

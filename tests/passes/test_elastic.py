@@ -12,6 +12,7 @@ from torch import nn
 
 import ada3d_fx
 from ada3d_fx import Ada3DError, Policy, UnsupportedModel
+from ada3d_fx.passes.labels import reshaped
 
 SHAPE = (3, 6, 8, 8)
 T, P, C = 6, 4, 12  # frames, patches of a frame, channels
@@ -344,3 +345,26 @@ def test_entries_that_are_taken_by_their_place_are_refused(how, words):
     with pytest.raises(UnsupportedModel) as error:
         ada3d_fx.convert(Takes(how).double(), SHAPE)
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ((2, 3, 4, 5), (6, 4, 5)),
+        ((2, 3, 4, 5), (2, 12, 5)),
+        ((2, 12, 5), (2, 3, 4, 5)),
+        ((2, 1, 6), (2, 6)),
+        ((2, 6), (1, 2, 6, 1)),
+        ((4, 6), (8, 3)),
+        ((2, 3, 4), (24,)),
+        ((1, 1, 6), (6, 1)),
+    ],
+)
+def test_labels_are_reshaped_as_values_are(before, after):
+    """Whatever axes they vary along."""
+    generator = torch.Generator().manual_seed(0)
+    for varies in range(2 ** len(before)):
+        shape = [n if varies >> axis & 1 else 1 for axis, n in enumerate(before)]
+        label = torch.randint(3, shape, generator=generator)
+        made = reshaped(label, before, after)
+        assert torch.equal(made.expand(after), label.expand(before).reshape(after))
