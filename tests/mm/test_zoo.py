@@ -30,7 +30,7 @@ FAMILIES = {
     "slowfast": (5, {"packed"}),
     "slowonly": (11, {"packed", "partly dense"}),
     "swin": (6, {"dense"}),
-    "timesformer": (3, {"dense"}),
+    "timesformer": (3, {"partly dense"}),
     "tpn": (2, {"packed"}),
     "uniformer": (3, {"partly dense"}),
     "uniformerv2": (24, {"partly dense"}),
