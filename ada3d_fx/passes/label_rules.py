@@ -278,7 +278,9 @@ class LabelRules:
         (source,) = _tensors(node, self.fixed)
         labels, fake = self._of(source), node.meta["fake"]
         moved = {
-            kind: [_moved(node, source, label, labels.shape) for label in labels.of_kind(kind)]
+            kind: [
+                _moved_label(node, source, label, labels.shape) for label in labels.of_kind(kind)
+            ]
             for kind in KINDS
         }
         if isinstance(fake, Tensor):
@@ -415,7 +417,7 @@ _RESHAPES = {"reshape", "view", "flatten", "unflatten", "squeeze", "unsqueeze"}
 _SAME = {"contiguous", "clone", "detach", "to", "float", "double", "half", "bfloat16"}
 
 
-def _moved(node: fx.Node, source: fx.Node, label: Tensor, shape: tuple[int, ...]) -> Any:
+def _moved_label(node: fx.Node, source: fx.Node, label: Tensor, shape: tuple[int, ...]) -> Any:
     """What a node that moves entries makes of a label of its source."""
     name, fake = operation_name(node), node.meta["fake"]
     if set(node.all_input_nodes) == {source} and isinstance(fake, Tensor):
