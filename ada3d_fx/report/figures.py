@@ -54,6 +54,8 @@ def draw_curves(
 def draw_usage(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
     """Draw kept frames, active stages and GMACs of each class, the dearest on top.
 
+    Stages are left out where no clip has an active one, as in networks without temporal convolutions.
+
     Args:
         rows: see `tables.CLASS_COLUMNS`.
         path: the picture.
@@ -64,12 +66,14 @@ def draw_usage(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
     rows = sorted(rows, key=lambda row: row["gmacs"])
     figure = new_figure("draw_usage", 11, 1.2 + 0.32 * len(rows))
     labels = [literal(f"{row['name']} ({row['videos']})") for row in rows]
-    parts = (("frames", "kept frames"), ("stages", "active stages"), ("gmacs", "GMACs per clip"))
-    for ax, (key, title) in zip(figure.subplots(1, 3, sharey=True), parts):
+    titles = {"frames": "kept frames", "stages": "active stages", "gmacs": "GMACs per clip"}
+    parts = [key for key in titles if key != "stages" or any(row[key] for row in rows)]
+    for ax, key in zip(figure.subplots(1, len(parts), sharey=True), parts):
         bars = ax.barh(labels, [row[key] for row in rows], color="tab:blue")
         ax.bar_label(bars, [f"{row[key]:.3g}" for row in rows], padding=3, fontsize=8)
         ax.set_xlim(0, 1.25 * max(row[key] for row in rows) + 1e-9)
-        ax.set_title(title, fontsize=10)
+        ax.locator_params(axis="x", nbins=5)
+        ax.set_title(titles[key], fontsize=10)
     save(figure, path)
 
 
