@@ -64,11 +64,7 @@ def _times(plan: StagePlan, num_frames: int, frames: Sequence[int] | None) -> tu
         starts = [unit * ((2 * place + 1) * units // (2 * kept)) for place in range(kept)]
         return tuple(start + frame for start in starts for frame in range(unit))
     times = tuple(int(frame) for frame in frames)
-    whole = all(
-        times[place : place + unit] == tuple(range(times[place], times[place] + unit))
-        and times[place] % unit == 0
-        for place in range(0, len(times), unit)
-    )
+    whole = len({time // unit for time in times}) * unit == len(times)
     rising = list(times) == sorted(set(times)) and set(times) <= set(range(plan.num_frames))
     if len(times) != num_frames or not rising or not whole:
         units_of = f", in whole units of {unit}" if unit > 1 else ""

@@ -2,7 +2,7 @@
 # Its trained weights are in MMAction2's model zoo: --cfg-options model.recognizer_checkpoint=...
 _base_ = [
     "mmaction::recognition/uniformer/uniformer-small_imagenet1k-pre_16x4x1_kinetics400-rgb.py",
-    "_base_/datasets/kinetics400_lists.py",
+    "_base_/datasets/kinetics400_16x4.py",
     "_base_/schedules/ada3d_zoo.py",
 ]
 model = dict(
@@ -14,28 +14,6 @@ model = dict(
     selector=_base_.ada3d_selector,
     objective=_base_.ada3d_objective,
 )
-train_pipeline = [
-    dict(type="DecordInit"),
-    dict(type="SampleFrames", clip_len=16, frame_interval=4, num_clips=1),
-    dict(type="DecordDecode"),
-    dict(type="Resize", scale=(-1, 256)),
-    dict(type="RandomResizedCrop"),
-    dict(type="Resize", scale=(224, 224), keep_ratio=False),
-    dict(type="Flip", flip_ratio=0.5),
-    dict(type="FormatShape", input_format="NCTHW"),
-    dict(type="PackActionInputs"),
-]
-val_pipeline = [
-    dict(type="DecordInit"),
-    dict(type="SampleFrames", clip_len=16, frame_interval=4, num_clips=1, test_mode=True),
-    dict(type="DecordDecode"),
-    dict(type="Resize", scale=(-1, 224)),
-    dict(type="CenterCrop", crop_size=224),
-    dict(type="FormatShape", input_format="NCTHW"),
-    dict(type="PackActionInputs"),
-]
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
-val_dataloader = dict(dataset=dict(pipeline=val_pipeline))
 train_cfg = _base_.ada3d_train_cfg
 optim_wrapper = dict(
     type="OptimWrapper",

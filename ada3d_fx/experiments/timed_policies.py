@@ -78,7 +78,7 @@ def usage_policy(
     """
     unit = plan.frame_unit or plan.num_frames
     units = round(frames * clips * plan.num_frames / unit)
-    make = spread if ragged else distribute
+    make = distribute_unevenly if ragged else distribute
     kept = make(units, clips, plan.num_frames // unit, 1)
     on = distribute(round(stages * clips * plan.num_stages), clips, plan.num_stages, 0)
     return Policy.random(
@@ -95,7 +95,7 @@ def distribute(total: int, clips: int, most: int, least: int) -> list[int]:
     return [min(max(total // clips + (i < total % clips), least), most) for i in range(clips)]
 
 
-def spread(total: int, clips: int, most: int, least: int) -> list[int]:
+def distribute_unevenly(total: int, clips: int, most: int, least: int) -> list[int]:
     """Distribute ``total`` decisions over the clips at even steps, as far apart as can be."""
     mean = total / clips
     reach = max(min(mean - least, most - mean), 0.0) if clips > 1 else 0.0

@@ -17,12 +17,7 @@ class Entries(NamedTuple):
 
     of_unit: tuple[tuple[int, ...], ...]  # of each unit, as many of each
     of_none: tuple[int, ...]  # such as that of a class token: they are always kept
-
-    @property
-    def in_order(self) -> bool:
-        """Whether those of no unit come first, and then unit by unit."""
-        places = [*self.of_none, *(place for unit in self.of_unit for place in unit)]
-        return places == sorted(places)
+    in_order: bool  # whether those of no unit come first, and then unit by unit
 
 
 class Blocks(NamedTuple):
@@ -35,9 +30,7 @@ class Blocks(NamedTuple):
 
 def kept_times(clips: Tensor, packing: Packing) -> Tensor:
     """Return the time of each row of a pack in its clip [N, C, T, H, W]: int64 [F, 1]."""
-    num_frames = clips.shape[2]
-    times = tuple(range(num_frames)) * len(packing.order)
-    times = times if packing.rows is None else packing.rows[1]
+    times = packing.rows[1] if packing.rows else tuple(range(clips.shape[2])) * len(clips)
     return numbers_on(times, clips.device)[:, None]
 
 

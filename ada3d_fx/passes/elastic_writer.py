@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -210,6 +211,7 @@ class ElasticWriter:
 
     def _expanded(self, node: fx.Node) -> fx.Node:
         source = args_of(node)[0]
+        value = self.new[source]
         if source in self.fixed:
             shape, out = tuple(source.meta["fake"].shape), self.two.of(node).shape
             shift = len(out) - len(shape)
@@ -222,9 +224,8 @@ class ElasticWriter:
                 per_clip = [a for a in range(len(out)) if self._growth(node, a) == (0, 1, 0, 0)]
                 if len(per_clip) != 1:
                     raise Unfollowed(node, "a constant of all frames is repeated, not once a clip")
-                followed = self._followed(node, source, axes, Blocks(per_clip[0], 1, 1))
-                return self.graph.call_method("expand", (followed, self._sizes(node)))
-        return self.graph.call_method("expand", (self.new[source], self._sizes(node)))
+                value = self._followed(node, source, axes, Blocks(per_clip[0], 1, 1))
+        return self.graph.call_method("expand", (value, self._sizes(node)))
 
     def _repeated(self, node: fx.Node) -> fx.Node:
         source = args_of(node)[0]
@@ -332,7 +333,9 @@ def _growth(node: fx.Node, alone: Sequence[int], labelled: Sequence[int], units:
 def _entries(vector: Tensor, units: int) -> Entries:
     places = torch.arange(len(vector))
     of_unit = tuple(tuple(places[vector == unit].tolist()) for unit in range(units))
-    return Entries(of_unit, tuple(places[vector < 0].tolist()))
+    of_none = tuple(places[vector < 0].tolist())
+    order = [*of_none, *itertools.chain.from_iterable(of_unit)]
+    return Entries(of_unit, of_none, order == sorted(order))
 
 
 def _matched(two: fx.Graph, three: fx.Graph) -> dict[fx.Node, fx.Node]:

@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 
 from ..packed.kept_times import written
 from ..packed.windows import POOLS
+from .concrete import origins_of
 from .labels import (
     KINDS,
     NONE,
@@ -30,7 +31,7 @@ from .labels import (
     reshaped,
 )
 from .program import args_of, argument, operation_name
-from .rules import CONCATENATION, ELEMENTWISE
+from .rules import CONCATENATION, ELEMENTWISE, EVERYWHERE
 from .whole import is_known
 
 # takes a node, one of those that it takes with its labels, an axis counted from the last, the labels
@@ -344,7 +345,7 @@ class LabelRules:
     def _refuse_sizes(self, node: fx.Node, numbers: Sequence[Any]) -> None:
         """Raise where values are computed with a size that follows the frames or the clips."""
         for number in numbers:
-            for source, axis in getattr(number, "origins", ()):
+            for source, axis in origins_of(number):
                 labels = self.made.labels.get(source)
                 if isinstance(labels, Labels) and any(t.shape[axis] > 1 for t in labels.all()):
                     raise Unfollowed(node, "it computes with the number of frames or clips")
@@ -468,19 +469,15 @@ _RULES: tuple[tuple[set[str], Callable[[LabelRules, fx.Node], Any]], ...] = (
     ({written.__name__}, LabelRules._written),
 )
 _ADAPTIVE = (nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool3d)
-_POINTWISE = (
-    *(nn.Identity, nn.Dropout, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Mish),
-    *(nn.Sigmoid, nn.Tanh, nn.Hardswish, nn.Hardsigmoid, nn.Softplus, nn.Softmax),
-)
 _WINDOWS = (
     *(nn.Conv2d, nn.Conv3d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d),
     *(*POOLS, *_ADAPTIVE),
 )
 _MODULE_RULES: tuple[tuple[Any, Callable[[LabelRules, fx.Node, Any], Any]], ...] = (
-    (_POINTWISE, LabelRules._same_shape),
+    ((nn.modules.batchnorm._BatchNorm,), LabelRules._by_channel),
+    ((*EVERYWHERE, nn.Softmax), LabelRules._same_shape),
     ((nn.LayerNorm,), LabelRules._normalised),
     ((nn.Linear,), LabelRules._linear),
-    ((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), LabelRules._by_channel),
     (_WINDOWS, LabelRules._windows),
     ((nn.MultiheadAttention,), LabelRules._attention),
 )

@@ -103,10 +103,10 @@ def _layout(node: fx.Node, root: nn.Module, analysis: TimeAnalysis, shapes: Shap
         analysis.axis_moves[node] = move[0]
         return move[1]
     if not kinds - {"const", "clips"} and not _has_stages(node, root):
-        if _is_per_clip(node, shapes):
+        if shapes.shapes_of_three_clips.values[node] is None or _clips_lead(node, shapes):
             return Layout("clips")
         analysis.dense_nodes.append(node)
-        return Layout("dense")
+        return _dense_layout(node, analysis, shapes)
     broadcast = is_broadcast(node, analysis, shapes)
     if broadcast:
         analysis.broadcast_nodes.append(node)
@@ -131,13 +131,10 @@ def _layout(node: fx.Node, root: nn.Module, analysis: TimeAnalysis, shapes: Shap
     )
 
 
-def _is_per_clip(node: fx.Node, shapes: ShapeTable) -> bool:
-    """Whether what is made of values per clip is one again: the clips may have been moved."""
-    of_three = shapes.shapes_of_three_clips.values[node]
-    of_two = shapes.of_length[shapes.num_frames].values[node]
-    if of_two is None or of_three is None:
-        return True
-    return of_two[:1] == (2,) and of_three == (3, *of_two[1:])
+def _clips_lead(node: fx.Node, shapes: ShapeTable) -> bool:
+    """Whether a value is a tensor with the clips on axis 0, and on no other."""
+    of_two = shapes.of_length[shapes.num_frames].values[node] or ()
+    return of_two[:1] == (2,) and shapes.shapes_of_three_clips.values[node] == (3, *of_two[1:])
 
 
 def _check_output(node: fx.Node, analysis: TimeAnalysis) -> None:
@@ -171,12 +168,10 @@ def _dense_layout(node: fx.Node, analysis: TimeAnalysis, shapes: ShapeTable) -> 
     It can where its shape shows clips on axis 0 and time on axis 2, or clips on axis 0 and nothing
     that depends on time.
     """
-    of_two = {length: s.values[node] for length, s in shapes.of_length.items()}
-    longest, of_three = of_two[max(of_two)], shapes.shapes_of_three_clips.values[node]
-    if not longest or longest[0] != 2 or of_three != (3, *longest[1:]):
+    if not _clips_lead(node, shapes):
         return Layout("dense")
-    seen = [shape or () for shape in of_two.values()]
-    if len(longest) == 5 and len({(shape[:2], shape[3:]) for shape in seen}) == 1:
+    seen = [of_two.values[node] or () for of_two in shapes.of_length.values()]
+    if len(seen[0]) == 5 and len({(shape[:2], shape[3:]) for shape in seen}) == 1:
         lengths = shapes.frames_of(node)
         packed = {layout.lengths for layout in analysis.layouts.values() if layout.kind in PACKED}
         if lengths in packed or len(set(lengths)) > 2:

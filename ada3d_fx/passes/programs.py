@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
@@ -60,12 +61,12 @@ def analysed_programs(
     except UnsupportedModel as error:
         failed = error
     if positions == "own":
-        if analyses and unit_of(analyses, num_frames) is not None:
+        if failed is None and unit_of(analyses, num_frames) is not None:
             return programs, analyses, []
         if failed is not None and _takes_fewer_frames(shadow, clip_shape):
             raise failed
     unfollowed: list[Reason] = []
-    try:
+    with suppress(UnsupportedModel):  # the reasons of the model's own programs say it
         made = elastic_programs(root, shadow, clip_shape, checkpointing)
         if isinstance(made, Reason):
             unfollowed.append(made)
@@ -73,8 +74,6 @@ def analysed_programs(
             followed = _analyses(root, shadow, clip_shape, made)
             if unit_of(followed, num_frames) is not None:
                 return made, followed, []
-    except UnsupportedModel as error:
-        failed = failed or (error if not analyses else None)
     if positions == "kept":
         why = Reason("positions='kept'", "they cannot follow the kept frames; try positions='own'")
         raise UnsupportedModel(model_name(root), [why, *unfollowed])

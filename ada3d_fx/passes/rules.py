@@ -47,7 +47,7 @@ def _rowwise(_: nn.Module) -> str:
     return ROWWISE
 
 
-_EVERYWHERE = (
+EVERYWHERE = (
     *(nn.Identity, nn.Dropout, nn.SyncBatchNorm),
     *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish),
     *(nn.Sigmoid, nn.Tanh, nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh, nn.Softplus),
@@ -60,13 +60,13 @@ MODULE_RULES: tuple[tuple[tuple[type, ...], Callable[[Any], str | None]], ...] =
     (POOLS, _pool_rule),
     ((nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool3d), _adaptive_rule),
     ((nn.Upsample,), _upsample_rule),
-    ((nn.BatchNorm3d, *_EVERYWHERE), _rowwise),
+    ((nn.BatchNorm3d, *EVERYWHERE), _rowwise),
 )
 
 
 # on values [N * T, ...], such as the images of a 2D network
 ROW_RULES: tuple[tuple[tuple[type, ...], Callable[[Any], str | None]], ...] = (
-    ((nn.Conv2d, nn.BatchNorm2d, *_EVERYWHERE), _rowwise),
+    ((nn.Conv2d, nn.BatchNorm2d, *EVERYWHERE), _rowwise),
     ((nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d), _rowwise),
 )
 

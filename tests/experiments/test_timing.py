@@ -344,7 +344,7 @@ def test_usages_are_kept_to_the_decision():
     "total, clips, most", [(64, 8, 16), (28, 8, 8), (60, 8, 8), (8, 8, 8), (9, 1, 16)]
 )
 def test_ragged_policies_keep_the_total_at_even_steps(total, clips, most):
-    kept = timed_policies.spread(total, clips, most, 1)
+    kept = timed_policies.distribute_unevenly(total, clips, most, 1)
     assert sum(kept) == total and min(kept) >= 1 and max(kept) <= most
     steps = [b - a for a, b in zip(kept, kept[1:])]
     assert all(step >= 0 for step in steps) and max(steps, default=0) - min(steps, default=0) <= 1
