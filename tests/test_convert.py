@@ -461,6 +461,19 @@ def test_frames_that_cannot_be_dropped_stay_with_the_reason():
         adaptive(x[:1], Policy(torch.arange(8)[None] < 4, policy.stages[:1]))
 
 
+@pytest.mark.parametrize("positions", ["own", "kept"])
+def test_a_clip_of_one_frame_has_stages_to_choose_only(positions):
+    network, (channels, _, *size) = families.family("x3d"), families.FAMILIES["x3d"][2]
+    adaptive = ada3d_fx.convert(network, (channels, 1, *size), positions=positions)
+    plan = adaptive.plan
+    assert (plan.num_frames, plan.frame_unit) == (1, None) and plan.num_stages
+    policy = Policy.random(plan, 4, stages=0.5)
+    x = clips(4, (channels, 1, *size))
+    with torch.no_grad():
+        expected = oracle.scores(network, plan, x, policy)
+        torch.testing.assert_close(adaptive(x, policy), expected, **EXACT)
+
+
 @pytest.mark.parametrize("name", ["i3d_r18", "slowfast", "x3d", "csn_ir", "r2plus1d"])
 def test_checkpointing_changes_memory_only(name):
     """Gradients, statistics and scores are those without; fewer values are kept for backward."""

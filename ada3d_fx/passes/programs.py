@@ -65,6 +65,10 @@ def analysed_programs(
             return programs, analyses, []
         if failed is not None and _takes_fewer_frames(shadow, clip_shape):
             raise failed
+    if num_frames == 1:  # none can be dropped, whatever the model is built for
+        if failed is not None:
+            raise failed
+        return programs, analyses, []
     unfollowed: list[Reason] = []
     with suppress(UnsupportedModel):  # the reasons of the model's own programs say it
         made = elastic_programs(root, shadow, clip_shape, checkpointing)
