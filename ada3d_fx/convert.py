@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 
 from .errors import Ada3DError
 from .packed import module_tree
+from .packed.kept_times import check_size
 from .packed.module_state import is_watched_or_trains
 from .packed.packing import common_policy
 from .packed.replay import Replays, is_replayable
@@ -212,6 +213,8 @@ class AdaptiveNetwork(nn.Module):
             raise Ada3DError(
                 f"AdaptiveNetwork: clips have dtype {clips.dtype}, expected normalised floating values"
             )
+        if self.conversion.follows_times:
+            check_size(clips, (height, width))
 
     def __copy__(self) -> AdaptiveNetwork:
         """Copy the network alone, as of any module: both have the same children and programs."""

@@ -108,7 +108,7 @@ def static_program(
     graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
     graph.output(graph.graph_copy(made.source, copies))
     if times is not None:
-        fix_times(graph, times)
+        fix_times(graph, times, adaptive.plan.clip_shape[2:])
     calls = Counter(str(node.target) for node in made.windows)
     for node, lengths in made.windows.items():
         path = str(node.target)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..errors import Ada3DError
 from .packing import Packing
 from .segments import numbers_on
 
@@ -34,8 +35,27 @@ def kept_times(clips: Tensor, packing: Packing) -> Tensor:
     return numbers_on(times, clips.device)[:, None]
 
 
-def fixed_times(clips: Tensor, times: Sequence[int]) -> Tensor:
-    """Return the times of clips [N, C, L, H, W] that all keep the same frames: int64 [N, L]."""
+def check_size(clips: Tensor, size: tuple[int, int]) -> None:
+    """Check clips [N, C, L, H, W] of a program whose sizes are numbers.
+
+    Raises:
+        Ada3DError: they have another H and W than ``size``.
+    """
+    if tuple(clips.shape[3:]) != tuple(size):
+        raise Ada3DError(
+            f"clips have shape {list(clips.shape)}, expected {size[0]} x {size[1]} pixels: the sizes in this "
+            "model's code are kept as numbers, so that frames can be dropped; convert it with the "
+            "clip_shape of your clips"
+        )
+
+
+def fixed_times(clips: Tensor, times: Sequence[int], size: tuple[int, int]) -> Tensor:
+    """Return the times of clips [N, C, L, H, W] that all keep the same frames: int64 [N, L].
+
+    Raises:
+        Ada3DError: the clips have another H and W than ``size``, that of the program's clips.
+    """
+    check_size(clips, size)
     return numbers_on(tuple(times), clips.device).expand(clips.shape[0], -1)
 
 

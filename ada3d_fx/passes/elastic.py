@@ -49,12 +49,25 @@ def elastic_programs(
     return made
 
 
-def fix_times(graph: fx.Graph, times: Sequence[int]) -> None:
-    """Let all clips of a graph (clips, times) -> scores keep the same frames; others stay."""
+def follows_times(graph: fx.Graph) -> bool:
+    """Whether a model's own program is (clips, times) -> scores; it has sizes as numbers then."""
+    return sum(node.op == "placeholder" for node in graph.nodes) > 1
+
+
+def fix_times(graph: fx.Graph, times: Sequence[int], size: tuple[int, int]) -> None:
+    """Let all clips of a graph (clips, times) -> scores keep the same frames; others stay.
+
+    Args:
+        graph: it is changed.
+        times: of the kept frames.
+        size: (H, W) of the clips for which it was made.
+    """
     clips, *others = (node for node in graph.nodes if node.op == "placeholder")
     for node in others:
         with graph.inserting_before(node):
-            node.replace_all_uses_with(graph.call_function(fixed_times, (clips, tuple(times))))
+            node.replace_all_uses_with(
+                graph.call_function(fixed_times, (clips, tuple(times), size))
+            )
         graph.erase_node(node)
 
 

@@ -13,6 +13,7 @@ from ..packed.module_tree import adopt_children, keep_constants, place_constants
 from ..packed.regions import Region
 from ..packed.twins import Twin, become_twin
 from ..plan import StagePlan
+from .elastic import follows_times
 from .fold import FoldedGraph
 from .group import Grouping
 from .isolation import own_caches
@@ -35,6 +36,7 @@ class Conversion:
     aliases: tuple[tuple[str, ...], ...]  # the names of each module that has several
     plan: StagePlan  # what can be decided
     is_traced: bool  # whether no module of the model runs code that could not be traced
+    follows_times: bool  # whether positions follow the kept frames, and sizes are numbers
     source: fx.Graph  # the model's own program in evaluation: clips -> scores
     windows: dict[
         fx.Node, tuple[int | None, ...]
@@ -147,6 +149,7 @@ def run_passes(
         aliases=_aliases(root),
         plan=plan,
         is_traced=not any(p.untraceable for p in programs),
+        follows_times=any(follows_times(p.graph) for p in programs),
         source=programs[0].graph,
         windows=analyses[0].windows,
         graph_module=rewritten[0],

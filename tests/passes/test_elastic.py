@@ -157,6 +157,15 @@ def test_a_kept_frame_has_the_position_of_its_time(positions):
             torch.testing.assert_close(own, parameter.grad, rtol=1e-7, atol=1e-9)
 
 
+def test_clips_of_another_size_are_refused():
+    """The sizes in the model's code are numbers of the clips that it was converted for."""
+    adaptive, larger = ada3d_fx.convert(network("added"), SHAPE), clips(2, (3, 6, 16, 16))
+    static = ada3d_fx.specialize(adaptive, 2, [], frames=[1, 4])
+    for call in (lambda: adaptive(larger), lambda: static(larger[:, :, :2])):
+        with pytest.raises(Ada3DError, match="expected 8 x 8 pixels"):
+            call()
+
+
 @pytest.mark.parametrize("name", ["timesformer", "videomae_learned"])
 def test_positions_that_change_after_conversion_are_seen(name):
     """Weights loaded, trained, replaced, moved to another type; copies and pickles."""
