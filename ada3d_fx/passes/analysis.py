@@ -9,6 +9,7 @@ from torch import fx
 from ..errors import Reason
 
 PACKED = {"frames", "swapped", "rows"}  # kinds of layouts whose rows are frames
+PER_RUN = {"dense", "tokens"}  # kinds of layouts that know runs of clips only
 
 Lengths = tuple[int | None, ...]  # at L, the frames that a clip of L frames has at some place
 
@@ -23,6 +24,7 @@ class Layout:
     # 'swapped': [N, T, ...], packed as [F, 1, ...]
     # 'rows': [N * T, ...], packed as [F, ...]
     # 'dense': made for one run of clips at a time
+    # 'tokens': [..., C], packed as [P, C], one row for each of all tokens of all runs
     kind: str
     lengths: Lengths = ()  # of a packed value, its T for a clip of L frames
 

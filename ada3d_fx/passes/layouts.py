@@ -8,13 +8,14 @@ from torch import fx, nn
 
 from ..errors import Reason, UnsupportedModel
 from ..packed.windows import POOLS
-from .analysis import PACKED, Layout, TimeAnalysis
+from .analysis import PACKED, PER_RUN, Layout, TimeAnalysis
 from .axis_moves import moved
 from .model import model_name
 from .program import module_path
 from .rowwise import is_broadcast, is_collapse, rule_of
 from .rules import MIXES
 from .shapes import ShapeCache, ShapeTable, shape_table
+from .tokens import is_token_wise
 
 
 def analyse(
@@ -107,6 +108,8 @@ def _layout(node: fx.Node, root: nn.Module, analysis: TimeAnalysis, shapes: Shap
             return Layout("clips")
         analysis.dense_nodes.append(node)
         return _dense_layout(node, analysis, shapes)
+    if is_token_wise(node, root, analysis, shapes):
+        return Layout("tokens")
     broadcast = is_broadcast(node, analysis, shapes)
     if broadcast:
         analysis.broadcast_nodes.append(node)
@@ -114,7 +117,7 @@ def _layout(node: fx.Node, root: nn.Module, analysis: TimeAnalysis, shapes: Shap
     # of whole clips, one frame may meet several: that is what the model's own code makes of it
     lengths = {layout.lengths[-1] for layout in inputs if layout.kind in PACKED}
     together = len(lengths) == 1 and ("clips" not in kinds or broadcast)
-    alike = len(packed) == 1 and "dense" not in kinds and together
+    alike = len(packed) == 1 and not kinds & PER_RUN and together
     rule = rule_of(node, root, analysis, shapes, *packed) if alike else None
     if rule is None:
         analysis.dense_nodes.append(node)
@@ -139,7 +142,7 @@ def _clips_lead(node: fx.Node, shapes: ShapeTable) -> bool:
 
 def _check_output(node: fx.Node, analysis: TimeAnalysis) -> None:
     for source in node.all_input_nodes:
-        if analysis.layouts[source].kind in (*PACKED, "dense"):
+        if analysis.layouts[source].kind in (*PACKED, *PER_RUN):
             analysis.reasons.append(Reason(module_path(source), "the output still has a time axis"))
 
 
@@ -173,7 +176,6 @@ def _dense_layout(node: fx.Node, analysis: TimeAnalysis, shapes: ShapeTable) -> 
     seen = [of_two.values[node] or () for of_two in shapes.of_length.values()]
     if len(seen[0]) == 5 and len({(shape[:2], shape[3:]) for shape in seen}) == 1:
         lengths = shapes.frames_of(node)
-        packed = {layout.lengths for layout in analysis.layouts.values() if layout.kind in PACKED}
-        if lengths in packed or len(set(lengths)) > 2:
+        if len(set(lengths) - {None}) > 1:  # else it may be another axis, as long as time is
             return Layout("frames", lengths)
     return Layout("clips") if len(set(seen)) == 1 else Layout("dense")

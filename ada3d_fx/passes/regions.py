@@ -20,7 +20,8 @@ class RegionNodes(NamedTuple):
 class RegionMap:
     """Which densely run nodes run together: connected ones with no packed operation between them.
 
-    Sizes read off packed values (``size_nodes``) are made anew in each region that uses them.
+    Sizes read off packed values (``size_nodes``), or off values per clip, are made anew in each
+    region that uses them.
 
     Args:
         source: the graph.
@@ -34,7 +35,7 @@ class RegionMap:
         dense = set(analysis.dense_nodes)
         depth: dict[fx.Node, int] = {}  # how many regions lie before a node
         for node in source.nodes:
-            inputs = [n for n in node.all_input_nodes if n not in self.size_nodes]
+            inputs = node.all_input_nodes
             inside = node in dense and node not in self.size_nodes
             depth[node] = max([depth[n] + (n in dense and not inside) for n in inputs], default=0)
             if inside:
@@ -60,7 +61,10 @@ class RegionMap:
         )
 
     def _is_made_inside(self, node: fx.Node) -> bool:
-        return node in self.size_nodes or self.analysis.layouts[node].kind == "const"
+        kind = self.analysis.layouts[node].kind
+        # such as the number of clips, which is another in each run
+        of_clips = kind == "clips" and node not in self.analysis.tensors
+        return node in self.size_nodes or kind == "const" or of_clips
 
 
 def _size_nodes(analysis: TimeAnalysis) -> set[fx.Node]:

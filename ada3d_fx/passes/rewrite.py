@@ -18,8 +18,9 @@ from ..packed.module_tree import free_name, graph_over, with_modules
 from ..packed.packing import Packing, pack_frames, restore_order, stage_gate
 from ..packed.regions import DenseRegion, paths_with_twins
 from ..packed.segments import Segments, as_rows
+from ..packed.tokens import leading_sizes, pack_tokens
 from ..plan import StagePlan
-from .analysis import PACKED, TimeAnalysis
+from .analysis import PACKED, PER_RUN, TimeAnalysis
 from .checkpoints import checkpointed, subgraph, tagged
 from .regions import RegionMap
 from .share import frame_wise
@@ -61,6 +62,9 @@ class _Writer:
         self.region_map = RegionMap(source, analysis)
         self.regions: dict[str, DenseRegion] = {}  # by their names in the new program
         self.emitted: set[int] = set()  # numbers of the regions that are written
+        # node of the source -> the nodes that hold its tokens' rows, and the sizes of its runs
+        self.rows_of: dict[fx.Node, fx.Node] = {}
+        self.sizes_of: dict[fx.Node, fx.Node] = {}
         self.clips = self.graph.placeholder("clips")
         policy = self.graph.placeholder("policy")
         self.packing = self._call("packing", Packing.of, policy)
@@ -95,10 +99,14 @@ class _Writer:
             self.new[node] = tagged(self._twin_call(node), node)
         else:
             values = {source: self._value(source) for source in node.all_input_nodes}
+            if self._kind(node) == "tokens":
+                values.update(self._tokens(node))
             if node in self.analysis.broadcast_nodes:
                 per_clip = [source for source in values if self._kind(source) == "clips"]
                 values.update({source: self._per_frame(source, node) for source in per_clip})
             self.new[node] = self.graph.node_copy(node, values.__getitem__)
+            if self._kind(node) == "tokens":
+                self.rows_of[node] = self.new[node]
             kinds = {self._kind(node), *map(self._kind, values)}
             if kinds <= {*PACKED, "const"}:
                 frame_wise(self.new[node])
@@ -146,6 +154,21 @@ class _Writer:
             args.append(self.gates[self.stage_of[str(node.target)]])
         return self.graph.create_node(node.op, node.target, tuple(args), {}, node.name, node.type)
 
+    def _tokens(self, node: fx.Node) -> dict[fx.Node, fx.Node]:
+        """The inputs of a node as rows of tokens; notes the sizes of its runs, which are theirs."""
+        inputs = [source for source in node.all_input_nodes if self._kind(source) in PER_RUN]
+        for source in inputs:
+            if source not in self.rows_of:
+                name, value = source.name, self._value(source)
+                sizes = self._call(f"{name}_sizes", leading_sizes, value)
+                rows = self._call(f"{name}_tokens", pack_tokens, value)
+                self.sizes_of[source], self.rows_of[source] = (
+                    tagged(sizes, node),
+                    tagged(rows, node),
+                )
+        self.sizes_of[node] = self.sizes_of[inputs[0]]
+        return {source: self.rows_of[source] for source in inputs}
+
     def _per_frame(self, source: fx.Node, node: fx.Node) -> fx.Node:
         """A value per clip, repeated for the frames with which ``node`` joins it."""
         table = self._table(next(n for n in node.all_input_nodes if self._kind(n) == "frames"))
@@ -165,14 +188,18 @@ class _Writer:
         kinds = [self._kind(node) for node in inputs]
         made = [self._kind(node) for node in outputs]
         tables = [
-            self._table(node) if kind in PACKED else self.segments
+            self._table(node)
+            if kind in PACKED
+            else self.sizes_of[node]
+            if kind == "tokens"
+            else self.segments
             for node, kind in zip(inputs, kinds)
         ]
         body = subgraph(nodes, inputs, outputs)
         twin_paths = paths_with_twins(self.root, body)
         stage_of = {path: self.stage_of[path] for path in twin_paths if path in self.stage_of}
         stages = sorted(set(stage_of.values()))
-        if "dense" in (*kinds, *made):
+        if PER_RUN & {*kinds, *made}:
             stages = list(range(len(self.gates)))
         name = free_name(self.root, f"dense_region_{len(self.regions)}")
         self.regions[name] = DenseRegion(
