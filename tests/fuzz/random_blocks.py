@@ -226,6 +226,57 @@ class Attention(nn.Module):
         return x + y.permute(0, 4, 3, 1, 2)
 
 
+class Tokens(nn.Module):
+    """A transformer's layers for tokens alone, around one that mixes them."""
+
+    def __init__(self, channels, axes, linear, act, mixed):
+        super().__init__()
+        self.axes, self.act, self.mixed = axes, act, mixed
+        self.norm, self.fc1 = nn.LayerNorm(channels), LINEARS[linear](channels, 2 * channels)
+        self.fc2, self.gelu = nn.Linear(2 * channels, channels), nn.GELU()
+        self.scale = nn.Parameter(torch.rand(channels) + 0.5)
+
+    def forward(self, x):
+        n, c, t, h, w = x.shape
+        y = x.permute(0, 2, 3, 4, 1)
+        if self.axes == "joint":
+            y = y.reshape(n, t * h * w, c)
+        elif self.axes == "clips second":
+            y = y.reshape(n, t * h * w, c).transpose(0, 1)
+        elif self.axes == "frames":
+            y = y.reshape(n * t, h * w, c)
+        y = self.mlp(y) + y
+        tokens_axis = 0 if self.axes == "clips second" else 1
+        if self.mixed == "mean":
+            y = y - y.mean(tokens_axis, keepdim=True)
+        elif self.mixed == "written":
+            y += 1.0
+        elif self.mixed == "attention":
+            y = y.transpose(1, tokens_axis)
+            y = (y @ y.transpose(-1, -2)).softmax(-1) @ y
+            y = y.transpose(1, tokens_axis)
+        y = y + self.scale * self.mlp(y)
+        y = y.transpose(0, 1) if self.axes == "clips second" else y
+        return y.reshape(n, t, h, w, c).permute(0, 4, 1, 2, 3)
+
+    def mlp(self, y):
+        y = self.fc1(self.norm(y))
+        if self.act == "in place":
+            y = F.relu(y, inplace=True)
+        elif self.act == "read before":
+            y = y + y.sigmoid_()
+        else:
+            y = self.gelu(y) if self.act == "module" else y * torch.sigmoid(1.7 * y)
+        return F.linear(y, self.fc2.weight, bias=self.fc2.bias)
+
+
+LINEARS = {
+    "plain": nn.Linear,
+    "no bias": lambda *sizes: nn.Linear(*sizes, bias=False),
+    "weight_norm": lambda *sizes: nn.utils.parametrizations.weight_norm(nn.Linear(*sizes)),
+}
+
+
 # ------------------------------------------------------------------------------ layouts, constants
 
 
@@ -253,7 +304,11 @@ class Frames2d(nn.Module):
 
 
 class Constant(nn.Module):
-    """A parameter or buffer joined to the value."""
+    """A parameter or buffer joined to the value.
+
+    ``kept``: of which units of how many the clip's frames are, where positions follow them."""
+
+    kept = None
 
     def __init__(self, shape, kind, operation):
         super().__init__()
@@ -265,9 +320,14 @@ class Constant(nn.Module):
         self.operation = operation
 
     def forward(self, x):
+        value = self.value
+        if self.kept is not None:
+            units, num_units = self.kept
+            if value.shape[-3] > 1 and x.shape[2] * num_units == value.shape[-3] * len(units):
+                value = value.unflatten(-3, (num_units, -1))[..., units, :, :, :].flatten(-4, -3)
         if self.operation == "mul":
-            return x * self.value
-        return x + self.value if self.operation == "add" else torch.sub(x, self.value, alpha=0.5)
+            return x * value
+        return x + value if self.operation == "add" else torch.sub(x, value, alpha=0.5)
 
 
 def constant(channels, *, shape="c", kind="parameter", operation="mul", size=(1, 1, 1)):

@@ -63,6 +63,10 @@ _LEAVES = {
     ),
     "excite": lambda draw, still: {},
     "attention": lambda draw, still: options_of(draw, over=("all", "time")),
+    "tokens": lambda draw, still: options_of(
+        draw, axes=("joint", "clips second", "frames", "apart"), linear=("plain", "no bias", "weight_norm"),
+        act=("module", "function", "in place", "read before"), mixed=("attention", "mean", "written", "nothing"),
+    ),
     "frames2d": lambda draw, still: options_of(draw, form=("reshape", "flatten", "view"), kernel=(1, 3)),
     "constant": lambda draw, still: options_of(
         draw, shape=("c", "", "hw", "chw", "t", "ct", "cthw"), kind=("parameter", "buffer", "unsaved"),
@@ -296,6 +300,7 @@ def _module(block, shape):
         return _chain(options["body"], options["form"], shape)[0]
     makers = {
         "excite": blocks.Excite, "attention": lambda c, over: blocks.Attention(c, over),
+        "tokens": blocks.Tokens,
         "frames2d": blocks.Frames2d, "untraceable": blocks.Untraceable,
         "scaled": lambda c, form: blocks.Scaled(form),
         "constant": lambda c, **o: blocks.constant(c, size=shape[1:], **o),

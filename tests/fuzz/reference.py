@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import oracle
 import torch
+from random_blocks import Constant
 from torch import nn
 
 BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
@@ -23,14 +24,16 @@ def _takes_statistics(norm):
     return norm.training or norm.running_mean is None
 
 
-def scores(model, plan, clips, policy):
+def scores(model, plan, clips, policy, follows_times=False):
     """Scores [N, classes] of a model under a policy; gradients reach the model's parameters.
 
-    BatchNorm's running statistics are updated as the packed program does.
+    BatchNorm's running statistics are updated as the packed program does. Constants that vary along
+    time follow the kept frames, or are what the model's own code makes of them.
     """
+    unit = plan.frame_unit if follows_times else None
     norms = norms_in_training(model)
     if not norms:
-        return torch.cat([_alone(model, plan, *clip) for clip in _each(clips, policy)])
+        return torch.cat([_alone(model, plan, *clip) for clip in _each(clips, policy, unit)])
     meeting = _Meeting(len(clips))
     enabled = torch.is_grad_enabled()
 
@@ -44,7 +47,7 @@ def scores(model, plan, clips, policy):
             raise
 
     with ThreadPoolExecutor(len(clips)) as threads:
-        rows = [threads.submit(run, *item) for item in enumerate(_each(clips, policy))]
+        rows = [threads.submit(run, *item) for item in enumerate(_each(clips, policy, unit))]
         errors = [row.exception() for row in rows]
         real = [e for e in errors if e and not isinstance(e, threading.BrokenBarrierError)]
         if any(errors):
@@ -52,13 +55,17 @@ def scores(model, plan, clips, policy):
         return torch.cat([row.result() for row in rows])
 
 
-def _each(clips, policy):
+def _each(clips, policy, unit):
     for clip, frames, stages in zip(clips, policy.frames, policy.stages):
-        yield clip[None][:, :, frames], stages.tolist()
+        kept = unit and (frames[::unit].nonzero().flatten().tolist(), len(frames) // unit)
+        yield clip[None][:, :, frames], stages.tolist(), kept
 
 
-def _alone(model, plan, clip, stages, norms=(), meeting=None):
+def _alone(model, plan, clip, stages, kept, norms=(), meeting=None):
     own = oracle.sliced(model, plan, stages, copy_weights=False, shared=norms)
+    for module in own.modules():
+        if kept and isinstance(module, Constant):
+            module.kept = kept
     for path, module in list(own.named_modules(remove_duplicate=False)):
         if module in norms:
             parent, _, name = path.rpartition(".")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import ada3d_fx
-from ada3d_fx import Policy, UnsupportedModel
+from ada3d_fx import Ada3DError, Policy, UnsupportedModel
 
 POLICIES = ("full", "random", "one frame", "no stages", "few", "half full", "alike")
 GRADIENTS = ("grad", "no_grad", "inference")
@@ -251,6 +251,10 @@ class State:
         assert list(adaptive.state_dict()) == list(self.mirror.state_dict())
         self._without_dropout()
 
+    def wanted(self, clips, policy):
+        follows = self.adaptive.conversion.follows_times
+        return reference.scores(self.mirror, self.plan, clips, policy, follows)
+
     def both(self, change):
         change(self.adaptive), change(self.mirror)
 
@@ -350,9 +354,7 @@ class State:
                     got = self.adaptive(x, policy)
                     assert got.dtype == torch.float32
                 except (RuntimeError, ValueError) as error:
-                    self._must_fail(
-                        error, lambda: reference.scores(self.mirror, self.plan, x, policy)
-                    )
+                    self._must_fail(error, lambda: self.wanted(x, policy))
         self.both(lambda root: root.double())
 
     def specialize(self, options):
@@ -362,14 +364,15 @@ class State:
         x = _clips(self.network["clip"], len(policy), options["seed"], options["layout"])
         shared = bool(options["seed"] % 2)
         for i, (frames, stages) in enumerate(zip(policy.frames, policy.stages)):
+            times = frames.nonzero().flatten().tolist()
             static = ada3d_fx.specialize(
-                self.adaptive, int(frames.sum()), stages.tolist(), copy_weights=not shared
+                self.adaptive, len(times), stages.tolist(), not shared, frames=times
             )
             clip = x[i : i + 1, :, frames]
             with torch.no_grad():
                 self._same_outcome(
                     lambda static=static, clip=clip: static(clip),
-                    lambda i=i: reference.scores(self.mirror, self.plan, x[i : i + 1], policy[i]),
+                    lambda i=i: self.wanted(x[i : i + 1], policy[i]),
                 )
             self.counts["specialized"] += 1
 
@@ -440,7 +443,7 @@ class State:
                     elif full and any(m.training for m in self.mirror.modules()):
                         out = network(x)
                     else:
-                        out = reference.scores(network, self.plan, x, policy)
+                        out = self.wanted(x, policy)
                     if with_gradients and out.requires_grad:
                         weights = _clips((out.shape[1], 1, 1, 1), len(out), 3).flatten(1)
                         (out * weights).sum().backward()
@@ -451,6 +454,11 @@ class State:
         (got, got_input), (wanted, wanted_input) = results
         if isinstance(wanted, Exception):
             self.counts["neither runs" if isinstance(got, Exception) else "only packed runs"] += 1
+            self._follow()
+            return False
+        if isinstance(got, Ada3DError) and self.adaptive.conversion.follows_times:
+            assert options["larger"] and "sizes in this model's code" in str(got), got
+            self.counts["refused: larger clips"] += 1
             self._follow()
             return False
         if isinstance(got, Exception):
