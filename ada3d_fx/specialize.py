@@ -100,6 +100,7 @@ def static_program(
     """
     plan = adaptive.plan
     made = adaptive.conversion
+    made.check_writers()
     root = plain_tree(made.root)
     root = copy.deepcopy(root) if copy_weights else root
     buffers = {name for name, _ in root.named_buffers()}

@@ -25,13 +25,14 @@ class DensePeers:
     Args:
         networks: what is timed.
         compiled: torch.compile's too; it takes minutes.
+        eager_only: the recognizer as it is, and no other way to run it.
     """
 
-    def __init__(self, networks: Networks, compiled: bool = False):
+    def __init__(self, networks: Networks, compiled: bool = False, eager_only: bool = False):
         self.networks = networks
         self.last = channels_last(networks.adaptive.plain()).to(networks.device)
         self.folded = folded(networks.adaptive)
-        self.compiled = compiled
+        self.compiled, self.eager_only = compiled, eager_only
 
     def runs(self, clips: Tensor) -> list[Run]:
         """Return a row for each network, for clips [N, C, T, H, W].
@@ -51,8 +52,10 @@ class DensePeers:
             if is_replayable(ordered):
                 replays = Replays()
                 calls[GRAPHED] = lambda: replays(folded, ordered, folded, folded)
-        if self.compiled:
+        if self.compiled and not self.eager_only:
             calls |= self._compiled(ordered)
+        if self.eager_only:
+            calls = {EAGER: calls[EAGER]}
         macs = len(clips) * full_price(self.networks.adaptive)
         return [Run(name, call, macs, dense=True) for name, call in calls.items()]
 

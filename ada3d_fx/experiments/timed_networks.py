@@ -60,6 +60,7 @@ class Request:
     forms: bool = False  # a row for each form of temporal convolutions; on a GPU always
     amp: bool = False  # rows of torch under autocast in bfloat16 too
     ragged: bool = False  # clips keep different numbers of frames, as far apart as can be
+    eager_only: bool = False  # of the dense rows of torch, the recognizer as it is only
 
 
 class Run(NamedTuple):

@@ -134,7 +134,7 @@ class Benchmark:
         self.networks = make_networks(request, device)
         self.peers: DensePeers | None = None
         if "torch" in request.engines and not request.training:
-            self.peers = DensePeers(self.networks, request.compiled)
+            self.peers = DensePeers(self.networks, request.compiled, request.eager_only)
         self.files = [
             EngineFiles(self.networks, engine, folder, self.threads, request.seed, int8, console)
             for engine in request.engines

@@ -39,6 +39,7 @@ class TimeAnalysis:
     broadcast_nodes: list[fx.Node] = field(default_factory=list)  # they join clips to frames
     axis_moves: dict[fx.Node, str] = field(default_factory=dict)  # how they move the time axis only
     tensors: set[fx.Node] = field(default_factory=set)  # the nodes that have a shape
+    plain: set[fx.Node] = field(default_factory=set)  # those without any tensor: sizes, numbers
     convolutions: list[str] = field(default_factory=list)  # paths of those with temporal extent
     resolutions: dict[str, tuple[int, ...]] = field(default_factory=dict)  # the (H, W) they make
     windows: dict[fx.Node, Lengths] = field(

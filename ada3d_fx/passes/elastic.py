@@ -9,6 +9,7 @@ the position that it had in the full clip. What varies along time is found by la
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import fx, nn
 
@@ -95,7 +96,7 @@ def elastic(
     for unit in (g for g in range(1, num_frames) if num_frames % g == 0):
         try:
             return [
-                Program(ElasticWriter(root, two.graph, three.graph, unit).write(), two.untraceable)
+                replace(two, graph=ElasticWriter(root, two.graph, three.graph, unit).write())
                 for two, three in zip(of_two, of_three)
             ]
         except Unfollowed as failed:

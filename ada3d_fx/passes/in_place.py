@@ -8,7 +8,7 @@ and what is read elsewhere must not be written into.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from ..errors import Reason
 from .program import module_path, writes
@@ -80,6 +80,39 @@ def settle_writes(graph: fx.Graph) -> list[Reason]:
             del copied.meta["writes"]
             node.replace_input_with(source, copied)
     return list(reasons)
+
+
+def observed_writers(graph: fx.Graph, root: nn.Module) -> dict[str, bool]:
+    """Find the modules for which it matters whether they write into their input.
+
+    What others read of that input, the passes have settled by what the module did when it was traced.
+
+    Args:
+        graph: as it was traced, with the values of the meta device; writes are not settled yet.
+        root: where its module paths start.
+
+    Returns:
+        Module path -> whether it writes.
+    """
+    found: dict[str, bool] = {}
+    holders: dict[int, list[fx.Node]] = {}  # storage -> the nodes before that have a tensor in it
+    for node in graph.nodes:
+        value = node.meta.get("fake")
+        if node.op == "call_module" and len(node.all_input_nodes) == 1:
+            module = root.get_submodule(str(node.target))
+            (source,) = node.all_input_nodes
+            if hasattr(module, "inplace") and isinstance(source.meta.get("fake"), Tensor):
+                before = {source, *holders.get(_storage(source.meta["fake"]), ())}
+                readers = {user for holder in before for user in holder.users}
+                if readers - before - {node}:
+                    found[str(node.target)] = bool(module.inplace)
+        if isinstance(value, Tensor):
+            holders.setdefault(_storage(value), []).append(node)
+    return found
+
+
+def _storage(value: Tensor) -> int:
+    return value.untyped_storage()._cdata
 
 
 class _Renewed:

@@ -47,6 +47,8 @@ def analyse(
     for node in graph.nodes:
         if shapes.shapes_of_three_clips.values[node] is not None:
             analysis.tensors.add(node)
+        elif node in shapes.shapes_of_three_clips.plain:
+            analysis.plain.add(node)
         analysis.layouts[node] = _layout(node, root, analysis, shapes)
         if node.op == "call_module":
             _note_module(node, root, analysis, shapes)

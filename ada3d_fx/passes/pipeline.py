@@ -34,6 +34,8 @@ class Conversion:
     root: nn.Module  # the model, with twins in place of the modules that mix time
     twin_paths: tuple[str, ...]  # where the twins are
     aliases: tuple[tuple[str, ...], ...]  # the names of each module that has several
+    # path of a module -> whether it writes into its input, where others read that input
+    observed_writers: dict[str, bool]
     plan: StagePlan  # what can be decided
     is_traced: bool  # whether no module of the model runs code that could not be traced
     follows_times: bool  # whether positions follow the kept frames, and sizes are numbers
@@ -50,8 +52,10 @@ class Conversion:
 
         Raises:
             Ada3DError: a child was replaced by one that is not converted, or a module of several
-                names under one of them only.
+                names under one of them only, or a module that wrote into its input by one that does
+                not, or the other way round, where others read that input.
         """
+        self.check_writers()
         for names in self.aliases:
             if len({id(self.root.get_submodule(name)) for name in names}) > 1:
                 raise Ada3DError(
@@ -72,6 +76,21 @@ class Conversion:
                 )
         for view in self._views():
             adopt_children(view, root)
+
+    def check_writers(self) -> None:
+        """Check that modules still write into what others read, or still do not.
+
+        Raises:
+            Ada3DError: one that did does not any more, or the other way round.
+        """
+        for path, wrote in self.observed_writers.items():
+            if bool(getattr(self.root.get_submodule(path), "inplace", False)) != wrote:
+                did, does = ("wrote", "does not now") if wrote else ("did not write", "does now")
+                raise Ada3DError(
+                    f"AdaptiveNetwork: {path} {did} into its input when it was converted, and {does}, "
+                    "and others read that input; keep its 'inplace', or change it in the plain model "
+                    "and convert that again"
+                )
 
     def place_constants(self) -> None:
         """Move the constants of the model's code to where its parameters are."""
@@ -147,6 +166,7 @@ def run_passes(
         root=root,
         twin_paths=tuple(sorted(twin_paths)),
         aliases=_aliases(root),
+        observed_writers={k: v for p in programs for k, v in p.observed_writers.items()},
         plan=plan,
         is_traced=not any(p.untraceable for p in programs),
         follows_times=any(follows_times(p.graph) for p in programs),

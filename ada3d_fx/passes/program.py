@@ -16,6 +16,9 @@ class Program:
 
     graph: fx.Graph  # clips -> scores; its nodes keep the paths of the modules they come from
     untraceable: list[Reason]  # the modules in it that were kept whole, as they cannot be traced
+    observed_writers: dict[
+        str, bool
+    ]  # module path -> whether it writes, where that is seen elsewhere
 
     def agrees_with(self, other: Program) -> bool:
         """Tell whether two programs do the same, node by node."""

@@ -63,7 +63,7 @@ class RegionMap:
     def _is_made_inside(self, node: fx.Node) -> bool:
         kind = self.analysis.layouts[node].kind
         # such as the number of clips, which is another in each run
-        of_clips = kind == "clips" and node not in self.analysis.tensors
+        of_clips = kind == "clips" and node in self.analysis.plain
         return node in self.size_nodes or kind == "const" or of_clips
 
 
@@ -73,6 +73,6 @@ def _size_nodes(analysis: TimeAnalysis) -> set[fx.Node]:
     sizes: set[fx.Node] = set()
     for node in analysis.dense_nodes:
         inputs = node.all_input_nodes
-        if node not in analysis.tensors and all(n in sizes or n not in dense for n in inputs):
+        if node in analysis.plain and all(n in sizes or n not in dense for n in inputs):
             sizes.add(node)
     return sizes

@@ -131,6 +131,12 @@ class _Writer:
                 )
         return self.tables[lengths]
 
+    def _table_of_input(self, node: fx.Node) -> fx.Node:
+        """What a region needs to give a value to its runs."""
+        if self._kind(node) == "tokens":
+            return self.sizes_of[node]
+        return self._table(node) if self._kind(node) in PACKED else self.segments
+
     def _axis_move(self, node: fx.Node) -> fx.Node:
         (source,) = (n for n in node.all_input_nodes if n in self.analysis.tensors)
         value, move = self._value(source), self.analysis.axis_moves[node]
@@ -160,11 +166,11 @@ class _Writer:
         for source in inputs:
             if source not in self.rows_of:
                 name, value = source.name, self._value(source)
-                sizes = self._call(f"{name}_sizes", leading_sizes, value)
-                rows = self._call(f"{name}_tokens", pack_tokens, value)
-                self.sizes_of[source], self.rows_of[source] = (
-                    tagged(sizes, node),
-                    tagged(rows, node),
+                self.sizes_of[source] = tagged(
+                    self._call(f"{name}_sizes", leading_sizes, value), node
+                )
+                self.rows_of[source] = tagged(
+                    self._call(f"{name}_tokens", pack_tokens, value), node
                 )
         self.sizes_of[node] = self.sizes_of[inputs[0]]
         return {source: self.rows_of[source] for source in inputs}
@@ -187,14 +193,7 @@ class _Writer:
         values = [self._value(node) for node in inputs]
         kinds = [self._kind(node) for node in inputs]
         made = [self._kind(node) for node in outputs]
-        tables = [
-            self._table(node)
-            if kind in PACKED
-            else self.sizes_of[node]
-            if kind == "tokens"
-            else self.segments
-            for node, kind in zip(inputs, kinds)
-        ]
+        tables = [self._table_of_input(node) for node in inputs]
         body = subgraph(nodes, inputs, outputs)
         twin_paths = paths_with_twins(self.root, body)
         stage_of = {path: self.stage_of[path] for path in twin_paths if path in self.stage_of}

@@ -47,11 +47,12 @@ def _rowwise(_: nn.Module) -> str:
     return ROWWISE
 
 
-EVERYWHERE = (
-    *(nn.Identity, nn.Dropout, nn.SyncBatchNorm),
+ELEMENTWISE_MODULES = (
+    *(nn.Identity, nn.Dropout),
     *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish),
     *(nn.Sigmoid, nn.Tanh, nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh, nn.Softplus),
 )
+EVERYWHERE = (nn.SyncBatchNorm, *ELEMENTWISE_MODULES)  # whatever axes stand behind the channels
 
 
 # on values [N, C, T, H, W]

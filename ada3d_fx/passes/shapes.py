@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_leaves
 
 from ..errors import Reason
 from ..packed.windows import fit_window
@@ -26,6 +27,7 @@ class Shapes:
 
     values: dict[fx.Node, Shape | None] = field(default_factory=dict)  # None: it is no tensor
     inputs: dict[fx.Node, Shape] = field(default_factory=dict)  # of calls that take [N, C, T, H, W]
+    plain: set[fx.Node] = field(default_factory=set)  # whose values hold no tensor: sizes, numbers
 
     def of(self, node: fx.Node) -> Shape:
         """Return the shape of a node that has one."""
@@ -80,6 +82,8 @@ class ShapeInterpreter(fx.Interpreter):
         self.at = n
         value = super().run_node(n)
         self.shapes.values[n] = tuple(value.shape) if isinstance(value, Tensor) else None
+        if not any(isinstance(leaf, Tensor) for leaf in tree_leaves(value)):
+            self.shapes.plain.add(n)
         return value
 
     def call_module(self, target: Any, args: tuple, kwargs: dict[str, Any]) -> Any:

@@ -10,11 +10,10 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from .analysis import TimeAnalysis
-from .rules import ELEMENTWISE, EVERYWHERE
+from .rules import ELEMENTWISE, ELEMENTWISE_MODULES
 from .shapes import Shape, ShapeTable
 from .whole import is_known
 
-TOKEN_MODULES = (nn.Linear, nn.LayerNorm, *EVERYWHERE)
 BEGINNINGS = (nn.Linear, nn.LayerNorm)
 
 
@@ -66,4 +65,4 @@ def _acts_on_tokens(module: nn.Module, node: fx.Node) -> bool:
     simple = len(node.args) == 1 and not node.kwargs and not hasattr(module, "parametrizations")
     if isinstance(module, nn.LayerNorm) and len(module.normalized_shape) > 1:
         return False
-    return simple and isinstance(module, TOKEN_MODULES) and is_known(module)
+    return simple and isinstance(module, (*BEGINNINGS, *ELEMENTWISE_MODULES)) and is_known(module)

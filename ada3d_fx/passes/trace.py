@@ -14,7 +14,7 @@ from ..errors import Reason, UnsupportedModel
 from ..packed.module_tree import constants_of
 from .checkpoints import blocks
 from .concrete import ConcreteTracer
-from .in_place import settle_writes
+from .in_place import observed_writers, settle_writes
 from .isolation import own_caches
 from .model import model_name
 from .program import Program, drop_unused
@@ -92,11 +92,12 @@ def _trace(
             raise UnsupportedModel(name, [reason]) from error
     add_constants(shadow, constants_of(root))
     _keep_first_input(graph)
+    writers = observed_writers(graph, root)
     misread = settle_writes(graph)
     if misread:
         raise UnsupportedModel(model_name(root), misread)
     drop_unused(graph, root)
-    return Program(graph, tracer.untraceable)
+    return Program(graph, tracer.untraceable, writers)
 
 
 def _optional_arguments(root: nn.Module, function: str) -> dict[str, Any]:

@@ -210,6 +210,14 @@ def test_rows_in_bfloat16_score_nearly_as_in_float32(networks):
         assert 0 < off < 0.05, name
 
 
+def test_dense_rows_can_be_the_recognizer_as_it_is_only(networks):
+    asked = Request(CONFIG, (), SHAPE, (2,), USAGES, repeats=1, eager_only=True)
+    result = timing.measure(asked)
+    (table,) = result["tables"]
+    assert [row["name"] for row in table["rows"] if row["dense"]] == [dense_peers.EAGER]
+    assert f"best: the fastest dense row is '{dense_peers.EAGER}'" in timing_text.text(result)
+
+
 def test_the_row_inside_in_bfloat16_tells_what_is_chosen_in_bfloat16(networks):
     asked = Request(CONFIG, (), SHAPE, usages=USAGES, amp=True)
     batch = timed_networks.make_batch(networks, 16, asked)

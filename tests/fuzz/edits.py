@@ -185,7 +185,10 @@ def another_linear(root, choice):
 def another_activation(root, choice):
     acts = [path for path, m in _modules(root, (nn.ReLU, nn.Tanh, nn.Sigmoid))]
     if acts:
-        _replace(root, acts[choice % len(acts)], (nn.Tanh(), nn.SiLU())[choice % 2])
+        path = acts[choice % len(acts)]
+        in_place = getattr(root.get_submodule(path), "inplace", False)  # or it is refused
+        made = (nn.Hardswish(in_place), nn.SiLU(in_place)) if in_place else (nn.Tanh(), nn.SiLU())
+        _replace(root, path, made[choice % 2])
 
 
 def without_norm(root, choice):

@@ -6,7 +6,7 @@ from models import clips
 from torch import nn
 
 import ada3d_fx
-from ada3d_fx import Policy, UnsupportedModel
+from ada3d_fx import Ada3DError, Policy, UnsupportedModel
 
 EXACT = dict(rtol=1e-9, atol=1e-9)
 SHAPE = (3, 4, 6, 6)
@@ -175,3 +175,19 @@ def test_writes_that_nobody_reads_elsewhere_copy_nothing():
 
     adaptive = ada3d_fx.convert(Net(write).double(), clip_shape=SHAPE)
     assert "clone" not in adaptive.graph_module.code
+
+
+@pytest.mark.parametrize("inplace", [True, False])
+def test_a_module_that_writes_otherwise_than_when_it_was_traced_is_refused(inplace):
+    net = Net(module).double().eval()
+    net.relu = nn.ReLU(inplace)
+    adaptive, x = ada3d_fx.convert(net, SHAPE), clips(2, SHAPE)
+    for root in (net, adaptive):
+        root.relu = nn.SiLU(inplace)
+    torch.testing.assert_close(adaptive(x), net(x), **EXACT)
+    adaptive.relu = nn.SiLU(not inplace)
+    for call in (lambda: adaptive(x), lambda: ada3d_fx.specialize(adaptive, 4, [True])):
+        with pytest.raises(Ada3DError, match=r"relu .* into its input .* keep its 'inplace'"):
+            call()
+    adaptive.relu.inplace = inplace
+    torch.testing.assert_close(adaptive(x), net(x), **EXACT)

@@ -54,6 +54,36 @@ class Fixed(nn.Module):
         return self.fc(x.mean((2, 3)).flatten(1))
 
 
+class NormOfPatches(nn.Module):
+    """A norm whose channels are the patches of a frame, behind a linear layer on tokens."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches, self.linear = nn.Conv3d(3, C, (1, 4, 4), (1, 4, 4)), nn.Linear(C, 4)
+        self.norm, self.fc = nn.SyncBatchNorm(4), nn.Linear(4, 5)
+
+    def forward(self, x):
+        x = self.patches(x).flatten(3).permute(0, 2, 3, 1)
+        y = self.norm(self.linear(x.softmax(1)).flatten(0, 1)).unflatten(0, x.shape[:2])
+        return self.fc(y.mean((1, 2)))
+
+
+class Tupled(nn.Module):
+    """A module with several results, of tokens alone, which are used before and behind others."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches, self.norm = nn.Conv3d(3, C, (1, 4, 4), (1, 4, 4)), nn.LayerNorm(C)
+        self.attention = nn.MultiheadAttention(C, 2, batch_first=True)
+        self.linear, self.fc = nn.Linear(C, C), nn.Linear(C, 5)
+
+    def forward(self, x):
+        x = self.norm(self.patches(x).flatten(2).transpose(1, 2))
+        y, weights = self.attention(x, x, x)
+        x = weights @ self.linear(x + y)
+        return self.fc((weights.transpose(1, 2) @ self.linear(x)).mean(1))
+
+
 def network(kind):
     torch.manual_seed(0)
     return randomise(kind()).double().eval()
@@ -88,6 +118,16 @@ def test_layers_of_tokens_run_once_for_clips_of_all_lengths():
         assert len(calls_of(adaptive, name, x, policy)) == lengths, name
 
 
+def test_a_module_of_several_results_runs_once_for_each_length():
+    model, x = network(Tupled), clips(7, SHAPE)
+    adaptive = ada3d_fx.convert(model, SHAPE)
+    policy = ragged(adaptive.plan)
+    lengths = len(set(policy.num_frames.tolist()))
+    assert len(calls_of(adaptive, "attention", x, policy)) == lengths
+    got = adaptive(x, policy)
+    torch.testing.assert_close(got, alone(model, x, policy), rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_scores_and_gradients_are_those_of_each_clip_alone(checkpointing):
     model = network(Transformer)
@@ -118,6 +158,14 @@ def test_layers_that_are_replaced_or_watched_later_are_seen():
     got = adaptive(x, policy)
     torch.testing.assert_close(got, alone(model, x, policy), rtol=1e-9, atol=1e-9)
     assert (got - before).abs().max() > 1e-3
+
+
+def test_a_norm_over_another_axis_is_none_of_tokens():
+    model, x = network(NormOfPatches), clips(7, SHAPE)
+    adaptive = ada3d_fx.convert(model, SHAPE)
+    policy = ragged(adaptive.plan)
+    got = adaptive(x, policy)
+    torch.testing.assert_close(got, alone(model, x, policy), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("size", [6, 8])
