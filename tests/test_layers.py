@@ -67,7 +67,7 @@ ARROWS["__init__"] = CORE - {"cli", "values", "progress", "files", "weights", "_
 # Inside a folder, files import those before them only.
 ORDER = {
     "packed": "segments packing kept_times windows module_tree time_layout fused_operations time_forms "
-    "module_state replay twins fused tokens regions",
+    "module_state replay twins fused regions tokens",
     "passes": "model shadow whole program checkpoints in_place isolation tracer concrete trace rules "
     "labels label_rules labelling elastic_writer elastic analysis shapes axis_moves "
     "rowwise tokens layouts group planning programs regions share rewrite fuse fold pipeline",

@@ -14,7 +14,6 @@ from .module_tree import keep_unregistered, with_modules
 from .packing import StageGate
 from .segments import ClipRun, Segments
 from .time_forms import same_form
-from .tokens import unpack_tokens
 from .twins import TWINS, centre_slice, plain
 from .windows import fitting
 
@@ -131,7 +130,7 @@ class DenseRegion(Region):
         self,
         segments: Segments,
         values: Sequence[Tensor],
-        tables: Sequence[Any],
+        tables: Sequence[Segments],
         gates: Sequence[StageGate],
     ) -> tuple[Any, ...]:
         """Run the operations on each run of clips.
@@ -139,10 +138,9 @@ class DenseRegion(Region):
         Args:
             segments: the clip table of the kept frames.
             values: the inputs, in the form that their kinds say.
-            tables: the clip table of each input, of 'tokens' the sizes of its runs; that of 'clips'
-                and 'dense' is not used.
+            tables: the clip table of each input; that of 'clips' and 'dense' is not used.
             gates: those of the stages inside; those of all stages where an input or output is
-                'dense' or 'tokens', so that the regions at both of its ends have the same runs.
+                'dense', so that the regions at both of its ends have the same runs.
 
         Returns:
             The outputs, in the form that their kinds say.
@@ -190,15 +188,13 @@ def paths_with_twins(root: nn.Module, graph: fx.Graph) -> list[str]:
     return list(paths)
 
 
-def _per_run(kind: str, value: Any, table: Any, runs: Sequence[ClipRun]) -> Sequence[Any]:
+def _per_run(kind: str, value: Any, table: Segments, runs: Sequence[ClipRun]) -> Sequence[Any]:
     """A value of the packed program as the model's own code takes it, for each run.
 
     Frames are contiguous, as a ``view()`` of the model's may expect.
     """
     if kind == "dense":
         return value
-    if kind == "tokens":
-        return unpack_tokens(value, table)
     if kind == "clips":
         return value.split([run.num_clips for run in runs])
     if kind == "frames":

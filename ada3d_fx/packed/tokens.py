@@ -7,6 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .regions import Region
+from .time_forms import asked_form
+
 
 def leading_sizes(parts: Sequence[Tensor]) -> tuple[tuple[int, ...], ...]:
     """Return the axes before the last of each run's value [..., C]: what `unpack_tokens` needs."""
@@ -32,6 +35,39 @@ def unpack_tokens(rows: Tensor, sizes: Sequence[tuple[int, ...]]) -> list[Tensor
         rows: P rows, one per token.
         sizes: of each run, what `leading_sizes` gave.
     """
-    counts = [torch.Size(size).numel() for size in sizes]
-    parts: Sequence[Tensor] = rows.split(counts) if len(counts) > 1 else [rows]
-    return [part.unflatten(0, size) for part, size in zip(parts, sizes)]
+    parts, first = [], 0
+    for size in sizes:  # one by one: autograd lets nobody write into what `split` gives
+        count = torch.Size(size).numel()
+        parts.append(rows[first : first + count].unflatten(0, size))
+        first += count
+    return parts
+
+
+class TokenRegion(Region):
+    """Operations that act on every token alone.
+
+    On a GPU, where each launch costs, they run once on the tokens of all runs; on a CPU run by run, as
+    what one run's layers hand over then stays in the cache (measurements in docs/performance.md).
+    ``time_form`` with a form of few launches asks for the first, with ``runs`` for the second.
+    """
+
+    def forward(self, values: Sequence[Sequence[Tensor]]) -> tuple[Sequence[Tensor], ...]:
+        """Run the operations.
+
+        Args:
+            values: of each input a value [..., C] per run; all agree in the axes before the last.
+
+        Returns:
+            Of each output a value [..., C'] per run.
+        """
+        first = values[0]
+        if len(first) == 1 or not _together(first[0].device):
+            return tuple(zip(*(self.program(self.root, *parts) for parts in zip(*values))))
+        made = self.program(self.root, *map(pack_tokens, values))
+        sizes = leading_sizes(first)
+        return tuple(unpack_tokens(rows, sizes) for rows in made)
+
+
+def _together(device: torch.device) -> bool:
+    asked = asked_form()
+    return device.type == "cuda" if asked is None else asked != "runs"

@@ -24,7 +24,7 @@ class Layout:
     # 'swapped': [N, T, ...], packed as [F, 1, ...]
     # 'rows': [N * T, ...], packed as [F, ...]
     # 'dense': made for one run of clips at a time
-    # 'tokens': [..., C], packed as [P, C], one row for each of all tokens of all runs
+    # 'tokens': [..., C], made for one run at a time or for all together, by what acts on each token alone
     kind: str
     lengths: Lengths = ()  # of a packed value, its T for a clip of L frames
 

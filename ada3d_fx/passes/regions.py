@@ -1,4 +1,4 @@
-"""Which densely run nodes run together."""
+"""Which nodes that run on runs of clips run together: densely, or on tokens alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ class RegionNodes(NamedTuple):
 
 
 class RegionMap:
-    """Which densely run nodes run together: connected ones with no packed operation between them.
+    """Which densely run nodes run together: connected ones with no other operation between them.
+
+    What acts on every token alone makes regions of its own in the same way.
 
     Sizes read off packed values (``size_nodes``), or off values per clip, are made anew in each
     region that uses them.
@@ -31,20 +33,31 @@ class RegionMap:
     def __init__(self, source: fx.Graph, analysis: TimeAnalysis):
         self.source, self.analysis = source, analysis
         self.size_nodes = _size_nodes(analysis)
-        self.of: dict[fx.Node, int] = {}  # densely run node -> number of its region
-        dense = set(analysis.dense_nodes)
+        self.of: dict[fx.Node, int] = {}  # node -> number of its region
+        kinds = {node: "dense" for node in analysis.dense_nodes if node not in self.size_nodes}
+        kinds |= {
+            node: "tokens" for node, made in analysis.layouts.items() if made.kind == "tokens"
+        }
+        self.kinds = kinds
         depth: dict[fx.Node, int] = {}  # how many regions lie before a node
         for node in source.nodes:
-            inputs = node.all_input_nodes
-            inside = node in dense and node not in self.size_nodes
-            depth[node] = max([depth[n] + (n in dense and not inside) for n in inputs], default=0)
-            if inside:
-                near = {self.of[n] for n in inputs if n in self.of and depth[n] == depth[node]}
+            inputs, kind = node.all_input_nodes, kinds.get(node)
+            depth[node] = max(
+                [depth[n] + (kinds.get(n) not in (None, kind)) for n in inputs], default=0
+            )
+            if kind:
+                near = {
+                    self.of[n] for n in inputs if kinds.get(n) == kind and depth[n] == depth[node]
+                }
                 region = min(near, default=len(self.of))
                 self.of[node] = region
                 for other, number in self.of.items():
                     if number in near:
                         self.of[other] = region
+
+    def kind_of(self, region: int) -> str:
+        """Return how a region runs: 'dense' or 'tokens'."""
+        return next(self.kinds[node] for node, number in self.of.items() if number == region)
 
     def nodes_of(self, region: int) -> RegionNodes:
         """List the nodes of a region, its inputs and its outputs."""

@@ -7,7 +7,7 @@ twins under their own names, and runs what has no packed form in dense regions.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,9 +16,9 @@ from torch import fx, nn
 from ..packed.kept_times import kept_times
 from ..packed.module_tree import free_name, graph_over, with_modules
 from ..packed.packing import Packing, pack_frames, restore_order, stage_gate
-from ..packed.regions import DenseRegion, paths_with_twins
+from ..packed.regions import DenseRegion, Region, paths_with_twins
 from ..packed.segments import Segments, as_rows
-from ..packed.tokens import leading_sizes, pack_tokens
+from ..packed.tokens import TokenRegion
 from ..plan import StagePlan
 from .analysis import PACKED, PER_RUN, TimeAnalysis
 from .checkpoints import checkpointed, subgraph, tagged
@@ -60,11 +60,8 @@ class _Writer:
         self.graph = fx.Graph()
         self.new: dict[fx.Node, fx.Node] = {}  # node of the source -> node of the new graph
         self.region_map = RegionMap(source, analysis)
-        self.regions: dict[str, DenseRegion] = {}  # by their names in the new program
+        self.regions: dict[str, Region] = {}  # by their names in the new program
         self.emitted: set[int] = set()  # numbers of the regions that are written
-        # node of the source -> the nodes that hold its tokens' rows, and the sizes of its runs
-        self.rows_of: dict[fx.Node, fx.Node] = {}
-        self.sizes_of: dict[fx.Node, fx.Node] = {}
         self.clips = self.graph.placeholder("clips")
         policy = self.graph.placeholder("policy")
         self.packing = self._call("packing", Packing.of, policy)
@@ -99,14 +96,10 @@ class _Writer:
             self.new[node] = tagged(self._twin_call(node), node)
         else:
             values = {source: self._value(source) for source in node.all_input_nodes}
-            if self._kind(node) == "tokens":
-                values.update(self._tokens(node))
             if node in self.analysis.broadcast_nodes:
                 per_clip = [source for source in values if self._kind(source) == "clips"]
                 values.update({source: self._per_frame(source, node) for source in per_clip})
             self.new[node] = self.graph.node_copy(node, values.__getitem__)
-            if self._kind(node) == "tokens":
-                self.rows_of[node] = self.new[node]
             kinds = {self._kind(node), *map(self._kind, values)}
             if kinds <= {*PACKED, "const"}:
                 frame_wise(self.new[node])
@@ -119,7 +112,8 @@ class _Writer:
         return self.graph.create_node("call_function", function, args, {}, name=name)
 
     def _kind(self, node: fx.Node) -> str:
-        return self.analysis.layouts[node].kind
+        kind = self.analysis.layouts[node].kind
+        return "dense" if kind in PER_RUN else kind
 
     def _table(self, node: fx.Node) -> fx.Node:
         """The node that holds the clip table of a packed value."""
@@ -130,12 +124,6 @@ class _Writer:
                     f"segments_{len(self.tables)}", Segments.resized, self.segments, lengths
                 )
         return self.tables[lengths]
-
-    def _table_of_input(self, node: fx.Node) -> fx.Node:
-        """What a region needs to give a value to its runs."""
-        if self._kind(node) == "tokens":
-            return self.sizes_of[node]
-        return self._table(node) if self._kind(node) in PACKED else self.segments
 
     def _axis_move(self, node: fx.Node) -> fx.Node:
         (source,) = (n for n in node.all_input_nodes if n in self.analysis.tensors)
@@ -160,21 +148,6 @@ class _Writer:
             args.append(self.gates[self.stage_of[str(node.target)]])
         return self.graph.create_node(node.op, node.target, tuple(args), {}, node.name, node.type)
 
-    def _tokens(self, node: fx.Node) -> dict[fx.Node, fx.Node]:
-        """The inputs of a node as rows of tokens; notes the sizes of its runs, which are theirs."""
-        inputs = [source for source in node.all_input_nodes if self._kind(source) in PER_RUN]
-        for source in inputs:
-            if source not in self.rows_of:
-                name, value = source.name, self._value(source)
-                self.sizes_of[source] = tagged(
-                    self._call(f"{name}_sizes", leading_sizes, value), node
-                )
-                self.rows_of[source] = tagged(
-                    self._call(f"{name}_tokens", pack_tokens, value), node
-                )
-        self.sizes_of[node] = self.sizes_of[inputs[0]]
-        return {source: self.rows_of[source] for source in inputs}
-
     def _per_frame(self, source: fx.Node, node: fx.Node) -> fx.Node:
         """A value per clip, repeated for the frames with which ``node`` joins it."""
         table = self._table(next(n for n in node.all_input_nodes if self._kind(n) == "frames"))
@@ -190,18 +163,37 @@ class _Writer:
 
     def _emit_region(self, region: int) -> None:
         nodes, inputs, outputs = self.region_map.nodes_of(region)
-        values = [self._value(node) for node in inputs]
+        values = tuple(self._value(node) for node in inputs)
+        body = subgraph(nodes, inputs, outputs)
+        args: tuple[Any, ...] = (values,)
+        if self.region_map.kind_of(region) == "tokens":
+            name = free_name(self.root, f"token_region_{len(self.regions)}")
+            self.regions[name] = TokenRegion(self.root, body)
+        else:
+            name = free_name(self.root, f"dense_region_{len(self.regions)}")
+            self.regions[name], stages = self._dense_region(body, inputs, outputs)
+            tables = tuple(
+                self._table(node) if self._kind(node) in PACKED else self.segments
+                for node in inputs
+            )
+            args = (self.segments, values, tables, tuple(self.gates[k] for k in stages))
+        result = tagged(self.graph.create_node("call_module", name, args, {}, name), *nodes)
+        for index, node in enumerate(outputs):
+            item = self.graph.call_function(operator.getitem, (result, index))
+            self.new[node] = tagged(item, *nodes)
+
+    def _dense_region(
+        self, body: fx.Graph, inputs: Sequence[fx.Node], outputs: Sequence[fx.Node]
+    ) -> tuple[DenseRegion, list[int]]:
+        """A dense region, and the stages whose gates it takes."""
         kinds = [self._kind(node) for node in inputs]
         made = [self._kind(node) for node in outputs]
-        tables = [self._table_of_input(node) for node in inputs]
-        body = subgraph(nodes, inputs, outputs)
         twin_paths = paths_with_twins(self.root, body)
         stage_of = {path: self.stage_of[path] for path in twin_paths if path in self.stage_of}
         stages = sorted(set(stage_of.values()))
-        if PER_RUN & {*kinds, *made}:
+        if "dense" in (*kinds, *made):
             stages = list(range(len(self.gates)))
-        name = free_name(self.root, f"dense_region_{len(self.regions)}")
-        self.regions[name] = DenseRegion(
+        region = DenseRegion(
             self.root,
             body,
             inputs=kinds,
@@ -209,9 +201,4 @@ class _Writer:
             twin_paths=twin_paths,
             sites={path: stages.index(stage) for path, stage in stage_of.items()},
         )
-        gates = tuple(self.gates[k] for k in stages)
-        args = (self.segments, tuple(values), tuple(tables), gates)
-        result = tagged(self.graph.create_node("call_module", name, args, {}, name), *nodes)
-        for index, node in enumerate(outputs):
-            item = self.graph.call_function(operator.getitem, (result, index))
-            self.new[node] = tagged(item, *nodes)
+        return region, stages

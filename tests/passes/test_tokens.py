@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 import ada3d_fx
 from ada3d_fx import Policy
+from ada3d_fx.packed.time_forms import time_form
 from ada3d_fx.packed.tokens import leading_sizes, pack_tokens, unpack_tokens
 
 SHAPE, C = (3, 6, 8, 8), 12
@@ -84,6 +85,13 @@ class Tupled(nn.Module):
         return self.fc((weights.transpose(1, 2) @ self.linear(x)).mean(1))
 
 
+@pytest.fixture(autouse=True, params=["runs", "gathered"])
+def form(request):
+    """Run by run, as on a CPU, and on the tokens of all runs at once, as on a GPU."""
+    with time_form(request.param):
+        yield request.param
+
+
 def network(kind):
     torch.manual_seed(0)
     return randomise(kind()).double().eval()
@@ -107,13 +115,13 @@ def alone(model, x, policy):
     return torch.cat([model(clip[None, :, kept]) for clip, kept in zip(x, policy.frames)])
 
 
-def test_layers_of_tokens_run_once_for_clips_of_all_lengths():
+def test_layers_of_tokens_run_once_where_launches_cost(form):
     adaptive, x = ada3d_fx.convert(network(Transformer), SHAPE), clips(7, SHAPE)
     policy = ragged(adaptive.plan)
-    tokens = 4 * int(policy.num_frames.sum())
+    tokens, lengths = 4 * int(policy.num_frames.sum()), len(set(policy.num_frames.tolist()))
     for name, channels in {"norm": C, "qkv": C, "proj": C, "fc1": C, "act": 2 * C}.items():
-        assert calls_of(adaptive, name, x, policy) == [(tokens, channels)], name
-    lengths = len(set(policy.num_frames.tolist()))
+        taken = calls_of(adaptive, name, x, policy)
+        assert len(taken) == lengths if form == "runs" else taken == [(tokens, channels)], name
     for name in ("mixed_norm", "fc2"):  # over all patches of a frame; weights made anew by a hook
         assert len(calls_of(adaptive, name, x, policy)) == lengths, name
 
