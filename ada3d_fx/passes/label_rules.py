@@ -126,6 +126,8 @@ class LabelRules:
     def _windows(self, node: fx.Node, module: nn.Module) -> Labels:
         """A convolution or pool over the axes behind the channels."""
         (source,) = _tensors(node, self.fixed)
+        if not isinstance(node.meta["fake"], Tensor):
+            raise Unfollowed(node, "it gives the places of its maxima too, which has no rule")
         labels, shape = self._of(source), tuple(node.meta["fake"].shape)
         over_time = len(shape) == 5
         labels = self._mixed(

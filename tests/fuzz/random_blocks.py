@@ -400,7 +400,11 @@ FORMS = (
 
 
 class Untraceable(nn.Module):
-    """Code that torch.fx cannot follow, around a temporal convolution; it runs per length."""
+    """Code that torch.fx cannot follow, around a temporal convolution; it runs per length.
+
+    ``kept`` as in `Constant`: where positions follow the frames, branches are those of all T."""
+
+    kept = None
 
     def __init__(self, channels, form):
         super().__init__()
@@ -408,7 +412,8 @@ class Untraceable(nn.Module):
         self.form = form
 
     def forward(self, x):
-        if self.form == "branch" and x.shape[2] > 2:
+        units, num_units = self.kept or ((0,), 1)
+        if self.form == "branch" and x.shape[2] * num_units > 2 * len(units):
             x = x - x.mean(2, keepdim=True)
         if self.form == "loop":
             x = torch.stack([x[:, :, t] * (1 + t % 2) for t in range(x.shape[2])], 2)
