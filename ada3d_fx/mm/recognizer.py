@@ -115,6 +115,10 @@ class Ada3DRecognizer(BaseModel):
         preprocessor = data_preprocessor or config.get("data_preprocessor")
         preprocessor = preprocessor or {"type": "ActionDataPreprocessor", "format_shape": "NCTHW"}
         super().__init__(data_preprocessor=dict(preprocessor), init_cfg=init_cfg)
+        # Steps blend, so that policies are learned from clips as they are.
+        self.blending = getattr(self.data_preprocessor, "blending", None)
+        if self.blending is not None:
+            self.data_preprocessor.blending = None
         if recognizer_checkpoint is not None and not Path(recognizer_checkpoint).is_file():
             raise Ada3DError(
                 f"recognizer_checkpoint: no file at {recognizer_checkpoint}; "
@@ -340,16 +344,7 @@ class Ada3DRecognizer(BaseModel):
         return predicting.predict(self, clips, data_samples)
 
     def loss(self, clips: Tensor, data_samples: list) -> dict[str, Tensor]:
-        """Return the losses and log values of one training step, by the training phase.
-
-        Raises:
-            Ada3DError: the data preprocessor blends clips.
-        """
-        if getattr(self.data_preprocessor, "blending", None) is not None:
-            raise Ada3DError(
-                "data_preprocessor.blending: a mixture of clips has no class that a policy could be "
-                "right about; set model.recognizer.data_preprocessor.blending=None"
-            )
+        """Return the losses and log values of one training step, by the training phase."""
         return STEPS[self.training_phase](self, clips, data_samples)
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:

@@ -2,6 +2,10 @@
 
 In all of them ``model`` is the Ada3DRecognizer, ``clips`` are [N, C, T, H, W] and ``data_samples``
 are MMAction2's, one for each clip. Values whose name contains 'loss' are summed by MMEngine.
+
+Where the config blends clips (`data_preprocessor.blending`), the recognizer learns from blended ones
+in all phases but those in which policies are learned: a mixture has no class that a policy could be
+right about. The selection network always sees clips as they are.
 """
 
 from __future__ import annotations
@@ -33,6 +37,16 @@ def warmup_step(model: BaseModel, clips: Tensor, data_samples: list) -> Losses:
     if model.selector is not None:
         losses.update(pretrain_step(model, clips, data_samples))
     return {**losses, **model.prices.usage(policy, with_selector=False)}
+
+
+def blended(model: BaseModel, clips: Tensor, data_samples: list) -> tuple[Tensor, list]:
+    """Return clips blended as the config says, with samples of the labels that belong to them.
+
+    The samples given keep their own labels. Without blending, both are returned as they are.
+    """
+    if model.blending is None:
+        return clips, data_samples
+    return model.blending(clips, [sample.clone() for sample in data_samples])
 
 
 def share_of_process(n: int, share: float) -> int:
@@ -105,9 +119,10 @@ def learning_step(model: BaseModel, clips: Tensor, data_samples: list) -> Losses
     if joint:
         losses.update(
             _recognizer_losses(
-                model, result.scores, auxiliary, clips, data_samples, result.clip_index
+                model, result.scores, auxiliary, clips, data_samples, _has_sets(data_samples),
+                result.clip_index,
             )
-        )
+        )  # fmt: skip
     classify = model.training_options.classify
     if classify:
         losses["loss_classifier"] = classify * _classifier_loss(model, features, data_samples)
@@ -141,9 +156,17 @@ def labels_of(data_samples: list, device: torch.device | str) -> Tensor:
 
 
 def _recognizer_step(model: BaseModel, policy: Policy, clips: Tensor, data_samples: list) -> Losses:
+    """Train the recognizer alone, on blended clips where the config asks for them."""
+    several = _has_sets(data_samples)
+    clips, data_samples = blended(model, clips, data_samples)
     with model.stopwatch.part(RECOGNISE):
         scores, auxiliary = model.recognizer.with_auxiliary(clips, policy)
-    return _recognizer_losses(model, scores, auxiliary, clips, data_samples)
+    return _recognizer_losses(model, scores, auxiliary, clips, data_samples, several)
+
+
+def _has_sets(data_samples: list) -> bool:
+    """Tell whether clips have sets of labels; those of blended clips look alike."""
+    return data_samples[0].gt_label.shape[-1] != 1
 
 
 def _recognizer_losses(
@@ -152,12 +175,13 @@ def _recognizer_losses(
     auxiliary: dict[str, Tensor],
     clips: Tensor,
     data_samples: list,
+    multi_label: bool,
     clip_index: Tensor | None = None,
 ) -> Losses:
     """Return the losses of the head, of auxiliary heads, and of distillation.
 
-    Heads' losses are made by their own code. ``clip_index``: the clip of each row of ``scores``,
-    None for one row each.
+    Heads' losses are made by their own code. ``multi_label``: the clips have sets of labels;
+    ``clip_index``: the clip of each row of ``scores``, None for one row each.
     """
     if clip_index is not None:
         data_samples = [data_samples[i] for i in clip_index.tolist()]
@@ -167,7 +191,6 @@ def _recognizer_losses(
         losses.update(type(head.module).loss(head, value.float(), data_samples))
     distill = model.training_options.distill
     if distill:
-        multi_label = labels_of(data_samples, clips.device).ndim > 1
         with model.stopwatch.part(TEACH):
             distill_loss = model.teacher.loss(scores.float(), clips, multi_label, clip_index)
         losses["loss_distill"] = distill * distill_loss

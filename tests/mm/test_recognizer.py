@@ -6,6 +6,7 @@ import mm_parts
 import pytest
 import torch
 from families import FAMILIES, config_of
+from mmaction.models.utils import BaseMiniBatchBlending
 from mmaction.registry import MODELS
 
 import ada3d_fx.mm  # noqa: F401  registers the model
@@ -524,18 +525,61 @@ def test_checkpoint_for_other_classes_names_the_tensors(tmp_path):
         build(recognizer_checkpoint=str(tmp_path / "other.pth"))
 
 
-def test_mixed_clips_are_refused():
-    """Their labels would be taken for sets of labels."""
-    config = mm_parts.model()
-    blending = dict(type="MixupBlending", num_classes=mm_parts.CLASSES, alpha=0.4)
-    config["recognizer"]["data_preprocessor"] = dict(
-        type="ActionDataPreprocessor", blending=blending
+@MODELS.register_module()
+class NextClip(BaseMiniBatchBlending):
+    """Blending that leaves of each clip nothing and of the next one everything."""
+
+    def do_blending(self, imgs, label):
+        return imgs.roll(-1, 0), label.roll(-1, 0).float()
+
+
+def blending_model(phase, blending, tmp_path, **training):
+    torch.manual_seed(0)
+    torch.save(build_recognizer(mm_parts.recognizer()).state_dict(), tmp_path / "plain.pth")
+    config = mm_parts.model(
+        recognizer_checkpoint=str(tmp_path / "plain.pth"),
+        training={"phase": phase, "distill": 1.0, **training},
     )
+    preprocessor = config["recognizer"]["data_preprocessor"]
+    preprocessor["blending"] = (
+        None if not blending else dict(type="NextClip", num_classes=mm_parts.CLASSES)
+    )
+    torch.manual_seed(0)
     model = MODELS.build(config)
-    inputs, samples = mm_parts.batch(2)
-    with pytest.raises(Ada3DError, match=r"recognizer\.data_preprocessor\.blending=None"):
-        model(inputs, samples, mode="loss")
-    assert len(model(inputs, samples, mode="predict")) == 2
+    model.init_weights()
+    return model.train()
+
+
+def losses_of(model, inputs, samples):
+    data = model.data_preprocessor({"inputs": list(inputs), "data_samples": samples}, training=True)
+    torch.manual_seed(1)
+    return model(**data, mode="loss")
+
+
+@pytest.mark.parametrize("phase", ["warmup", "random"])
+def test_the_recognizer_alone_learns_from_blended_clips(phase, tmp_path):
+    """The same as from the clips and labels that blending makes, under the same policies."""
+    inputs, samples = mm_parts.batch(3)
+    losses = losses_of(blending_model(phase, True, tmp_path), inputs, samples)
+    assert [sample.gt_label.tolist() for sample in samples] == [[0], [1], [2]]
+    as_they_are = losses_of(blending_model(phase, False, tmp_path), inputs, samples)
+    others = inputs.roll(-1, 0), samples[1:] + samples[:1]
+    expected = losses_of(blending_model(phase, False, tmp_path), *others)
+    for name in ("loss_cls", "loss_distill"):
+        torch.testing.assert_close(losses[name], expected[name])
+        assert not torch.allclose(losses[name], as_they_are[name])
+    if phase == "warmup":  # the selection network's classifier sees clips as they are
+        torch.testing.assert_close(losses["loss_classifier"], as_they_are["loss_classifier"])
+
+
+@pytest.mark.parametrize("phase", ["pretrain", "selection", "joint"])
+def test_policies_are_learned_from_clips_as_they_are(phase, tmp_path):
+    inputs, samples = mm_parts.batch(3)
+    losses = losses_of(blending_model(phase, True, tmp_path), inputs, samples)
+    as_they_are = losses_of(blending_model(phase, False, tmp_path), inputs, samples)
+    assert losses.keys() == as_they_are.keys()
+    for name, value in losses.items():
+        torch.testing.assert_close(value, as_they_are[name])
 
 
 def test_inputs_of_another_rank_are_named():

@@ -11,7 +11,6 @@ train_pipeline = [
     dict(type="DecordDecode"),
     dict(type="RandomShift", pixels=(6, 5)),
     dict(type="Flip", flip_ratio=0.5, direction="horizontal"),
-    dict(type="ColorJitter", brightness=0.2, contrast=0.2, saturation=0, hue=0),
     dict(type="NormalizeClip"),
     dict(type="FormatShape", input_format="NCTHW"),
     dict(type="PackActionInputs"),
