@@ -282,7 +282,7 @@ def test_memory_goes_with_the_network():
     copied = copy.deepcopy(network)
     assert copied.replays is not network.replays and not copied.replays._passes
     gone = weakref.ref(network)
-    del network, copied
+    del network, copied, x
     gc.collect()
     assert gone() is None and torch.cuda.memory_allocated() <= before
 
