@@ -4,7 +4,6 @@ _base_ = [
     "_base_/datasets/lip_words.py",
     "_base_/default_runtime.py",
 ]
-model = dict(data_preprocessor=dict(blending=dict(type="MixupBlending", num_classes=10, alpha=0.4)))
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=30, val_interval=5)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")

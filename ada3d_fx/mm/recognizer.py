@@ -63,6 +63,9 @@ class Ada3DRecognizer(BaseModel):
       Random FT).
     - 'fixed': the recognizer learns under ``fixed_policy``, the same for all clips.
 
+    Where the data preprocessor blends clips, the recognizer learns from blended ones in the phases in
+    which it learns alone; policies are learned from clips as they are.
+
     Args:
         recognizer: the `model` of a plain 3D recognizer's config, or the path of that config.
         selector: options of the selection network, see `build_selector`. None: there is none, for

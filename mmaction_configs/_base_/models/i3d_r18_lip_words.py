@@ -8,5 +8,6 @@ model = dict(
         type="DifferencePreprocessor",
         mean=None,  # the pipeline normalises each clip by itself
         std=None,
+        blending=dict(type="MixupBlending", num_classes=10, alpha=0.4),
     ),
 )
