@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils.checkpoint import checkpoint
 
+from .attention import Attending
 from .module_tree import keep_unregistered, with_modules
 from .packing import StageGate
 from .segments import ClipRun, Segments
@@ -110,6 +111,7 @@ class DenseRegion(Region):
         outputs: the kind of each output.
         twin_paths: the modules here that have twins, as `paths_with_twins` finds them.
         sites: path of a gated convolution among them -> the place of its gate in ``forward``.
+        attending: the same operations where nobody wants gradients, if they hold attention.
     """
 
     def __init__(
@@ -120,8 +122,10 @@ class DenseRegion(Region):
         outputs: Sequence[str],
         twin_paths: Sequence[str],
         sites: Mapping[str, int],
+        attending: Attending | None = None,
     ):
         super().__init__(root, graph)
+        self.attending = attending
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
         self.writes = any("writes" in node.meta for node in graph.nodes)  # in place, into a value
         self.twin_paths, self.sites = tuple(twin_paths), dict(sites)
@@ -156,7 +160,10 @@ class DenseRegion(Region):
                 part if kind == "dense" else [own.clone() for own in part]
                 for kind, part in zip(self.inputs, parts)
             ]
-        results = [self.program(self._variant(run), *part) for run, part in zip(runs, zip(*parts))]
+        program = self.program
+        if self.attending is not None and self.attending.stands_for(self.root):
+            program = self.attending.program
+        results = [program(self._variant(run), *part) for run, part in zip(runs, zip(*parts))]
         return tuple(_joined(kind, made) for kind, made in zip(self.outputs, zip(*results)))
 
     def _variant(self, run: ClipRun) -> nn.Module:

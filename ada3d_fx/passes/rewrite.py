@@ -21,6 +21,7 @@ from ..packed.segments import Segments, as_rows
 from ..packed.tokens import TokenRegion
 from ..plan import StagePlan
 from .analysis import PACKED, PER_RUN, TimeAnalysis
+from .attend import attending
 from .checkpoints import checkpointed, subgraph, tagged
 from .regions import RegionMap
 from .share import frame_wise
@@ -200,5 +201,6 @@ class _Writer:
             outputs=made,
             twin_paths=twin_paths,
             sites={path: stages.index(stage) for path, stage in stage_of.items()},
+            attending=attending(self.root, body),
         )
         return region, stages
