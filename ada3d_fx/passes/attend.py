@@ -23,7 +23,8 @@ class _Found(NamedTuple):
 def attending(root: nn.Module, graph: fx.Graph) -> Attending | None:
     """Make a copy of operations in which attention is one operation.
 
-    Values between the products must have no other use, and nothing may write into them.
+    Values between the products must have no other use. Where anything is written in place nothing is
+    changed, since the first product moves to where the second one is.
 
     Args:
         root: where the paths in ``graph`` start.
@@ -32,6 +33,8 @@ def attending(root: nn.Module, graph: fx.Graph) -> Attending | None:
     Returns:
         The copy; None where there is no attention.
     """
+    if any("writes" in node.meta for node in graph.nodes):
+        return None
     made = fx.Graph()
     made.output(made.graph_copy(graph, {}))
     left_out: list[str] = []
@@ -54,7 +57,7 @@ def attending(root: nn.Module, graph: fx.Graph) -> Attending | None:
 
 def _attention(root: nn.Module, softmax: fx.Node) -> _Found | None:
     """The attention whose softmax a node is."""
-    if not _is_softmax(root, softmax):
+    if not softmax.args or not _is_softmax(root, softmax):
         return None
     scores, scale, before = softmax.args[0], 1.0, [softmax]
     if isinstance(scores, fx.Node) and not _is_product(scores):
@@ -69,14 +72,12 @@ def _attention(root: nn.Module, softmax: fx.Node) -> _Found | None:
         return None
     weights, after = softmax, list[fx.Node]()
     follower = _only_user(weights)
-    while follower is not None and _is_idle(root, follower) and follower.args[0] is weights:
+    while follower is not None and _is_idle(root, follower) and follower.args == (weights,):
         after.append(follower)
         weights, follower = follower, _only_user(follower)
     if follower is None or not _is_product(follower) or follower.args[0] is not weights:
         return None
     nodes = [scores, *before, *after, follower]
-    if any("writes" in node.meta for node in nodes) or follower.args[1] is weights:
-        return None
     queries, keys, values = scores.args[0], scores.args[1], follower.args[1]
     if not all(isinstance(value, fx.Node) for value in (queries, keys, values)):
         return None

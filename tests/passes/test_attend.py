@@ -48,9 +48,15 @@ class Writes(nn.Module):
             return (q @ k).softmax(-1, dtype=torch.float64).to(v) @ v
         if self.how == "used twice":
             weights = (q @ k).softmax(-1)
-            return weights @ v + weights.mean()
+            return weights @ v + weights.amax((1, 2, 3), keepdim=True)
         if self.how == "the other way round":
             return v.transpose(-2, -1).matmul((q @ k).softmax(-1)).transpose(-2, -1)
+        if self.how == "by names":
+            return self.softmax(input=F.softmax(input=q @ k, dim=-1)) @ v
+        if self.how == "written in between":
+            weights = (q @ k).softmax(-1)
+            q.mul_(2.0)
+            return weights @ v + q.mean((1, 2, 3), keepdim=True)
         scores = q @ k  # written into
         scores += 0.2
         return scores.softmax(-1) @ v
@@ -58,13 +64,9 @@ class Writes(nn.Module):
 
 TAKEN = ("plain", "scaled", "scaled first")
 LEFT = (
-    "other axis",
-    "biased",
-    "in another type",
-    "used twice",
-    "the other way round",
-    "written into",
-)
+    "other axis", "biased", "in another type", "used twice", "the other way round", "by names",
+    "written in between", "written into",
+)  # fmt: skip
 
 
 def converted(how):
