@@ -8,7 +8,7 @@ import torch
 from mmaction.models import ActionDataPreprocessor
 from torch import Tensor, nn
 
-from ..passes.whole import is_watched
+from ..packed.module_state import is_watched
 
 
 def prepared(preprocessor: nn.Module, clips: Sequence[Tensor]) -> Tensor:

@@ -10,6 +10,13 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from .fused_operations import is_plain
+from .module_state import is_watched
+from .module_tree import module_at
+
+IDLE = (
+    nn.Identity,
+    nn.Dropout,
+)  # may stand behind the softmax: outside training they change nothing
 
 
 def attend(queries: Tensor, turned_keys: Tensor, values: Tensor, scale: float = 1.0) -> Tensor:
@@ -60,7 +67,7 @@ class Attending:
         """
         if torch.is_grad_enabled():
             return False
-        return all(is_left_out(root.get_submodule(path)) for path in self.left_out)
+        return all(is_left_out(module_at(root, path)) for path in self.left_out)
 
 
 def is_left_out(module: nn.Module) -> bool:
@@ -68,9 +75,9 @@ def is_left_out(module: nn.Module) -> bool:
 
     Subclasses and parts with parts may do anything, and do not count.
     """
-    if module._forward_hooks or module._forward_pre_hooks:
+    if is_watched(module):
         return False
     kind: type[nn.Module] = type(module)
     if kind is nn.Softmax:
         return bool(module.dim == -1)
-    return kind is nn.Identity or (kind is nn.Dropout and not (module.training and module.p))
+    return kind in IDLE and not (kind is nn.Dropout and module.training and module.p)

@@ -70,13 +70,17 @@ def _equal(now: dict, before: dict) -> bool:
         return False
 
 
+def is_watched(module: nn.Module) -> bool:
+    """Tell whether a hook waits for a module's call, which must then be made."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
 def is_watched_or_trains(root: nn.Module) -> bool:
     """Tell whether a hook waits for the call of a module in ``root``, or one of them is in training mode."""
     return torch.nn.modules.module._has_any_global_hook() or any(
-        m.training or m._forward_hooks or m._forward_pre_hooks
-        or m._backward_hooks or m._backward_pre_hooks
+        m.training or is_watched(m) or m._backward_hooks or m._backward_pre_hooks
         for m in root.modules()
-    )  # fmt: skip
+    )
 
 
 def _held(module: nn.Module) -> tuple[Tensor | None, ...]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import fx, nn
 
-from ..packed.attention import Attending, attend, is_left_out
+from ..packed.attention import IDLE, Attending, attend, is_left_out
 from .program import argument, operation_name
 
 PRODUCTS = ("matmul", "bmm")
@@ -117,7 +117,7 @@ def _is_idle(root: nn.Module, node: fx.Node) -> bool:
     """Whether a node calls a module that changes nothing without training."""
     if node.op != "call_module":
         return False
-    return type(root.get_submodule(str(node.target))) in (nn.Dropout, nn.Identity)
+    return type(root.get_submodule(str(node.target))) in IDLE
 
 
 def _only_user(node: fx.Node) -> fx.Node | None:

@@ -13,9 +13,10 @@ from torch.nn import functional as F
 
 from ..packed.fused import FusedConv
 from ..packed.fused_operations import AFTER_SUM
+from ..packed.module_state import is_watched
 from ..packed.twins import Twin, plain
 from ..packed.windows import window_size
-from .whole import is_known, is_watched
+from .whole import is_known
 
 FUNCTIONS = {
     torch.relu: "relu",

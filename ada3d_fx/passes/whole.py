@@ -28,8 +28,3 @@ def is_known_class(kind: type[nn.Module]) -> bool:
     """Tell whether modules of a class compute what its torch.nn class does."""
     own = [kind.forward, getattr(kind, "_conv_forward", None)]
     return all(f"{f.__module__}.".startswith(_PACKAGES) for f in own if f is not None)
-
-
-def is_watched(module: nn.Module) -> bool:
-    """Tell whether a hook waits for a module's call, which must then be made."""
-    return bool(module._forward_hooks or module._forward_pre_hooks)
