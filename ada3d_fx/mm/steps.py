@@ -39,16 +39,6 @@ def warmup_step(model: BaseModel, clips: Tensor, data_samples: list) -> Losses:
     return {**losses, **model.prices.usage(policy, with_selector=False)}
 
 
-def blended(model: BaseModel, clips: Tensor, data_samples: list) -> tuple[Tensor, list]:
-    """Return clips blended as the config says, with samples of the labels that belong to them.
-
-    The samples given keep their own labels. Without blending, both are returned as they are.
-    """
-    if model.blending is None:
-        return clips, data_samples
-    return model.blending(clips, [sample.clone() for sample in data_samples])
-
-
 def share_of_process(n: int, share: float) -> int:
     """Return how many of this process's n clips make ``share`` of those of all processes.
 
@@ -152,16 +142,26 @@ FROZEN = {
 def labels_of(data_samples: list, device: torch.device | str) -> Tensor:
     """Return classes int [N], or sets of labels as 0 and 1 [N, num_classes]."""
     labels = torch.stack([sample.gt_label for sample in data_samples]).to(device)
-    return labels.flatten() if labels.shape[-1] == 1 else labels
+    return labels if _has_sets(data_samples) else labels.flatten()
 
 
 def _recognizer_step(model: BaseModel, policy: Policy, clips: Tensor, data_samples: list) -> Losses:
     """Train the recognizer alone, on blended clips where the config asks for them."""
     several = _has_sets(data_samples)
-    clips, data_samples = blended(model, clips, data_samples)
+    clips, data_samples = _blended(model, clips, data_samples)
     with model.stopwatch.part(RECOGNISE):
         scores, auxiliary = model.recognizer.with_auxiliary(clips, policy)
     return _recognizer_losses(model, scores, auxiliary, clips, data_samples, several)
+
+
+def _blended(model: BaseModel, clips: Tensor, data_samples: list) -> tuple[Tensor, list]:
+    """Return clips blended as the config says, with samples of the labels that belong to them.
+
+    The samples given keep their own labels. Without blending, both are returned as they are.
+    """
+    if model.blending is None:
+        return clips, data_samples
+    return model.blending(clips, [sample.clone() for sample in data_samples])
 
 
 def _has_sets(data_samples: list) -> bool:

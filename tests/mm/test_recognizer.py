@@ -533,12 +533,12 @@ class NextClip(BaseMiniBatchBlending):
         return imgs.roll(-1, 0), label.roll(-1, 0).float()
 
 
-def blending_model(phase, blending, tmp_path, **training):
+def blending_model(phase, blending, tmp_path):
     torch.manual_seed(0)
     torch.save(build_recognizer(mm_parts.recognizer()).state_dict(), tmp_path / "plain.pth")
     config = mm_parts.model(
         recognizer_checkpoint=str(tmp_path / "plain.pth"),
-        training={"phase": phase, "distill": 1.0, **training},
+        training={"phase": phase, "distill": 1.0},
     )
     preprocessor = config["recognizer"]["data_preprocessor"]
     preprocessor["blending"] = (
