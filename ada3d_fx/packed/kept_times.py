@@ -134,6 +134,11 @@ def written(values: Tensor, index: object, new: Tensor) -> Tensor:
     return values
 
 
+def with_part(values: Tensor, index: object, new: Tensor) -> Tensor:
+    """Return a copy of ``values`` with ``new`` in a part of it."""
+    return written(values.clone(), index, new)
+
+
 def drawn(times: Tensor, function: str, sizes: Sequence[int], **options: Any) -> Tensor:
     """Draw random numbers by a function of torch, on the device of the clips."""
     return getattr(torch, function)(sizes, device=times.device, **options)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..errors import Reason
-from .program import module_path, writes
+from ..packed.kept_times import with_part, written
+from .program import args_of, argument, module_path, operation_name, writes
 
 
 def versions(node: fx.Node) -> dict[fx.Node, int]:
@@ -43,28 +44,30 @@ def settle_writes(graph: fx.Graph) -> list[Reason]:
     """Let every read after a write see it, and no other read.
 
     What has the tensor that was written into then takes the writer's result, views of it are made
-    anew of that, and a tensor that others read too is copied before it is written into.
+    anew of that, and so is what it is a view of; a tensor that others read too is copied before it is
+    written into.
 
     Args:
         graph: as it was traced, with what `note_writes` has noted; it is changed.
 
     Returns:
         Why the graph does not say what the model does: values that are written into through a view
-        of them, and read afterwards.
+        of them from which they cannot be made anew, and read afterwards.
     """
     reasons: dict[Reason, None] = {}
     for node in list(graph.nodes):
         if "writes" not in node.meta:
             continue
         # what an earlier write has settled may be another node with the same tensor now
-        written = node.meta["writes"]
-        source = next(n for n in node.all_input_nodes if n is written or _same(n, written))
+        target = node.meta["writes"]
+        source = next(n for n in node.all_input_nodes if n is target or _same(n, target))
         nodes = list(graph.nodes)
         place = nodes.index(node)
         aliases = {n for n in nodes[:place] if n is source or _overlap(n, source)}
         seen = _Renewed(graph, node, source, aliases)
         for reader in nodes[place + 1 :]:
-            for used in aliases.intersection(reader.all_input_nodes):
+            over = {n for n in reader.all_input_nodes if seen.is_overwritten(n, reader)}
+            for used in aliases.intersection(reader.all_input_nodes) - over:
                 new = seen.of(used, reader)
                 if new is not None:
                     reader.replace_input_with(used, new)
@@ -72,6 +75,8 @@ def settle_writes(graph: fx.Graph) -> list[Reason]:
                     where, writer = module_path(used), module_path(node)
                     why = f"{writer} writes into it through a view; write it out of place"
                     reasons[Reason(where, why)] = None
+            if over:  # what comes after it sees that write
+                break
         shared = any(not _same(other, source) for other in aliases - {source})
         if shared or len(source.users) > 1 or source.op == "placeholder":
             with graph.inserting_before(node):
@@ -127,10 +132,17 @@ class _Renewed:
 
     def __init__(self, graph: fx.Graph, writer: fx.Node, source: fx.Node, aliases: set[fx.Node]):
         self.graph, self.aliases = graph, aliases
+        self.parts: dict[
+            fx.Node, fx.Node
+        ] = {}  # a value -> the view of it, on the way to the source
+        part, whole = source, _whole(source)
+        while whole in aliases and not _same(whole, source):
+            self.parts[whole] = part
+            part, whole = whole, _whole(whole)
         self.new: dict[fx.Node, fx.Node | None] = {
             n: writer if n is source or _same(n, source) else None
             for n in aliases
-            if n is source or _same(n, source) or "writes" in n.meta
+            if n is source or _same(n, source) or ("writes" in n.meta and n not in self.parts)
         }
         if not _same(writer, source):  # its result is another value
             self.new.update(dict.fromkeys(self.new))
@@ -139,6 +151,14 @@ class _Renewed:
         """Return what ``reader`` must take instead of ``node``; None where nothing says that."""
         if node in self.new:
             return self.new[node]
+        if node in self.parts:
+            part = self.parts[node]
+            new = self.of(part, reader)
+            if new is not None:
+                with self.graph.inserting_before(reader):
+                    new = _with(self.graph, node, part, new)
+            self.new[node] = new
+            return new
         inputs = {n: self.of(n, reader) for n in node.all_input_nodes if self._carries(n)}
         if not inputs or None in inputs.values():
             self.new[node] = None
@@ -147,12 +167,55 @@ class _Renewed:
                 self.new[node] = self.graph.node_copy(node, lambda n: inputs.get(n) or n)
         return self.new[node]
 
+    def is_overwritten(self, node: fx.Node, reader: fx.Node) -> bool:
+        """Whether ``reader`` writes all that was written, so that what stands there does not matter."""
+        part = self.parts.get(node)
+        return (
+            part is not None
+            and reader.target is written
+            and operation_name(part) == "getitem"
+            and args_of(reader)[:2] == (node, args_of(part)[1])
+            and args_of(reader)[2] is not node
+        )
+
     def _carries(self, node: fx.Node) -> bool:
         """Whether a node has one of the tensors, or several of which one is, as ``chunk`` does."""
         if node in self.aliases:
             return True
         fake = node.meta.get("fake")
         return isinstance(fake, (tuple, list)) and any(map(self._carries, node.all_input_nodes))
+
+
+# not reshape and flatten, which may copy: it depends on the memory's layout whether they see a write
+_VIEWS = {"view", "view_as", "unflatten", "squeeze", "unsqueeze", "getitem", "transpose", "permute"}
+
+
+def _whole(view: fx.Node) -> fx.Node | None:
+    """What a node takes a view of, where `_with` can make it anew."""
+    if operation_name(view) in _VIEWS:
+        whole = args_of(view)[0]
+        if isinstance(whole.meta.get("fake"), Tensor):
+            return whole
+    return None
+
+
+def _with(graph: fx.Graph, whole: fx.Node, part: fx.Node, new: fx.Node) -> fx.Node:
+    """Make a value anew, with ``new`` in the place of a view of it."""
+    name = operation_name(part)
+    if name == "getitem":
+        made = graph.call_function(with_part, (whole, args_of(part)[1], new))
+    elif name == "transpose":
+        made = graph.call_method("transpose", (new, *args_of(part)[1:]), dict(part.kwargs))
+    elif name == "permute":
+        given = argument(part, 1, "dims")
+        dims = given if isinstance(given, (tuple, list)) else args_of(part)[1:]
+        order = [d % len(dims) for d in dims]
+        made = graph.call_method("permute", (new, *map(order.index, range(len(order)))))
+    else:
+        made = graph.call_method("reshape_as", (new, whole))
+    made.meta = {k: v for k, v in part.meta.items() if k != "writes"}
+    made.meta["fake"] = whole.meta["fake"]
+    return made
 
 
 def _same(node: fx.Node, other: fx.Node) -> bool:

@@ -98,6 +98,28 @@ def other_half(net, x):
     return torch.cat([a, b], 1)
 
 
+def part_of_what_is_read(net, x):
+    x[:, 1:3].relu_()
+    return x
+
+
+def views_of_what_is_read(net, x):
+    """Through several views, as MViT writes positions into its map of attention."""
+    y = x * 2
+    part = y[:, :2].transpose(1, 2).view(*x.shape[:1], -1, 2, *x.shape[3:])
+    other = y.unsqueeze(0)
+    part += 1
+    return y + part.amax((1, 2, 3, 4), keepdim=True) + other.squeeze(0)
+
+
+def written_twice(net, x):
+    y = x.permute(0, 2, 3, 4, 1)
+    rest = y[..., 1:]
+    rest += y[..., :-1] * 2
+    y[..., :2].relu_()
+    return y.permute(0, -1, 1, 2, 3) + x
+
+
 def dropped(net, x):
     """Dropout gives what it takes in evaluation, and another tensor in training."""
     y = net.relu(net.drop(x))
@@ -113,7 +135,7 @@ def clips_themselves(net, x):
     [
         augmented, method, module, read_before, read_before_in_a_dense_region, in_a_dense_region,
         alone_in_a_dense_region, of_a_fixed_length, view_read, chunk_read, halves_read, other_half,
-        dropped, clips_themselves,
+        part_of_what_is_read, views_of_what_is_read, written_twice, dropped, clips_themselves,
     ],
 )  # fmt: skip
 def test_reads_after_a_write_see_it(write):
