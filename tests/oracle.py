@@ -4,12 +4,14 @@ definition of correct.
 Nothing here uses ada3d_fx's own execution: only the original model, its module paths, and torch.
 """
 
+import contextlib
 import copy
 import functools
 import math
 import statistics
 
 import torch
+from mmaction.models.backbones import mvit
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
@@ -118,6 +120,40 @@ def at_times(model, times, num_frames):
         else:
             parametrize.register_parametrization(backbone, "pos_embed", take, unsafe=True)
     return model
+
+
+@contextlib.contextmanager
+def relative_at_times(model, times, num_frames):
+    """MMAction2's MViT or Swin while its relative positions in time are those of these frames of T:
+    by the differences of their times, and not of their places in the shorter clip."""
+    kept = torch.tensor([time // 2 for time in times[::2]])  # both join two frames in each token
+    whole = num_frames // 2
+    if type(model.backbone).__name__ == "MViT":
+        tables = {id(m.rel_pos_t) for m in model.modules() if hasattr(m, "rel_pos_t")}
+        own = mvit.resize_decomposed_rel_pos
+
+        def by_times(table, *sizes):
+            if id(table) not in tables:
+                return own(table, *sizes)
+            return table[kept[:, None] - kept + whole - 1]
+
+        mvit.resize_decomposed_rel_pos = by_times
+        try:
+            yield
+        finally:
+            mvit.resize_decomposed_rel_pos = own
+        return
+    changed = [m for m in model.modules() if hasattr(m, "relative_position_index")]
+    before = [m.relative_position_index for m in changed]
+    for module, index in zip(changed, before):
+        of_time = math.prod(module.window_size[1:])
+        rows = (kept[:, None] * of_time + torch.arange(of_time)).flatten()
+        module.relative_position_index = index[rows][:, rows]
+    try:
+        yield
+    finally:
+        for module, index in zip(changed, before):
+            module.relative_position_index = index
 
 
 def original_path(sliced_model, path):

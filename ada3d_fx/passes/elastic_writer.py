@@ -10,12 +10,21 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, fx, nn
 
-from ..packed.kept_times import Blocks, Entries, drawn, follow_frames, size_for, written
+from ..packed.kept_times import (
+    Blocks,
+    Entries,
+    drawn,
+    follow_frames,
+    size_for,
+    with_part,
+    written,
+)
 from ..packed.module_tree import CONSTANT
 from .concrete import DRAWS
 from .labelling import Labeller
 from .labels import Labels, Unfollowed
 from .program import args_of, drop_unused, operation_name
+from .sums import Sum
 
 
 class Growth(NamedTuple):
@@ -145,11 +154,13 @@ class ElasticWriter:
                 return _WRITERS[name](self, node)
         if name == "getitem" and isinstance(args_of(node)[0].meta.get("fake"), Tensor):
             return self._item(node)
-        if name == written.__name__:
+        if node.target in (written, with_part):
             target, index, value = args_of(node)
             index = self._index(node, target, index)
             values = self._value(node, target), self._value(node, value)
-            return self.graph.call_function(written, (values[0], index, values[1]))
+            return self.graph.call_function(node.target, (values[0], index, values[1]))
+        if name == "einsum":
+            return self._summed(node)
         if name in _SIZED and any(self._follows_size(n) for n in node.all_input_nodes):
             raise Unfollowed(node, f"{name} has sizes that cannot follow the frames")
         return self.graph.node_copy(node, lambda source: self._value(node, source))
@@ -169,10 +180,30 @@ class ElasticWriter:
     ) -> fx.Node:
         if clips.axis in axes:
             raise Unfollowed(user, "frames of several clips lie along an axis of a constant")
+        return self._taken(source, axes, len(self.two.of(user).shape), clips)
+
+    def _taken(self, source: fx.Node, axes: dict[int, Tensor], ndim: int, clips: Blocks) -> fx.Node:
         entries = tuple(_entries(vector, self.two.num_units) for vector in axes.values())
-        ndim = len(self.two.of(user).shape)
         args = (self.new[source], self.times, self.unit, ndim, tuple(axes), entries, clips)
         return self.graph.call_function(follow_frames, args)
+
+    def _summed(self, node: fx.Node) -> fx.Node:
+        """An einsum; its constants that follow the frames get an axis of the clips."""
+        what = Sum.of(node)
+        operands: list[fx.Node] = []
+        letters: list[str] = []
+        for source, own in zip(what.operands, what.letters):
+            axes = self.two.follows.get((node, source))
+            value = self.new[source]
+            if axes is not None:
+                clips = self._blocks(node)
+                own = what.result[clips.axis] + own
+                axes = {1 + axis: vector for axis, vector in axes.items()}
+                value = self._taken(source, axes, len(own), Blocks(0, clips.outer, clips.inner))
+            operands.append(value)
+            letters.append(own)
+        equation = Sum(tuple(operands), tuple(letters), what.result).equation()
+        return self.graph.call_function(torch.einsum, (equation, *operands))
 
     def _blocks(self, node: fx.Node) -> Blocks:
         """How a value holds the clips."""
@@ -294,7 +325,7 @@ class ElasticWriter:
         try:
             end = self._place(source, axis, stop, last)
         except Unfollowed:  # such as one entry for each clip, which all are the same
-            if node.target is written:
+            if node.target in (written, with_part):
                 raise
             length = self._growth(node, out)
             end = Growth(*(a + b for a, b in zip(begin, length)))

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from ..packed.kept_times import written
+from ..packed.kept_times import with_part, written
 from ..packed.windows import POOLS
 from .concrete import origins_of
+from .label_moves import MOVES, joined_along, label_of, moved_label, ranked, written_shape
 from .labels import (
     KINDS,
-    NONE,
     LabelledGraph,
     Labels,
     Unfollowed,
@@ -32,6 +32,7 @@ from .labels import (
 )
 from .program import args_of, argument, operation_name
 from .rules import CONCATENATION, ELEMENTWISE, EVERYWHERE
+from .sums import labelled
 from .whole import is_known
 
 # takes a node, one of those that it takes with its labels, an axis counted from the last, the labels
@@ -226,7 +227,7 @@ class LabelRules:
         self._refuse_sizes(node, scalars)
         labels = [self._of(n) for n in sources]
         of_kinds = (
-            joined(_ranked(t, len(shape)) for own in labels for t in own.of_kind(kind))
+            joined(ranked(t, len(shape)) for own in labels for t in own.of_kind(kind))
             for kind in KINDS
         )
         made = Labels(shape, *map(tuple, of_kinds))
@@ -244,7 +245,7 @@ class LabelRules:
         for kind in KINDS:
             depth = max(len(own.of_kind(kind)) for own in labels)
             parts = [
-                _joined_along(axis, [_label_of(own, kind, place) for own in labels], labels)
+                joined_along(axis, [label_of(own, kind, place) for own in labels], labels)
                 for place in range(depth)
             ]
             made.append(tuple(joined(map(compact, parts))))
@@ -281,9 +282,7 @@ class LabelRules:
         (source,) = _tensors(node, self.fixed)
         labels, fake = self._of(source), node.meta["fake"]
         moved = {
-            kind: [
-                _moved_label(node, source, label, labels.shape) for label in labels.of_kind(kind)
-            ]
+            kind: [moved_label(node, source, label, labels.shape) for label in labels.of_kind(kind)]
             for kind in KINDS
         }
         if isinstance(fake, Tensor):
@@ -322,11 +321,49 @@ class LabelRules:
             depth = max(len(labels.of_kind(kind)), len(new.of_kind(kind)))
             parts = []
             for place in range(depth):
-                part = _full(labels, kind, place).clone()
-                part[index] = _full(new, kind, place)
+                old, other = (label_of(own, kind, place) for own in (labels, new))
+                shape = written_shape(labels.shape, index, old, other)
+                part = old.expand(shape).clone()
+                part[index] = other
                 parts.append(compact(part))
             made.append(tuple(joined(parts)))
         return Labels(labels.shape, *made)
+
+    def _summed(self, node: fx.Node) -> Labels:
+        return labelled(node, self.made, self.fixed, self._lines)
+
+    def _padded(self, node: fx.Node) -> Labels:
+        """``torch.nn.functional.pad``: what is put beside the entries belongs to their frames."""
+        (source,) = _tensors(node, self.fixed)
+        labels, shape = self._of(source), tuple(node.meta["fake"].shape)
+        padded = [axis for axis, size in enumerate(shape) if size != labels.shape[axis]]
+        self._along_others(node, labels, padded, "it pads the frames")
+        return replace(labels, shape=shape)
+
+    def _rolled(self, node: fx.Node) -> Labels:
+        """``torch.roll``."""
+        (source,) = _tensors(node, self.fixed)
+        labels = self._of(source)
+        shifts, dims = argument(node, 1, "shifts"), argument(node, 2, "dims")
+        pairs = [(n if isinstance(n, (tuple, list)) else (n,)) for n in (shifts, dims or ())]
+        if len(pairs[0]) != len(pairs[1]):
+            raise Unfollowed(node, "it rolls over all axes")
+        ndim = len(labels.shape)
+        rolled = [axis % ndim for shift, axis in zip(*pairs) if shift % labels.shape[axis]]
+        self._along_others(node, labels, rolled, "it rolls along the frames")
+        return labels
+
+    def _along_others(self, node: fx.Node, labels: Labels, axes: Iterable[int], why: str) -> None:
+        if any(label.shape[axis] > 1 for label in labels.all() for axis in axes):
+            raise Unfollowed(node, why)
+
+    def _reshaped_as(self, node: fx.Node) -> Labels:
+        labels, shape = self._of(args_of(node)[0]), tuple(node.meta["fake"].shape)
+        made = (
+            tuple(reshaped(label, labels.shape, shape) for label in labels.of_kind(kind))
+            for kind in KINDS
+        )
+        return Labels(shape, *made)
 
     def _of(self, node: fx.Node) -> Labels:
         labels = self.made.labels[node]
@@ -353,38 +390,6 @@ class LabelRules:
                     raise Unfollowed(node, "it computes with the number of frames or clips")
 
 
-def replay(node: fx.Node, source: fx.Node, value: Tensor) -> Any:
-    """Do to ``value`` what a node does to ``source``.
-
-    Raises:
-        Unfollowed: it depends on other values, such as a list of entries.
-    """
-    if set(node.all_input_nodes) != {source}:
-        raise Unfollowed(node, "it takes entries by a list or a mask")
-    args, kwargs = fx.map_arg((args_of(node), node.kwargs), lambda n: value if n is source else n)
-    if node.op == "call_method":
-        # labels do not lie in memory as values do
-        method = "reshape" if node.target == "view" else str(node.target)
-        return getattr(args[0], method)(*args[1:], **kwargs)
-    function: Any = node.target
-    return function(*args, **kwargs)
-
-
-def moved_back(
-    node: fx.Node, source: fx.Node, shape: tuple[int, ...], label: Tensor
-) -> Tensor | None:
-    """Find what labels a source of this shape must have for its moved entries to have these.
-
-    Returns:
-        None if an entry of it is moved to places of several labels.
-    """
-    numbers = torch.arange(int(torch.Size(shape).numel())).view(shape)
-    index = replay(node, source, numbers).flatten()
-    back = torch.full(numbers.shape, NONE, dtype=label.dtype).flatten()
-    back[index] = label.flatten()
-    return back.view(shape) if torch.equal(back[index], label.flatten()) else None
-
-
 def _over(label: Tensor, axis: int, node: fx.Node) -> Tensor:
     if label.shape[axis] == 1:
         return label
@@ -393,49 +398,6 @@ def _over(label: Tensor, axis: int, node: fx.Node) -> Tensor:
     if bool(((high >= 0) & (high != low)).any()):
         raise Unfollowed(node, "it mixes entries of several frames or clips")
     return high
-
-
-def _label_of(labels: Labels, kind: str, place: int) -> Tensor:
-    own = labels.of_kind(kind)
-    none = torch.full((1,) * len(labels.shape), NONE, dtype=torch.int16)
-    return own[place] if place < len(own) else none
-
-
-def _full(labels: Labels, kind: str, place: int) -> Tensor:
-    return _label_of(labels, kind, place).expand(labels.shape)
-
-
-def _joined_along(axis: int, parts: Sequence[Tensor], labels: Sequence[Labels]) -> Tensor:
-    """Concatenate labels, expanded only where one of them must be."""
-    ndim = len(labels[0].shape)
-    wide = [max(part.shape[a] for part in parts) for a in range(ndim)]
-    expanded = []
-    for part, own in zip(parts, labels):
-        shape = [own.shape[axis] if a == axis else wide[a] for a in range(ndim)]
-        expanded.append(part.expand(shape))
-    return torch.cat(expanded, axis)
-
-
-_RESHAPES = {"reshape", "view", "flatten", "unflatten", "squeeze", "unsqueeze"}
-_SAME = {"contiguous", "clone", "detach", "to", "float", "double", "half", "bfloat16"}
-
-
-def _moved_label(node: fx.Node, source: fx.Node, label: Tensor, shape: tuple[int, ...]) -> Any:
-    """What a node that moves entries makes of a label of its source."""
-    name, fake = operation_name(node), node.meta["fake"]
-    if set(node.all_input_nodes) == {source} and isinstance(fake, Tensor):
-        after = tuple(fake.shape)
-        if name in _SAME:
-            return label
-        if name in _RESHAPES:
-            return reshaped(label, shape, after)
-        if name == "expand":
-            return _ranked(label, len(after))
-    return replay(node, source, label.expand(shape))
-
-
-def _ranked(label: Tensor, ndim: int) -> Tensor:
-    return label[(None,) * (ndim - label.ndim) + (...,)]
 
 
 def _shaped(fake: Any) -> Any:
@@ -452,11 +414,6 @@ def _tensors(node: fx.Node, fixed: set[fx.Node]) -> list[fx.Node]:
     return taken
 
 
-MOVES = {
-    *("reshape", "view", "permute", "transpose", "swapaxes", "movedim", "flatten", "unflatten"),
-    *("squeeze", "unsqueeze", "contiguous", "clone", "expand", "repeat", "detach", "getattr"),
-    *("to", "float", "double", "half", "bfloat16"),
-}
 POINTWISE = {"floor", "ceil", "exp", "sqrt", "square", "abs", "ge", "gt", "le", "lt"}
 _RULES: tuple[tuple[set[str], Callable[[LabelRules, fx.Node], Any]], ...] = (
     ({"chunk", "unbind"} | MOVES, LabelRules._moved),
@@ -468,7 +425,11 @@ _RULES: tuple[tuple[set[str], Callable[[LabelRules, fx.Node], Any]], ...] = (
     ({"layer_norm"}, LabelRules._normalised),
     ({"softmax", "log_softmax"} | POINTWISE, LabelRules._same_shape),
     ({"mean", "sum", "amax", "amin"}, LabelRules._reduced),
-    ({written.__name__}, LabelRules._written),
+    ({written.__name__, with_part.__name__}, LabelRules._written),
+    ({"pad"}, LabelRules._padded),
+    ({"roll"}, LabelRules._rolled),
+    ({"reshape_as", "view_as"}, LabelRules._reshaped_as),
+    ({"einsum"}, LabelRules._summed),
 )
 _ADAPTIVE = (nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool3d)
 _WINDOWS = (

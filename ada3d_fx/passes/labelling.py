@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from .concrete import DRAWS
-from .label_rules import MOVES, POINTWISE, LabelRules, moved_back
+from .label_moves import MOVES, moved_back
+from .label_rules import POINTWISE, LabelRules
 from .labels import LabelledGraph, Labels, Unfollowed, along, compact, joined
 from .program import operation_name
 from .rules import ELEMENTWISE
@@ -96,7 +97,7 @@ class Labeller:
         fake = node.meta["fake"]
         name = operation_name(node)
         sources = [n for n in node.all_input_nodes if isinstance(n.meta.get("fake"), Tensor)]
-        if node.op != "get_attr" and len(sources) == 1 and name in MOVES:
+        if node.op != "get_attr" and len(sources) == 1 and name in (*MOVES, "getitem"):
             (source,) = sources
             shape = tuple(source.meta["fake"].shape)
             moved = moved_back(node, source, shape, label.expand(tuple(fake.shape)))
@@ -112,7 +113,7 @@ class Labeller:
                     n > 1 and shape[axis] == n for axis, n in enumerate(aligned.shape)
                 ):
                     self._demand(source, aligned)
-        elif node.op != "get_attr" and node.target not in DRAWS:
+        elif node.op != "get_attr" and node.target not in DRAWS and name != "einsum":
             raise Unfollowed(node, "it has as many entries as there are frames, but not theirs")
         self.made.seeds.setdefault(node, []).append(compact(label))
         raise Demand(node)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
@@ -70,7 +69,7 @@ def analysed_programs(
             raise failed
         return programs, analyses, []
     unfollowed: list[Reason] = []
-    with suppress(UnsupportedModel):  # the reasons of the model's own programs say it
+    try:
         made = elastic_programs(root, shadow, clip_shape, checkpointing)
         if isinstance(made, Reason):
             unfollowed.append(made)
@@ -78,6 +77,9 @@ def analysed_programs(
             followed = _analyses(root, shadow, clip_shape, made)
             if unit_of(followed, num_frames) is not None:
                 return made, followed, []
+    except UnsupportedModel as error:
+        if positions == "kept":  # else the reasons of the model's own programs say it
+            unfollowed += error.reasons
     if positions == "kept":
         why = Reason("positions='kept'", "they cannot follow the kept frames; try positions='own'")
         raise UnsupportedModel(model_name(root), [why, *unfollowed])

@@ -3,9 +3,11 @@
 import copy
 import pickle
 
+import oracle
 import pytest
 import torch
-from families import FAMILIES, config_of, family, shared_family
+from families import FAMILIES, config_of, dense, family, shared_family
+from mmaction.models import I3DHead
 from mmaction.registry import MODELS
 from models import clips, randomise
 from torch import nn
@@ -166,29 +168,38 @@ def test_clips_of_another_size_are_refused():
             call()
 
 
-@pytest.mark.parametrize("name", ["timesformer", "videomae_learned"])
-def test_positions_that_change_after_conversion_are_seen(name):
+@pytest.mark.parametrize(
+    ("name", "path", "options"),
+    [
+        ("timesformer", "backbone.time_embed", {}),
+        ("videomae_learned", "backbone.pos_embed", {}),
+        ("mvit", "backbone.blocks.0.attn.rel_pos_t", dict(positions="kept")),
+    ],
+)
+def test_positions_that_change_after_conversion_are_seen(name, path, options):
     """Weights loaded, trained, replaced, moved to another type; copies and pickles."""
     model = family(name)
     shape = FAMILIES[name][2]
-    adaptive = ada3d_fx.convert(model, shape)
+    adaptive = ada3d_fx.convert(model, shape, **options)
     policy, x = every_length(adaptive.plan), clips(1, shape)
     x = x.expand(len(policy), -1, -1, -1, -1)
-    where = "time_embed" if name == "timesformer" else "pos_embed"
+    owner, _, where = path.rpartition(".")
+    owner = adaptive.get_submodule(owner)
 
     def same(made):
         with torch.no_grad():
-            fresh = ada3d_fx.convert(adaptive.plain(), shape)
+            fresh = ada3d_fx.convert(adaptive.plain(), shape, **options)
             torch.testing.assert_close(made(x, policy), fresh(x, policy), rtol=1e-9, atol=1e-9)
 
     before = adaptive(x, policy).detach()
     with torch.no_grad():
-        getattr(adaptive.backbone, where).add_(1 + torch.arange(24))
+        values = getattr(owner, where)
+        values.add_(1 + torch.arange(values.shape[-1]))
     same(adaptive)
     assert (adaptive(x, policy) - before).abs().max() > 1e-6
     adaptive.load_state_dict(family(name, seed=1).state_dict(), strict=False)
     same(adaptive)
-    setattr(adaptive.backbone, where, nn.Parameter(getattr(adaptive.backbone, where) * 2))
+    setattr(owner, where, nn.Parameter(getattr(owner, where) * 2))
     same(adaptive)
     same(copy.deepcopy(adaptive))
     same(pickle.loads(pickle.dumps(adaptive)))
@@ -261,8 +272,71 @@ def test_the_models_own_rule_for_positions_stays_unless_asked_otherwise():
     assert (own(x, policy) - kept(x, policy)).abs().max() > 1e-3
     with pytest.raises(Ada3DError, match="'own', 'kept'"):
         ada3d_fx.convert(model, SHAPE, positions="learned")
-    with pytest.raises(UnsupportedModel, match="cannot follow the kept frames"):
+    with pytest.raises(UnsupportedModel, match="rolls along the frames"):  # two windows in time
         ada3d_fx.convert(family("swin"), FAMILIES["swin"][2], positions="kept")
+
+
+class OfPatches(I3DHead):
+    """For backbones that give their values in a tuple."""
+
+    def forward(self, x):
+        return super().forward(x[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("mvit", {}),
+        ("mvit", dict(with_cls_token=False, output_cls_token=False)),
+        ("swin", dict(window_size=(4, 3, 3))),  # windows of all frames
+    ],
+)
+def test_relative_positions_are_those_of_the_kept_times(name, options):
+    """In models with a rule of their own for shorter clips, where that is asked."""
+    model, shape = family(name, **options), FAMILIES[name][2]
+    if "output_cls_token" in options:
+        model.cls_head = randomise(OfPatches(num_classes=5, in_channels=16))
+    for module in model.modules():
+        for table in ("rel_pos_t", "relative_position_bias_table"):
+            if hasattr(module, table):
+                nn.init.normal_(getattr(module, table))
+    own = ada3d_fx.convert(model, shape)
+    kept = ada3d_fx.convert(model, shape, positions="kept")
+    assert kept.plan.frame_unit == 2
+    assert [stage.sites for stage in kept.plan.stages] == [s.sites for s in own.plan.stages]
+    policy = every_length(kept.plan)
+    x = clips(len(policy), shape)
+
+    def wanted(x, policy):
+        rows = []
+        for clip, frames, stages in zip(x, policy.frames, policy.stages):
+            part = oracle.sliced(model, kept.plan, stages.tolist(), copy_weights=False)
+            times = frames.nonzero().flatten().tolist()
+            with oracle.relative_at_times(part, times, shape[1]):
+                rows.append(dense(part, clip[None][:, :, frames]))
+        return torch.cat(rows)
+
+    scores = wanted(x, policy)
+    torch.testing.assert_close(kept(x, policy), scores, rtol=1e-9, atol=1e-9)
+    assert (own(x, policy) - scores).abs().max() > 1e-4
+    with torch.no_grad():
+        torch.testing.assert_close(kept(x, policy), scores, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(kept(x), model.cls_head(model.backbone(x)), rtol=1e-9, atol=1e-9)
+    frames = [0, 1, 6, 7]
+    static = ada3d_fx.specialize(kept, 4, policy.stages[0].tolist(), frames=frames)
+    at = torch.tensor([[frame in frames for frame in range(8)]] * 2)
+    one = Policy(at, policy.stages[:1].expand(2, -1))
+    torch.testing.assert_close(static(x[:2, :, frames]), wanted(x[:2], one), rtol=1e-9, atol=1e-9)
+    prices = [ada3d_fx.price(net, policy) for net in (own, kept)]
+    torch.testing.assert_close(prices[1], prices[0], rtol=0, atol=len(policy.frames))
+    kept(x, policy).square().sum().backward()
+    scores.square().sum().backward()
+    for path, parameter in model.named_parameters():
+        mine = kept.get_parameter(path).grad
+        assert (mine is None) == (parameter.grad is None), path
+        if mine is not None:
+            torch.testing.assert_close(mine, parameter.grad, rtol=1e-7, atol=1e-9)
+    kept.train()(x, policy).sum().backward()
 
 
 class Reads(nn.Module):
