@@ -43,6 +43,10 @@ def moved_back(
     Returns:
         None if an entry of it is moved to places of several labels.
     """
+    if operation_name(node) == "getitem" and isinstance(args_of(node)[1], tuple):
+        parts = args_of(node)[1]
+        if all(part is None or part == slice(None) for part in parts):  # it adds axes only
+            return label.squeeze([axis for axis, part in enumerate(parts) if part is None])
     numbers = torch.arange(int(torch.Size(shape).numel())).view(shape)
     index = replay(node, source, numbers).flatten()
     back = torch.full(numbers.shape, NONE, dtype=label.dtype).flatten()

@@ -46,10 +46,12 @@ def assert_same(scores, wanted):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in FAMILIES]
+    ("name", "positions"),
+    [pytest.param(n, "own", marks=pytest.mark.slow) if n in SLOW else (n, "own") for n in FAMILIES]
+    + [pytest.param("mvit", "kept", marks=pytest.mark.slow)],
 )
-def test_a_family_exports_adaptively(tmp_path, name):
-    adaptive = converted(name)
+def test_a_family_exports_adaptively(tmp_path, name, positions):
+    adaptive = converted(name, positions=positions)
     plan, path = adaptive.plan, tmp_path / "network.onnx"
     described = ada3d_fx.export(adaptive, path)
     assert described.parity["scores"] < 1e-5

@@ -338,6 +338,50 @@ def constant(channels, *, shape="c", kind="parameter", operation="mul", size=(1,
     return Constant((*lead, channels, t, h, w), kind, operation)
 
 
+class Relative(nn.Module):
+    """Attention over time at each place, with a bias from the difference of two frames' times.
+
+    ``kept`` as in `Constant`."""
+
+    kept = None
+
+    def __init__(self, channels, form, frames):
+        super().__init__()
+        self.form = form
+        self.table = nn.Parameter(torch.rand(2 * frames - 1, channels))
+        times = torch.arange(frames)
+        self.register_buffer("distance", times[:, None] - times + frames - 1)
+
+    def forward(self, x):
+        distance = self.distance
+        if self.kept is not None:
+            units, num_units = self.kept
+            if x.shape[2] * num_units == len(distance) * len(units):
+                for axis in (0, 1):
+                    distance = distance.unflatten(axis, (num_units, -1))
+                    distance = distance.index_select(axis, torch.tensor(units))
+                    distance = distance.flatten(axis, axis + 1)
+        w = x.shape[4]
+        y = x.permute(0, 3, 4, 2, 1)  # [N, H, W, T, C]
+        if self.form == "padded":
+            y = F.pad(y, (0, 0, 0, 0, 1, 0)).roll((1, -1), (1, 2))
+        bias = self.table[distance]
+        scores = y @ y.transpose(-1, -2)
+        if self.form == "written":
+            scores[:, :, :1] += torch.einsum("nhwqc,qkc->nhwqk", y[:, :, :1], bias)
+        elif self.form == "view":
+            part = scores.unsqueeze(1).transpose(1, 2)
+            part += torch.einsum("nhwqc,qkc->nhwqk", y, bias).unsqueeze(2)
+        elif self.form == "summed":
+            scores = scores + torch.einsum("kqc,nhwqc->nhwqk", bias, y)
+        else:
+            scores = scores + bias.mean(-1)
+        y = scores.softmax(-1) @ y
+        if self.form == "padded":
+            y = y.roll((-1, 1), (1, 2))[:, :, 1:]
+        return x + y[:, :, :w].permute(0, 4, 3, 1, 2)
+
+
 class Scaled(nn.Module):
     """Arithmetic with numbers; other in training."""
 
@@ -383,6 +427,8 @@ class Scaled(nn.Module):
             return torch.stack([x, 2 * x], 0).sum(0)
         if self.form == "pad":
             return F.pad(x, (0, 0, 1, 1))
+        if self.form == "roll height":
+            return x.roll(-1, 3)
         if self.form == "pad time":
             return F.pad(x, (0, 0, 0, 0, 1, 1))
         if self.form == "contiguous":
@@ -395,7 +441,7 @@ class Scaled(nn.Module):
 FORMS = (
     "mode", "dropout", "clamp", "power", "reverse", "flip", "roll", "difference", "centred", "channels",
     "cumulative", "softmax", "stride", "crop", "swap", "where", "stack", "pad", "pad time", "contiguous",
-    "squeeze",
+    "squeeze", "roll height",
 )  # fmt: skip
 
 

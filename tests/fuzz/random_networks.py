@@ -72,6 +72,9 @@ _LEAVES = {
         draw, shape=("c", "", "hw", "chw", "t", "ct", "cthw"), kind=("parameter", "buffer", "unsaved"),
         operation=("mul", "add", "sub"),
     ),
+    "relative": lambda draw, still: options_of(
+        draw, form=("added", "summed", "written", "view", "padded")
+    ),
     "scaled": lambda draw, still: options_of(draw, form=blocks.FORMS),
     "untraceable": lambda draw, still: options_of(draw, form=("branch", "loop")),
     "identity": lambda draw, still: options_of(draw, kind=("identity", "dropout", "dropout3d")),
@@ -304,6 +307,7 @@ def _module(block, shape):
         "frames2d": blocks.Frames2d, "untraceable": blocks.Untraceable,
         "scaled": lambda c, form: blocks.Scaled(form),
         "constant": lambda c, **o: blocks.constant(c, size=shape[1:], **o),
+        "relative": lambda c, form: blocks.Relative(c, form, shape[1]),
         "identity": lambda c, kind: IDENTITIES[kind](),
     }  # fmt: skip
     make = makers.get(kind) or getattr(blocks, kind)

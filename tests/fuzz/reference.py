@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import oracle
 import torch
-from random_blocks import Constant, Untraceable
+from random_blocks import Constant, Relative, Untraceable
 from torch import nn
 
 BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
@@ -64,7 +64,7 @@ def _each(clips, policy, unit):
 def _alone(model, plan, clip, stages, kept, norms=(), meeting=None):
     own = oracle.sliced(model, plan, stages, copy_weights=False, shared=norms)
     for module in own.modules():
-        if kept and isinstance(module, (Constant, Untraceable)):
+        if kept and isinstance(module, (Constant, Relative, Untraceable)):
             module.kept = kept
     for path, module in list(own.named_modules(remove_duplicate=False)):
         if module in norms:

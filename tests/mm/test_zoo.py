@@ -134,3 +134,37 @@ def test_shipped_recognizers_keep_their_scores(name):
         print(shipped.name, "float32" if large else "float64", policy.num_frames.tolist())
         del model, adaptive, static
         gc.collect()
+
+
+@pytest.mark.zoo
+@pytest.mark.parametrize("size", ["small", "base", "large"])
+def test_relative_positions_of_shipped_recognizers_are_those_of_the_kept_times(size):
+    """MViT, whose own rule stretches its tables to the length of the clip; a clip of random weights
+    under a policy, against the original with its tables indexed by the differences of the times."""
+    torch.set_num_threads(os.cpu_count() or 1)
+    for shipped in distinct("mvit", "backbone"):
+        if size not in shipped.name:
+            continue
+        shape = clip_shape_of(shipped.config)
+        model = build(shipped)
+        for module in model.modules():
+            if hasattr(module, "rel_pos_t"):
+                nn.init.normal_(module.rel_pos_t, 0, 0.1)
+        large = sum(p.numel() for p in model.parameters()) > 100e6
+        model = model.float() if large else model.double()
+        adaptive = ada3d_fx.convert(model, clip_shape=shape, positions="kept")
+        assert adaptive.plan.frame_unit == 2
+        policy = Policy.random(adaptive.plan, 1, 0.4, 0.6)
+        kept = policy.frames[0].nonzero().flatten().tolist()
+        clip = torch.randn(1, *shape, dtype=torch.float32 if large else torch.float64)
+        with torch.no_grad():
+            got = adaptive(clip, policy)
+            part = oracle.sliced(
+                model, adaptive.plan, policy.stages[0].tolist(), copy_weights=False
+            )
+            with oracle.relative_at_times(part, kept, shape[1]):
+                wanted = dense(part, clip[:, :, kept])
+        assert (got - wanted).abs().max() <= (1e-4 if large else 1e-9) * wanted.abs().max()
+        print(shipped.name, "float32" if large else "float64", len(kept))
+        del model, adaptive, part
+        gc.collect()

@@ -14,6 +14,7 @@ from torch import nn
 
 import ada3d_fx
 from ada3d_fx import Ada3DError, Policy, UnsupportedModel
+from ada3d_fx.packed.time_forms import time_form
 from ada3d_fx.passes.labels import reshaped
 
 SHAPE = (3, 6, 8, 8)
@@ -322,6 +323,8 @@ def test_relative_positions_are_those_of_the_kept_times(name, options):
     with torch.no_grad():
         torch.testing.assert_close(kept(x, policy), scores, rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(kept(x), model.cls_head(model.backbone(x)), rtol=1e-9, atol=1e-9)
+        with time_form("gathered"):  # as on a GPU
+            torch.testing.assert_close(kept(x, policy), scores, rtol=1e-9, atol=1e-9)
     frames = [0, 1, 6, 7]
     static = ada3d_fx.specialize(kept, 4, policy.stages[0].tolist(), frames=frames)
     at = torch.tensor([[frame in frames for frame in range(8)]] * 2)
