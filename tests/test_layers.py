@@ -67,10 +67,10 @@ ARROWS["__init__"] = CORE - {"cli", "values", "progress", "files", "weights", "_
 # Inside a folder, files import those before them only.
 ORDER = {
     "packed": "segments packing kept_times windows module_tree time_layout fused_operations time_forms "
-    "module_state replay twins fused attention regions tokens",
+    "module_state replay twins fused attention regions tokens batches",
     "passes": "model shadow whole program checkpoints in_place isolation tracer concrete trace rules "
     "labels label_moves sums label_rules labelling elastic_writer elastic analysis shapes axis_moves "
-    "rowwise tokens layouts group planning programs regions share attend rewrite fuse fold pipeline",
+    "rowwise tokens batches layouts group planning programs regions share attend rewrite fuse fold pipeline",
     "cost": "shapes_only count price executed payoff selector",
     "learn": "backbones heads selector reward losses estimators step clip_selector diagnose",
     "runtime": "contract engines session",

@@ -29,18 +29,23 @@ def pack_tokens(parts: Sequence[Tensor]) -> Tensor:
 
 
 def unpack_tokens(rows: Tensor, sizes: Sequence[tuple[int, ...]]) -> list[Tensor]:
-    """Split rows [P, C] into a value [..., C] per run: views, which undo `pack_tokens`.
+    """Split rows [P, C] into a value [..., C] per run, in the same memory; it undoes `pack_tokens`.
 
     Args:
         rows: P rows, one per token.
         sizes: of each run, what `leading_sizes` gave.
     """
-    parts, first = [], 0
-    for size in sizes:  # one by one: autograd lets nobody write into what `split` gives
-        count = torch.Size(size).numel()
-        parts.append(rows[first : first + count].unflatten(0, size))
-        first += count
-    return parts
+    parts = parts_of(rows, [torch.Size(size).numel() for size in sizes], 0)
+    return [part.unflatten(0, size) for part, size in zip(parts, sizes)]
+
+
+def parts_of(value: Tensor, sizes: Sequence[int], axis: int) -> Sequence[Tensor]:
+    """Split what was made for all runs into the part of each, in the same memory.
+
+    A run's code may write into its part, as it may write into a value of its own: to autograd these are
+    no views of one value, of which a write into one would seem to change the others.
+    """
+    return torch.unsafe_split_with_sizes(value, list(sizes), axis)
 
 
 class TokenRegion(Region):
@@ -61,13 +66,14 @@ class TokenRegion(Region):
             Of each output a value [..., C'] per run.
         """
         first = values[0]
-        if len(first) == 1 or not _together(first[0].device):
+        if len(first) == 1 or not runs_together(first[0].device):
             return tuple(zip(*(self.program(self.root, *parts) for parts in zip(*values))))
         made = self.program(self.root, *map(pack_tokens, values))
         sizes = leading_sizes(first)
         return tuple(unpack_tokens(rows, sizes) for rows in made)
 
 
-def _together(device: torch.device) -> bool:
+def runs_together(device: torch.device) -> bool:
+    """Tell whether what needs no runs is to run once for all of them on a device."""
     asked = asked_form()
     return device.type == "cuda" if asked is None else asked != "runs"

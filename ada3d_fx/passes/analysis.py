@@ -9,7 +9,7 @@ from torch import fx
 from ..errors import Reason
 
 PACKED = {"frames", "swapped", "rows"}  # kinds of layouts whose rows are frames
-PER_RUN = {"dense", "tokens"}  # kinds of layouts that know runs of clips only
+PER_RUN = {"dense", "tokens", "batches"}  # kinds of layouts that know runs of clips only
 
 Lengths = tuple[int | None, ...]  # at L, the frames that a clip of L frames has at some place
 
@@ -25,6 +25,7 @@ class Layout:
     # 'rows': [N * T, ...], packed as [F, ...]
     # 'dense': made for one run of clips at a time
     # 'tokens': [..., C], made for one run at a time or for all together, by what acts on each token alone
+    # 'batches': made for one run at a time or for all together, by attention of each image alone
     kind: str
     lengths: Lengths = ()  # of a packed value, its T for a clip of L frames
 

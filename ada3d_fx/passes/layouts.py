@@ -10,6 +10,7 @@ from ..errors import Reason, UnsupportedModel
 from ..packed.windows import POOLS
 from .analysis import PACKED, PER_RUN, Layout, TimeAnalysis
 from .axis_moves import moved
+from .batches import is_batch_wise
 from .model import model_name
 from .program import module_path
 from .rowwise import is_broadcast, is_collapse, rule_of
@@ -112,6 +113,8 @@ def _layout(node: fx.Node, root: nn.Module, analysis: TimeAnalysis, shapes: Shap
         return _dense_layout(node, analysis, shapes)
     if is_token_wise(node, root, analysis, shapes):
         return Layout("tokens")
+    if is_batch_wise(node, root, analysis, shapes):
+        return Layout("batches")
     broadcast = is_broadcast(node, analysis, shapes)
     if broadcast:
         analysis.broadcast_nodes.append(node)

@@ -82,7 +82,9 @@ def _execution(root: nn.Module, analysis: TimeAnalysis) -> str:
     """How the operations that multiply and add run, as long as there is a time axis."""
     dense = set(analysis.dense_nodes)
     packed = {
-        node for node, layout in analysis.layouts.items() if layout.kind in (*PACKED, "tokens")
+        node
+        for node, layout in analysis.layouts.items()
+        if layout.kind in (*PACKED, "tokens", "batches")
     }
     packed = (packed | set(analysis.time_mixing_nodes)) - dense
     if not any(_multiplies(node, root) for node in dense):

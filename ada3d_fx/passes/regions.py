@@ -20,7 +20,8 @@ class RegionNodes(NamedTuple):
 class RegionMap:
     """Which densely run nodes run together: connected ones with no other operation between them.
 
-    What acts on every token alone makes regions of its own in the same way.
+    What acts on every token alone makes regions of its own in the same way, and attention of each image
+    alone does so by itself.
 
     Sizes read off packed values (``size_nodes``), or off values per clip, are made anew in each
     region that uses them.
@@ -36,7 +37,9 @@ class RegionMap:
         self.of: dict[fx.Node, int] = {}  # node -> number of its region
         kinds = {node: "dense" for node in analysis.dense_nodes if node not in self.size_nodes}
         kinds |= {
-            node: "tokens" for node, made in analysis.layouts.items() if made.kind == "tokens"
+            node: made.kind
+            for node, made in analysis.layouts.items()
+            if made.kind in ("tokens", "batches")
         }
         self.kinds = kinds
         depth: dict[fx.Node, int] = {}  # how many regions lie before a node
@@ -47,7 +50,9 @@ class RegionMap:
             )
             if kind:
                 near = {
-                    self.of[n] for n in inputs if kinds.get(n) == kind and depth[n] == depth[node]
+                    self.of[n]
+                    for n in inputs
+                    if kinds.get(n) == kind != "batches" and depth[n] == depth[node]
                 }
                 region = min(near, default=len(self.of))
                 self.of[node] = region
@@ -56,7 +61,7 @@ class RegionMap:
                         self.of[other] = region
 
     def kind_of(self, region: int) -> str:
-        """Return how a region runs: 'dense' or 'tokens'."""
+        """Return how a region runs: 'dense', 'tokens' or 'batches'."""
         return next(self.kinds[node] for node, number in self.of.items() if number == region)
 
     def nodes_of(self, region: int) -> RegionNodes:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from ..packed.batches import BatchRegion
 from ..packed.kept_times import kept_times
 from ..packed.module_tree import free_name, graph_over, with_modules
 from ..packed.packing import Packing, pack_frames, restore_order, stage_gate
@@ -167,9 +168,13 @@ class _Writer:
         values = tuple(self._value(node) for node in inputs)
         body = subgraph(nodes, inputs, outputs)
         args: tuple[Any, ...] = (values,)
-        if self.region_map.kind_of(region) == "tokens":
+        kind = self.region_map.kind_of(region)
+        if kind == "tokens":
             name = free_name(self.root, f"token_region_{len(self.regions)}")
             self.regions[name] = TokenRegion(self.root, body)
+        elif kind == "batches":
+            name = free_name(self.root, f"batch_region_{len(self.regions)}")
+            self.regions[name] = BatchRegion(self.root, body)
         else:
             name = free_name(self.root, f"dense_region_{len(self.regions)}")
             self.regions[name], stages = self._dense_region(body, inputs, outputs)

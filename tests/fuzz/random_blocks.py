@@ -235,6 +235,8 @@ class Tokens(nn.Module):
         self.norm, self.fc1 = nn.LayerNorm(channels), LINEARS[linear](channels, 2 * channels)
         self.fc2, self.gelu = nn.Linear(2 * channels, channels), nn.GELU()
         self.scale = nn.Parameter(torch.rand(channels) + 0.5)
+        if mixed == "module":
+            self.attention = nn.MultiheadAttention(channels, 1, batch_first=True)
 
     def forward(self, x):
         n, c, t, h, w = x.shape
@@ -255,6 +257,13 @@ class Tokens(nn.Module):
             y = y.transpose(1, tokens_axis)
             y = (y @ y.transpose(-1, -2)).softmax(-1) @ y
             y = y.transpose(1, tokens_axis)
+        elif self.mixed == "function" or (self.mixed == "module" and y.ndim > 3):
+            y = y.transpose(1, tokens_axis)
+            y = F.scaled_dot_product_attention(y, y, y).transpose(1, tokens_axis)
+        elif self.mixed == "module":
+            y = y.transpose(1, tokens_axis)
+            y = self.attention(y, y, y)[0].transpose(1, tokens_axis)
+            y += 0.5
         y = y + self.scale * self.mlp(y)
         y = y.transpose(0, 1) if self.axes == "clips second" else y
         return y.reshape(n, t, h, w, c).permute(0, 4, 1, 2, 3)
@@ -347,20 +356,16 @@ class Relative(nn.Module):
 
     def __init__(self, channels, form, frames):
         super().__init__()
-        self.form = form
+        self.form, self.frames = form, frames
         self.table = nn.Parameter(torch.rand(2 * frames - 1, channels))
-        times = torch.arange(frames)
-        self.register_buffer("distance", times[:, None] - times + frames - 1)
 
     def forward(self, x):
-        distance = self.distance
+        times = torch.arange(self.frames)
         if self.kept is not None:
             units, num_units = self.kept
-            if x.shape[2] * num_units == len(distance) * len(units):
-                for axis in (0, 1):
-                    distance = distance.unflatten(axis, (num_units, -1))
-                    distance = distance.index_select(axis, torch.tensor(units))
-                    distance = distance.flatten(axis, axis + 1)
+            if x.shape[2] * num_units == self.frames * len(units):
+                times = times.view(num_units, -1)[units].flatten()
+        distance = times[:, None] - times + self.frames - 1
         w = x.shape[4]
         y = x.permute(0, 3, 4, 2, 1)  # [N, H, W, T, C]
         if self.form == "padded":

@@ -65,7 +65,8 @@ _LEAVES = {
     "attention": lambda draw, still: options_of(draw, over=("all", "time")),
     "tokens": lambda draw, still: options_of(
         draw, axes=("joint", "clips second", "frames", "apart"), linear=("plain", "no bias", "weight_norm"),
-        act=("module", "function", "in place", "read before"), mixed=("attention", "mean", "written", "nothing"),
+        act=("module", "function", "in place", "read before"),
+        mixed=("attention", "mean", "written", "nothing", "module", "function"),
     ),
     "frames2d": lambda draw, still: options_of(draw, form=("reshape", "flatten", "view"), kernel=(1, 3)),
     "constant": lambda draw, still: options_of(

@@ -69,6 +69,20 @@ class NormOfPatches(nn.Module):
         return self.fc(y.mean((1, 2)))
 
 
+class Written(nn.Module):
+    """Code that writes into what a layer of tokens made, and keeps that for backward."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches, self.norm = nn.Conv3d(3, C, (1, 4, 4), (1, 4, 4)), nn.LayerNorm(C)
+        self.linear, self.fc = nn.Linear(C, C), nn.Linear(C, 5)
+
+    def forward(self, x):
+        x = self.linear(self.norm(self.patches(x).flatten(2).transpose(1, 2)))
+        x += x.mean(1, keepdim=True)
+        return self.fc((x @ x.transpose(1, 2) @ x).mean(1))
+
+
 class Tupled(nn.Module):
     """A module with several results, of tokens alone, which are used before and behind others."""
 
@@ -137,8 +151,9 @@ def test_a_module_of_several_results_runs_once_for_each_length():
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_scores_and_gradients_are_those_of_each_clip_alone(checkpointing):
-    model = network(Transformer)
+@pytest.mark.parametrize("kind", [Transformer, Written])
+def test_scores_and_gradients_are_those_of_each_clip_alone(kind, checkpointing):
+    model = network(kind)
     adaptive, x = ada3d_fx.convert(model, SHAPE, checkpointing=checkpointing), clips(7, SHAPE)
     policy = ragged(adaptive.plan)
     weights = torch.randn(7, 5, dtype=torch.float64)
