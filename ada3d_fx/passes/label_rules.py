@@ -338,6 +338,7 @@ class LabelRules:
         labels, shape = self._of(source), tuple(node.meta["fake"].shape)
         padded = [axis for axis, size in enumerate(shape) if size != labels.shape[axis]]
         self._along_others(node, labels, padded, "it pads the frames")
+        self._refuse_sizes(node, [number for number in argument(node, 1, "pad") if number])
         return replace(labels, shape=shape)
 
     def _rolled(self, node: fx.Node) -> Labels:
@@ -345,9 +346,10 @@ class LabelRules:
         (source,) = _tensors(node, self.fixed)
         labels = self._of(source)
         shifts, dims = argument(node, 1, "shifts"), argument(node, 2, "dims")
-        pairs = [(n if isinstance(n, (tuple, list)) else (n,)) for n in (shifts, dims or ())]
-        if len(pairs[0]) != len(pairs[1]):
+        if dims is None:
             raise Unfollowed(node, "it rolls over all axes")
+        pairs = [n if isinstance(n, (tuple, list)) else (n,) for n in (shifts, dims)]
+        self._refuse_sizes(node, [shift for shift in pairs[0] if shift])
         ndim = len(labels.shape)
         rolled = [axis % ndim for shift, axis in zip(*pairs) if shift % labels.shape[axis]]
         self._along_others(node, labels, rolled, "it rolls along the frames")

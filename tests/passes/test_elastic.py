@@ -369,11 +369,31 @@ class Reads(nn.Module):
     def every_other(self, x):
         return x[:, :, ::2].mean(2)
 
+    def rolled(self, x):
+        return x.roll(1, 2).amax(2)
+
+    def padded(self, x):
+        return nn.functional.pad(x, (0, 0, 0, 0, 1, 0)).mean(2)
+
+    def padded_by_their_number(self, x):
+        return nn.functional.pad(x, (0, x.shape[2])).mean(2)
+
+    def summed_without_names(self, x):
+        return torch.einsum("nct...->nc...", x)
+
+    def summed_over_clips(self, x):
+        return torch.einsum("ncthw,mcthw->nchw", x, x)
+
 
 @pytest.mark.parametrize(
     ("how", "words"),
     [
         ("first_frame", "some of the frames only"),
+        ("rolled", "rolls along the frames"),
+        ("padded", "pads the frames"),
+        ("padded_by_their_number", "computes with the number of frames"),
+        ("summed_without_names", "does not name all axes"),
+        ("summed_over_clips", "sums over the clips"),
         ("mixed_by_a_linear_layer", "mixes entries of several frames"),
         ("divided_by_their_number", "computes with the number of frames"),
         ("every_other", "some of the frames only"),
