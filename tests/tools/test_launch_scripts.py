@@ -28,7 +28,9 @@ export SLURM_NTASKS=2 SLURM_NODELIST=here MASTER_ADDR=127.0.0.1
 for SLURM_PROCID in 0 1; do
     SLURM_PROCID=$SLURM_PROCID SLURM_LOCALID=$SLURM_PROCID "$@" &
 done
-wait -n && wait -n || { kill 0; exit 1; }
+for _ in 0 1; do
+    wait -n || { echo "a process ended with status $?"; kill 0; exit 1; }
+done
 """
 ENDED = 60  # seconds within which all processes must have ended when one has died
 
@@ -217,7 +219,8 @@ def test_training_on_several_machines_ends_as_on_one(work, launcher, tmp_path):
             for node in ("0", "1"):
                 job = started(work, "dist_train.sh", *arguments, NODE_RANK=node, **several)
                 begun.append(jobs.enter_context(job))
-        assert [job.wait(400) for job in begun] == [0] * len(begun)
+        ended = [job.wait(400) for job in begun]
+        assert ended == [0] * len(begun), (work / "console.txt").read_text()[-4000:]
     log = next((tmp_path / "work").rglob("*.log")).read_text()
     assert "[3][1/1]" in log  # of eight clips, four to each of two processes
     assert (tmp_path / "work" / "last_checkpoint").read_text().endswith("epoch_3.pth")
