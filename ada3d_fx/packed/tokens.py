@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,32 +49,47 @@ def parts_of(value: Tensor, sizes: Sequence[int], axis: int) -> Sequence[Tensor]
     return torch.unsafe_split_with_sizes(value, list(sizes), axis)
 
 
-class TokenRegion(Region):
-    """Operations that act on every token alone.
+class JoinedRegion(Region):
+    """Operations that need no runs.
 
-    On a GPU, where each launch costs, they run once on the tokens of all runs; on a CPU run by run, as
-    what one run's layers hand over then stays in the cache (measurements in docs/performance.md).
+    On a GPU, where each launch costs, they run once for all runs; on a CPU run by run, as what one
+    run's layers hand over then stays in the cache (measurements in docs/performance.md).
     ``time_form`` with a form of few launches asks for the first, with ``runs`` for the second.
     """
 
-    def forward(self, values: Sequence[Sequence[Tensor]]) -> tuple[Sequence[Tensor], ...]:
+    def forward(self, values: Sequence[Sequence[Tensor]]) -> tuple[Sequence[Any], ...]:
         """Run the operations.
 
         Args:
-            values: of each input a value [..., C] per run; all agree in the axes before the last.
+            values: of each input a value per run.
 
         Returns:
-            Of each output a value [..., C'] per run.
+            Of each output a value per run.
         """
         first = values[0]
-        if len(first) == 1 or not runs_together(first[0].device):
-            return tuple(zip(*(self.program(self.root, *parts) for parts in zip(*values))))
+        if len(first) > 1 and _runs_together(first[0].device) and self.can_join():
+            return self.together(values)
+        return tuple(zip(*(self.program(self.root, *parts) for parts in zip(*values))))
+
+    def can_join(self) -> bool:
+        """Tell whether the modules of now need no runs."""
+        return True
+
+    def together(self, values: Sequence[Sequence[Tensor]]) -> tuple[Sequence[Any], ...]:
+        """Run the operations once for all runs, as `forward` does run by run."""
+        raise NotImplementedError
+
+
+class TokenRegion(JoinedRegion):
+    """Operations that act on every token alone: all values agree in the axes before the last."""
+
+    def together(self, values: Sequence[Sequence[Tensor]]) -> tuple[Sequence[Any], ...]:
+        """Run the operations on the tokens of all runs."""
         made = self.program(self.root, *map(pack_tokens, values))
-        sizes = leading_sizes(first)
+        sizes = leading_sizes(values[0])
         return tuple(unpack_tokens(rows, sizes) for rows in made)
 
 
-def runs_together(device: torch.device) -> bool:
-    """Tell whether what needs no runs is to run once for all of them on a device."""
+def _runs_together(device: torch.device) -> bool:
     asked = asked_form()
     return device.type == "cuda" if asked is None else asked != "runs"

@@ -43,10 +43,7 @@ def is_batch_wise(
         return False
     if masked or axis is None:
         return False
-    seen = [
-        [of_run.values[source] or () for source in sources]
-        for of_run in (*shapes.of_length.values(), shapes.shapes_of_three_clips)
-    ]
+    seen = list(zip(*map(shapes.in_every_run, sources)))
     if any(len(shape) < 3 for values in seen for shape in values):
         return False
     batches = [{shape[axis] for shape in values} for values in seen]

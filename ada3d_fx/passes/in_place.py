@@ -132,9 +132,8 @@ class _Renewed:
 
     def __init__(self, graph: fx.Graph, writer: fx.Node, source: fx.Node, aliases: set[fx.Node]):
         self.graph, self.aliases = graph, aliases
-        self.parts: dict[
-            fx.Node, fx.Node
-        ] = {}  # a value -> the view of it, on the way to the source
+        # a value -> the view of it, on the way to the source
+        self.parts: dict[fx.Node, fx.Node] = {}
         part, whole = source, _whole(source)
         while whole in aliases and not _same(whole, source):
             self.parts[whole] = part

@@ -48,6 +48,11 @@ class ShapeTable:
     shapes_of_three_clips: Shapes
     resolutions: dict[str, Shape]  # path of a 3D convolution -> the (H, W) that it makes
 
+    def in_every_run(self, node: fx.Node) -> list[Shape]:
+        """Return the shape of a value for each number of frames, and of clips; () where it has none."""
+        runs = (*self.of_length.values(), self.shapes_of_three_clips)
+        return [of_run.values[node] or () for of_run in runs]
+
     def frames_of(self, node: fx.Node) -> Lengths:
         """Return the size of a value's axis 2 for a clip of each number of frames."""
         return self._by_length(lambda shapes: shapes.of(node)[2])

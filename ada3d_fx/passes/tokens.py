@@ -53,9 +53,7 @@ def _leading_sizes(node: fx.Node, shapes: ShapeTable) -> tuple[Shape, ...] | Non
 
     None where the last one follows the clips or their length.
     """
-    seen = [
-        s.values[node] or () for s in (*shapes.of_length.values(), shapes.shapes_of_three_clips)
-    ]
+    seen = shapes.in_every_run(node)
     if min(map(len, seen)) < 2 or len({shape[-1] for shape in seen}) > 1:
         return None
     return tuple(shape[:-1] for shape in seen)

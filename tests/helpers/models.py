@@ -129,3 +129,19 @@ def clips(n, shape=CLIP, seed=1):
     return torch.randn(
         n, *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
     )
+
+
+def calls_of(adaptive, path, x, policy):
+    """The shapes of what a module takes, one for each time that it is called."""
+    taken = []
+    handle = adaptive.get_submodule(path).register_forward_hook(
+        lambda _, inputs, __: taken.append(tuple(inputs[0].shape))
+    )
+    adaptive(x, policy)
+    handle.remove()
+    return taken
+
+
+def alone(model, x, policy):
+    """The scores of each clip's kept frames, by the model as it is, clip by clip."""
+    return torch.cat([model(clip[None, :, kept]) for clip, kept in zip(x, policy.frames)])

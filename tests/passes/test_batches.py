@@ -3,7 +3,7 @@
 import pytest
 import torch
 from families import FAMILIES, shared_family
-from models import clips, randomise
+from models import alone, calls_of, clips, randomise
 from torch import nn
 from torch.nn import functional as F
 
@@ -73,20 +73,6 @@ def ragged(plan, n=7):
     return Policy.random(plan, n, torch.arange(1, n + 1) / n, 0.5)
 
 
-def calls_of(adaptive, path, x, policy):
-    taken = []
-    handle = adaptive.get_submodule(path).register_forward_hook(
-        lambda _, inputs, __: taken.append(tuple(inputs[0].shape))
-    )
-    adaptive(x, policy)
-    handle.remove()
-    return taken
-
-
-def alone(model, x, policy):
-    return torch.cat([model(clip[None, :, kept]) for clip, kept in zip(x, policy.frames)])
-
-
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_scores_and_gradients_are_those_of_each_clip_alone(kind, checkpointing, form):
@@ -142,6 +128,8 @@ def test_modules_of_attention_that_are_replaced_later_are_seen(form):
         got = adaptive(x, policy)
         torch.testing.assert_close(got, wanted, **EXACT)
         assert len(got) != len(before) or (got - before).abs().max() > 1e-3
+    policy, x = ragged(adaptive.plan, 6), clips(6, SHAPE)  # each clip is a run of its own
+    torch.testing.assert_close(adaptive(x, policy), alone(model, x, policy), **EXACT)
 
 
 def test_timesformer_attends_within_all_frames_at_once(form):

@@ -5,7 +5,7 @@ import copy
 import oracle
 import pytest
 import torch
-from models import clips, randomise
+from models import alone, calls_of, clips, randomise
 from torch import nn
 from torch.nn import functional as F
 
@@ -113,20 +113,6 @@ def network(kind):
 
 def ragged(plan):
     return Policy.random(plan, 7, torch.tensor([1, 2, 3, 3, 4, 6, 6]) / 6, 0.5)
-
-
-def calls_of(adaptive, name, x, policy):
-    taken = []
-    handle = adaptive.get_submodule(name).register_forward_hook(
-        lambda _, inputs, __: taken.append(tuple(inputs[0].shape))
-    )
-    adaptive(x, policy)
-    handle.remove()
-    return taken
-
-
-def alone(model, x, policy):
-    return torch.cat([model(clip[None, :, kept]) for clip, kept in zip(x, policy.frames)])
 
 
 def test_layers_of_tokens_run_once_where_launches_cost(form):
