@@ -78,16 +78,22 @@ class EngineFiles:
         if inside is not None:
             decided = map(torch.from_numpy, inside.decide(clips, level))
             chosen = Policy(*decided)  # at the very threshold, rounding may decide otherwise
-            macs = self.networks.macs(chosen) + self.networks.selector_macs(len(clips))
+            choosing = self.networks.selector_macs(len(clips))
+            macs = self.networks.macs(chosen) + choosing
             runs.append(self._ours(inside_words(chosen), lambda: inside(clips, None, level), macs))
+            alone = f"selection network alone, {self.engine}"
+            runs.append(self._run(alone, lambda: inside.decide(clips, level), choosing, part=True))
         return runs
 
     def _ours(self, words: str, call: Callable[[], object], macs: int) -> Run:
         return self._run(f"packed in {self.engine}, {words}", call, macs)
 
-    def _run(self, name: str, call: Callable[[], object], macs: int, dense: bool = False) -> Run:
+    def _run(
+        self, name: str, call: Callable[[], object], macs: int, dense: bool = False,
+        part: bool = False,
+    ) -> Run:  # fmt: skip
         ending, precision = (INT8, "int8") if self.int8 else ("", "float32")
-        return Run(name + ending, call, macs, dense, self.engine, precision)
+        return Run(name + ending, call, macs, dense, self.engine, precision, part)
 
     def _session(self, name: str, **options: Any) -> Session:
         return Session(self._path(name), self.engine, self.threads, **options)

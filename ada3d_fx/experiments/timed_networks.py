@@ -72,6 +72,7 @@ class Run(NamedTuple):
     dense: bool = False  # else ours
     backend: str = "torch"
     precision: str = "float32"
+    part: bool = False  # of what a user waits for: no share of a saving is told
 
 
 @dataclass

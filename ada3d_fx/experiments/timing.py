@@ -220,6 +220,7 @@ def table_of(runs: Sequence[Run], seconds: Mapping[str, Sequence[float]]) -> dic
             "backend": run.backend,
             "precision": run.precision,
             "dense": run.dense,
+            "part": run.part,
             "macs": macs,
             "multiply_adds": run.macs,
             "seconds": median,
@@ -228,7 +229,9 @@ def table_of(runs: Sequence[Run], seconds: Mapping[str, Sequence[float]]) -> dic
             "slowest": max(seconds[run.name]),
             "gmacs_per_second": speed,
             "share_of_matrix_product": speed / rate,
-            "against": statistics.against(seconds, run.name, peers[run.precision], macs),
+            "against": statistics.against(
+                seconds, run.name, () if run.part else peers[run.precision], macs
+            ),
             "to_float32": median / told[plain][0] if plain in told and plain != run.name else None,
             "rounds": list(seconds[run.name]),
         }

@@ -28,7 +28,7 @@ def draw_result(result: Mapping, path: str) -> None:
         bars = []
         for row in table["rows"]:
             best = table["best_peer"][row["precision"]]
-            fewer = not row["dense"] and row["macs"] < 1
+            fewer = not row["dense"] and not row.get("part") and row["macs"] < 1
             theoretical = told[best] * row["macs"] if fewer else None
             bars.append(
                 figures.Seconds(

@@ -98,7 +98,7 @@ def test_every_number_of_clips_has_a_table():
 
 
 @pytest.mark.slow
-def test_all_backends_take_turns_in_one_run():
+def test_all_backends_take_turns_in_one_run(networks):
     request = Request(CONFIG, (), SHAPE, (2,), USAGES, repeats=1, engines=timing.BACKENDS)
     result = timing.measure(request)
     rows = result["tables"][0]["rows"]
@@ -107,11 +107,17 @@ def test_all_backends_take_turns_in_one_run():
     assert {"dense, openvino", "dense, openvino, static shapes", "dense, onnxruntime"} < dense
     for engine in timing.BACKENDS[1:]:
         ours = [row for row in rows if row["backend"] == engine and not row["dense"]]
-        assert len(ours) == 4 and result["relative_difference"][engine] < 1e-4
+        assert len(ours) == 5 and result["relative_difference"][engine] < 1e-4
         assert engine in result["versions"]
     inside = [row["macs"] for row in rows if "inside" in row["name"]]
     assert len(set(inside)) == 1 and len(inside) == 3  # they decide the same
-    assert all(set(row["against"]) == dense for row in rows)
+    alone = [row for row in rows if row["part"]]
+    assert [row["name"] for row in alone] == [
+        f"selection network alone, {engine}" for engine in timing.BACKENDS[1:]
+    ]
+    assert all(set(row["against"]) == (set() if row["part"] else dense) for row in rows)
+    assert alone[0]["multiply_adds"] == networks.selector_macs(2)
+    assert alone[0]["macs"] < min(inside) and alone[0]["name"] in timing_text.text(result)
 
 
 def test_an_engine_alone_has_its_rows_only():
@@ -130,7 +136,8 @@ def test_int8_is_compared_with_int8():
     assert len(rows) == len(table["rows"]) / 2 and set(table["best_peer"]) == {"float32", "int8"}
     dense = {row["name"] for row in rows if row["dense"]}
     assert dense == {"dense, openvino, int8", "dense, openvino, static shapes, int8"}
-    assert all(set(row["against"]) == dense and row["to_float32"] > 0 for row in rows)
+    assert all(set(row["against"]) == dense for row in rows if not row["part"])
+    assert all(row["to_float32"] > 0 for row in rows)
 
 
 PACKED = "packed, 7 of 16 frames, 2 of 10 stages"
