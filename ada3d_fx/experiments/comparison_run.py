@@ -272,15 +272,14 @@ class ComparisonRun:
         return runner
 
     def _shares_warmup(self, name: str | Path, phases: Sequence[dict]) -> bool:
-        """Whether a row begins with a warm-up, and changes nothing that a warm-up reads."""
+        """Whether a row begins with a warm-up, and changes nothing that a warm-up reads or keeps."""
         entries = self.variants.get(str(name), {})
+        changed = [f"model.{key.removeprefix('model.')}" for key in entries]
         return (
             phases[0]["name"] == "warmup"
             and len(phases) > 1
-            and all(
-                f"model.{k.removeprefix('model.')}".startswith(made_from.AFTER_WARMUP)
-                for k in entries
-            )
+            and all(key.startswith(made_from.AFTER_WARMUP) for key in changed)
+            and not any(key in made_from.KIND_OF_ESTIMATOR for key in changed)
         )
 
     def _look_at_warmup(self, name: str, phases: Sequence[dict]) -> None:

@@ -67,6 +67,8 @@ AFTER_WARMUP = (
     "model.exit",
     "model.fixed_policy",
 )
+# The estimator learns after a warm-up, but the state of its kind is in the warm-up's checkpoint.
+KIND_OF_ESTIMATOR = ("model.objective.type", "model.objective._delete_")
 # What differs between the runs of a comparison: its seed, its fold and what that names.
 OF_A_RUN = ("randomness.*", "fold", "*.ann_file", "*.data_prefix*", "model.recognizer_checkpoint")
 

@@ -91,24 +91,30 @@ def test_ada3d_in_a_comparison_is_an_unbroken_run(setup, compared, tmp_path):
 
 @pytest.mark.slow
 def test_variants_are_rows_with_other_entries(plain):
-    """One shares the warm-up; one changes the selection network and trains its own."""
+    """One shares the warm-up; one with another selection network, one with another estimator do not."""
     variants = parse_variants([
         ["dearer", "model.objective.gamma=3", "model.objective.entropy=0.1"],
         ["context", "model.selector.head.context=True"],
+        [
+            "soft", "model.objective.type=StraightThrough", "model.objective.reward_temperature=1",
+            "model.objective.cost=usage",
+        ],
     ])  # fmt: skip
     report, _ = report_of(dataclasses.replace(plain, variants=variants), ["ada3d"])
-    assert [row["name"] for row in report["rows"]][-2:] == ["dearer", "context"]
-    assert [gap["name"] for gap in report["differences"]][-2:] == [
+    assert [row["name"] for row in report["rows"]][-3:] == ["dearer", "context", "soft"]
+    assert [gap["name"] for gap in report["differences"]][-3:] == [
         "ada3d - dearer",
         "ada3d - context",
+        "ada3d - soft",
     ]
     logs = {
         name: "".join(p.read_text() for p in path_of(plain, "seed0", name).rglob("*.log"))
-        for name in ("dearer", "context")
+        for name in ("dearer", "context", "soft")
     }
     assert "gamma=3" in logs["dearer"] and "entropy=0.1" in logs["dearer"]
     assert "warmup, 2 iterations" not in logs["dearer"]
     assert "warmup, 2 iterations" in logs["context"] and "context=True" in logs["context"]
+    assert "warmup, 2 iterations" in logs["soft"]
 
 
 @pytest.mark.parametrize("variant", [["ada3d", "model.testing.greedy=count"], ["nothing"]])
