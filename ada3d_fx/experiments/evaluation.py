@@ -108,6 +108,8 @@ def testing_config(path: str, cfg_options: Sequence[str], options: EvaluationOpt
     default = f"work_dirs/{Path(path).stem}"
     config.work_dir = options.work_dir or config.get("work_dir") or default
     config.load_from, config.resume = None, False
+    if config.model.get("type") == "Ada3DRecognizer":  # all is in the checkpoint that is tested
+        config.model.recognizer_checkpoint = config.model.selector_checkpoint = None
     if options.policy:
         set_policy(config, options.policy)
     if options.seed is not None:

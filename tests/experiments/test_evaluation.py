@@ -57,6 +57,18 @@ def test_policies_go_to_the_work_dir_and_count_the_selector(work, tmp_path):
     assert [p["gt_label"].item() for p in predictions] == [i % 4 for i in range(8)]
 
 
+def test_what_training_started_from_need_not_be_there(work, tmp_path):
+    """The tested checkpoint holds both networks."""
+    folder, _ = work
+    missing = [f"model.{name}_checkpoint='nowhere.pth'" for name in ("recognizer", "selector")]
+    scores = {}
+    for name, options in {"there": (), "missing": missing}.items():
+        dump = tmp_path / f"{name}.pkl"
+        run(folder, *options, work_dir=str(tmp_path / name), dump=str(dump))
+        scores[name] = [p["pred_score"] for p in pickle.loads(dump.read_bytes())]
+    assert all(map(torch.equal, scores["there"], scores["missing"]))
+
+
 def test_recorded_policies_are_executed_again(work, tmp_path):
     folder, _ = work
     first, again = tmp_path / "first.csv", tmp_path / "again.json"
