@@ -19,11 +19,11 @@ from .packed.replay import Replays, is_replayable
 from .packed.segments import numbers_on
 from .packed.twins import plain_tree, turn_plain
 from .passes.group import Grouping
-from .passes.model import channels_last, scoring_model
 from .passes.pipeline import Conversion, run_passes
 from .passes.programs import POSITIONS
 from .plan import StagePlan
 from .policy import Policy, check_policy
+from .tracing.model import channels_last, scoring_model
 
 
 @torch.inference_mode(False)  # else its parameters could never be trained

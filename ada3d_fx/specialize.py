@@ -10,11 +10,11 @@ from typing import NamedTuple
 from torch import fx, nn
 
 from .convert import AdaptiveNetwork
+from .elastic.conversion import fix_times
 from .errors import Ada3DError
 from .packed import module_tree
 from .packed.twins import plain_tree, static_slice
 from .packed.windows import fit_window
-from .passes.elastic import fix_times
 from .plan import StagePlan
 
 

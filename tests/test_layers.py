@@ -22,10 +22,21 @@ ARROWS = {
     "distribution": {"errors", "policy"},
     "exits": {"policy"},
     "packed": {"errors", "policy"},
-    "passes": {"errors", "plan", "packed"},
-    "convert": {"errors", "plan", "policy", "packed", "passes"},
-    "specialize": {"errors", "plan", "packed", "passes", "convert"},
-    "cost": {"errors", "policy", "distribution", "exits", "passes", "convert", "specialize"},
+    "tracing": {"errors", "plan", "packed"},
+    "elastic": {"errors", "plan", "packed", "tracing"},
+    "passes": {"errors", "plan", "packed", "tracing", "elastic"},
+    "convert": {"errors", "plan", "policy", "packed", "tracing", "passes"},
+    "specialize": {"errors", "plan", "packed", "tracing", "elastic", "passes", "convert"},
+    "cost": {
+        "errors",
+        "policy",
+        "distribution",
+        "exits",
+        "tracing",
+        "passes",
+        "convert",
+        "specialize",
+    },
     "inference": {"packed", "passes"},
     "learn": {"errors", "weights", "plan", "policy", "distribution", "inference"},
     "report": {"errors", "files", "plan", "policy"},
@@ -38,6 +49,7 @@ ARROWS = {
         "distribution",
         "exits",
         "packed",
+        "tracing",
         "passes",
         "convert",
         "specialize",
@@ -68,9 +80,10 @@ ARROWS["__init__"] = CORE - {"cli", "values", "progress", "files", "weights", "_
 ORDER = {
     "packed": "segments packing kept_times windows module_tree time_layout fused_operations time_forms "
     "module_state replay twins fused attention regions tokens batches",
-    "passes": "model shadow whole program checkpoints in_place isolation tracer concrete trace rules "
-    "labels label_moves sums label_rules labelling elastic_writer elastic analysis shapes axis_moves "
-    "rowwise tokens batches layouts group planning programs regions share attend rewrite fuse fold pipeline",
+    "tracing": "model shadow whole program checkpoints in_place isolation tracer concrete trace rules",
+    "elastic": "labels label_moves sums label_rules labelling writer conversion",
+    "passes": "analysis shapes axis_moves rowwise tokens batches layouts group planning programs regions "
+    "share attend rewrite fuse fold pipeline",
     "cost": "shapes_only count price executed payoff selector",
     "learn": "backbones heads selector reward losses estimators step clip_selector diagnose",
     "runtime": "contract engines session",
@@ -89,7 +102,7 @@ THIRD_PARTY_OF = {"progress": {"rich"}}  # which comes with MMEngine
 
 
 def parts_of(path):
-    """('passes', 'trace') of a file of the package, ('convert', None) of one at its top."""
+    """('passes', 'fold') of a file of the package, ('convert', None) of one at its top."""
     relative = path.relative_to(PACKAGE).with_suffix("")
     return (
         (relative.parts[0], relative.parts[1]) if len(relative.parts) > 1 else (relative.name, None)
@@ -97,7 +110,7 @@ def parts_of(path):
 
 
 def imported(path, source):
-    """What a file of the package imports: ('passes', 'trace') for the package's own, other packages'
+    """What a file of the package imports: ('passes', 'fold') for the package's own, other packages'
     names as (None, name)."""
     depth = len(path.relative_to(PACKAGE).parts)
     for node in ast.walk(ast.parse(source)):
@@ -194,7 +207,7 @@ def test_there_is_no_circle():
         ("policy.py", "from .convert import convert"),
         ("policy.py", "from .mm import compat"),
         ("policy.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .packed.twins import TWINS"),
-        ("learn/heads.py", "from ..passes import trace"),
+        ("learn/heads.py", "from ..passes import fold"),
         ("packed/segments.py", "from .twins import TWINS"),
         ("report/tables.py", "import mmengine"),
         ("cost/price.py", "from ada3d_fx.mm.config import load_config"),

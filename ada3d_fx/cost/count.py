@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import Ada3DError
-from ..passes.isolation import own_caches
-from ..passes.shadow import isolated, set_mode
+from ..tracing.isolation import own_caches
+from ..tracing.shadow import isolated, set_mode
 from .shapes_only import no_arithmetic
 
 with warnings.catch_warnings():  # importing fvcore compiles a loss, which torch 2.14 warns of

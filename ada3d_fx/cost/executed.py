@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ..convert import AdaptiveNetwork
-from ..passes.shadow import dtype_of
 from ..policy import Policy
+from ..tracing.shadow import dtype_of
 from .count import COPIES, count, elements
 from .price import price
 

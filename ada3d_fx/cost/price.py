@@ -18,9 +18,9 @@ from ..convert import AdaptiveNetwork
 from ..distribution import PolicyDistribution
 from ..errors import Ada3DError
 from ..exits import probability
-from ..passes.shadow import dtype_of
 from ..policy import Policy
 from ..specialize import specialize
+from ..tracing.shadow import dtype_of
 from .count import Count, count, elements
 
 

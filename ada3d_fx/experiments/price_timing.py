@@ -9,9 +9,9 @@ from collections.abc import Callable
 import torch
 
 from ..cost.count import count
-from ..passes.shadow import dtype_of
 from ..policy import Policy
 from ..specialize import specialize
+from ..tracing.shadow import dtype_of
 from .price_report import PriceReport
 
 

@@ -18,9 +18,9 @@ from ..exits import probability
 from ..learn.selector import SelectionNetwork
 from ..mm.build import build_recognizer
 from ..mm.config import load_config, recognizer_config
-from ..passes.model import scoring_model
 from ..policy import Policy
 from ..progress import quiet
+from ..tracing.model import scoring_model
 from .timed_policies import (
     FLAT,
     FULL,

@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 
 from ..packed.twins import plain_tree
 from ..packed.windows import fit_window
-from ..passes.whole import is_known
+from ..tracing.whole import is_known
 from .partition import Part
 from .programs import Programs
 

@@ -11,9 +11,9 @@ from torch import Tensor, fx
 
 from ..errors import Ada3DError
 from ..learn.selector import SelectionNetwork
-from ..passes.isolation import own_caches
 from ..plan import StagePlan
 from ..policy import Policy
+from ..tracing.isolation import own_caches
 from .branches import Branches
 from .int8 import quantized
 from .parity import BATCH

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from .. import requirements
 from ..errors import Ada3DError
-from ..passes.isolation import own_caches
+from ..tracing.isolation import own_caches
 
 OPSET = 17  # the last that torch's older exporter writes, and that both engines read in full
 

@@ -11,9 +11,9 @@ from torch.utils._pytree import tree_leaves
 
 from ..convert import AdaptiveNetwork
 from ..cost.shapes_only import no_arithmetic
-from ..passes.isolation import own_caches
-from ..passes.shadow import dtype_of, isolated
 from ..specialize import StaticProgram, static_program
+from ..tracing.isolation import own_caches
+from ..tracing.shadow import dtype_of, isolated
 
 
 class Programs:

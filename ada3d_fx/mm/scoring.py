@@ -14,8 +14,8 @@ from mmaction.structures import ActionDataSample
 from torch import Tensor, nn
 
 from ..cost.count import count
-from ..passes.model import ScoringModel
 from ..runtime.session import Decision, Session
+from ..tracing.model import ScoringModel
 from .normalising import prepared
 
 

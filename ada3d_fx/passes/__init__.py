@@ -1,1 +1,1 @@
-"""Conversion time: the passes that turn a model into programs on packs."""
+"""Conversion time: the passes that turn graphs into programs on packs."""

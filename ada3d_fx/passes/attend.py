@@ -8,7 +8,7 @@ from typing import NamedTuple
 from torch import fx, nn
 
 from ..packed.attention import IDLE, Attending, attend, is_left_out
-from .program import argument, operation_name
+from ..tracing.program import argument, operation_name
 
 PRODUCTS = ("matmul", "bmm")
 SCALINGS = {"mul": 1, "truediv": -1, "div": -1}  # to which power the number is taken

@@ -10,10 +10,10 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from ..packed.batches import batch_axis
+from ..tracing.program import argument
+from ..tracing.whole import is_known
 from .analysis import PER_RUN, TimeAnalysis
-from .program import argument
 from .shapes import Shape, ShapeTable
-from .whole import is_known
 
 
 def is_batch_wise(

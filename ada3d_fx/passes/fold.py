@@ -20,9 +20,9 @@ from ..packed.fused_operations import computed_in
 from ..packed.module_state import is_watched
 from ..packed.module_tree import free_name, graph_over, keep_unregistered, module_at
 from ..packed.twins import plain_class
+from ..tracing.whole import is_known_class
 from .fuse import activation_of, followed, fuse, is_frame_pool
 from .share import SharedFrames
-from .whole import is_known_class
 
 Convolution = nn.Conv3d | nn.Conv2d
 Norm = nn.BatchNorm3d | nn.BatchNorm2d | nn.SyncBatchNorm

@@ -16,7 +16,7 @@ from ..packed.fused_operations import AFTER_SUM
 from ..packed.module_state import is_watched
 from ..packed.twins import Twin, plain
 from ..packed.windows import window_size
-from .whole import is_known
+from ..tracing.whole import is_known
 
 FUNCTIONS = {
     torch.relu: "relu",

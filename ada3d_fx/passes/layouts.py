@@ -8,13 +8,13 @@ from torch import fx, nn
 
 from ..errors import Reason, UnsupportedModel
 from ..packed.windows import POOLS
+from ..tracing.model import model_name
+from ..tracing.program import module_path
+from ..tracing.rules import MIXES
 from .analysis import PACKED, PER_RUN, Layout, TimeAnalysis
 from .axis_moves import moved
 from .batches import is_batch_wise
-from .model import model_name
-from .program import module_path
 from .rowwise import is_broadcast, is_collapse, rule_of
-from .rules import MIXES
 from .shapes import ShapeCache, ShapeTable, shape_table
 from .tokens import is_token_wise
 

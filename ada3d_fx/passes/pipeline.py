@@ -8,20 +8,20 @@ from dataclasses import dataclass
 import torch
 from torch import fx, nn
 
+from ..elastic.conversion import follows_times
 from ..errors import Ada3DError
 from ..packed.module_tree import adopt_children, keep_constants, place_constants, without_constants
 from ..packed.regions import Region
 from ..packed.twins import Twin, become_twin
 from ..plan import StagePlan
-from .elastic import follows_times
+from ..tracing.isolation import own_caches
+from ..tracing.model import check_names
+from ..tracing.shadow import shadow_of
 from .fold import FoldedGraph
 from .group import Grouping
-from .isolation import own_caches
-from .model import check_names
 from .planning import make_plan
 from .programs import analysed_programs
 from .rewrite import rewrite
-from .shadow import shadow_of
 
 
 @dataclass(frozen=True, eq=False)

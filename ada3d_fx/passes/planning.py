@@ -9,10 +9,10 @@ from torch import fx, nn
 from ..errors import Reason, UnsupportedModel
 from ..packed.windows import ungateable
 from ..plan import Stage, StagePlan
+from ..tracing.model import model_name
+from ..tracing.program import module_path
 from .analysis import PACKED, TimeAnalysis
 from .group import Grouping, group
-from .model import model_name
-from .program import module_path
 
 # Functions and methods that multiply and add.
 _PRODUCTS = {

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ..elastic.conversion import elastic_programs
 from ..errors import Reason, UnsupportedModel
+from ..tracing.model import model_name
+from ..tracing.program import Program
+from ..tracing.shadow import dtype_of
+from ..tracing.trace import trace
 from .analysis import TimeAnalysis
-from .elastic import elastic_programs
 from .layouts import analyse
-from .model import model_name
 from .planning import frame_unit, unit_of
-from .program import Program
-from .shadow import dtype_of
 from .shapes import FAILURES
-from .trace import trace
 
 POSITIONS = ("own", "kept")
 

@@ -21,9 +21,9 @@ from ..packed.regions import DenseRegion, Region, paths_with_twins
 from ..packed.segments import Segments, as_rows
 from ..packed.tokens import TokenRegion
 from ..plan import StagePlan
+from ..tracing.checkpoints import checkpointed, subgraph, tagged
 from .analysis import PACKED, PER_RUN, TimeAnalysis
 from .attend import attending
-from .checkpoints import checkpointed, subgraph, tagged
 from .regions import RegionMap
 from .share import frame_wise
 

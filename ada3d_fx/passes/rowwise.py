@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import fx, nn
 
+from ..tracing.rules import CONCATENATION, ELEMENTWISE, MIXES, MODULE_RULES, ROW_RULES, ROWWISE
+from ..tracing.whole import is_known
 from .analysis import TimeAnalysis
-from .rules import CONCATENATION, ELEMENTWISE, MIXES, MODULE_RULES, ROW_RULES, ROWWISE
 from .shapes import Shapes, ShapeTable
-from .whole import is_known
 
 
 def rule_of(

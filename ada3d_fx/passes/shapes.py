@@ -13,9 +13,9 @@ from torch.utils._pytree import tree_leaves
 
 from ..errors import Reason
 from ..packed.windows import fit_window
+from ..tracing.program import module_path
+from ..tracing.shadow import dtype_of, shadow_call
 from .analysis import Lengths
-from .program import module_path
-from .shadow import dtype_of, shadow_call
 
 Shape = tuple[int, ...]
 ShapeCache = dict[tuple[str, str], Any]  # module path, shapes that it takes -> what it gives

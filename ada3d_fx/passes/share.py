@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from ..packed.module_state import is_watched
 from ..packed.packing import Packing, pack_distinct, pack_frames, spread
-from .whole import is_known
+from ..tracing.whole import is_known
 
 OF_BATCH = (F.batch_norm, torch.batch_norm)  # functions that may compute statistics of a batch
 FRAME_WISE = "frame_wise"  # in a node's meta: it computes each frame of a pack by itself

@@ -9,10 +9,10 @@ from __future__ import annotations
 from torch import fx, nn
 from torch.nn import functional as F
 
+from ..tracing.rules import ELEMENTWISE, ELEMENTWISE_MODULES
+from ..tracing.whole import is_known
 from .analysis import TimeAnalysis
-from .rules import ELEMENTWISE, ELEMENTWISE_MODULES
 from .shapes import Shape, ShapeTable
-from .whole import is_known
 
 BEGINNINGS = (nn.Linear, nn.LayerNorm)
 

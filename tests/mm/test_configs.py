@@ -11,7 +11,7 @@ from ada3d_fx.experiments.training import RunOptions, training_config
 from ada3d_fx.mm.build import build_recognizer, build_runner
 from ada3d_fx.mm.config import clip_shape_of, load_config, recognizer_config
 from ada3d_fx.mm.hooks import TrainingPhaseHook
-from ada3d_fx.passes.model import scoring_model
+from ada3d_fx.tracing.model import scoring_model
 
 CONFIGS = sorted(Path(__file__).parents[2].glob("mmaction_configs/*.py"))
 

@@ -16,7 +16,10 @@ from torch import Tensor, fx, nn
 
 from ..packed.kept_times import with_part, written
 from ..packed.windows import POOLS
-from .concrete import origins_of
+from ..tracing.concrete import origins_of
+from ..tracing.program import args_of, argument, operation_name
+from ..tracing.rules import CONCATENATION, ELEMENTWISE, EVERYWHERE
+from ..tracing.whole import is_known
 from .label_moves import MOVES, joined_along, label_of, moved_label, ranked, written_shape
 from .labels import (
     KINDS,
@@ -30,10 +33,7 @@ from .labels import (
     one_axis,
     reshaped,
 )
-from .program import args_of, argument, operation_name
-from .rules import CONCATENATION, ELEMENTWISE, EVERYWHERE
 from .sums import labelled
-from .whole import is_known
 
 # takes a node, one of those that it takes with its labels, an axis counted from the last, the labels
 # that the values which it meets have along it, and the rank of the result

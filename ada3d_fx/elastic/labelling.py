@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
-from .concrete import DRAWS
+from ..tracing.concrete import DRAWS
+from ..tracing.program import operation_name
+from ..tracing.rules import ELEMENTWISE
 from .label_moves import MOVES, moved_back
 from .label_rules import POINTWISE, LabelRules
 from .labels import LabelledGraph, Labels, Unfollowed, along, compact, joined
-from .program import operation_name
-from .rules import ELEMENTWISE
 
 
 class Demand(Exception):

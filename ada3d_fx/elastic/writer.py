@@ -20,10 +20,10 @@ from ..packed.kept_times import (
     written,
 )
 from ..packed.module_tree import CONSTANT
-from .concrete import DRAWS
+from ..tracing.concrete import DRAWS
+from ..tracing.program import args_of, drop_unused, operation_name
 from .labelling import Labeller
 from .labels import Labels, Unfollowed
-from .program import args_of, drop_unused, operation_name
 from .sums import Sum
 
 

@@ -16,12 +16,12 @@ from torch import fx, nn
 from ..errors import Reason, UnsupportedModel
 from ..packed.kept_times import fixed_times
 from ..packed.module_tree import constants_of
-from .elastic_writer import ElasticWriter
+from ..tracing.model import model_name
+from ..tracing.program import Program, module_path
+from ..tracing.shadow import add_constants
+from ..tracing.trace import trace_concretely
 from .labels import Unfollowed
-from .model import model_name
-from .program import Program, module_path
-from .shadow import add_constants
-from .trace import trace_concretely
+from .writer import ElasticWriter
 
 
 def elastic_programs(

@@ -14,8 +14,8 @@ from torch import nn
 
 import ada3d_fx
 from ada3d_fx import Ada3DError, Policy, UnsupportedModel
+from ada3d_fx.elastic.labels import reshaped
 from ada3d_fx.packed.time_forms import time_form
-from ada3d_fx.passes.labels import reshaped
 
 SHAPE = (3, 6, 8, 8)
 T, P, C = 6, 4, 12  # frames, patches of a frame, channels

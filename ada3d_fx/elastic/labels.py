@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, fx
 
 from ..errors import Reason
-from .program import module_path
+from ..tracing.program import module_path
 
 NONE = -1
 

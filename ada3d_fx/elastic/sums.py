@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from torch import Tensor, fx
 
+from ..tracing.program import args_of
 from .labels import LabelledGraph, Labels, Unfollowed, along, equal, one_axis
-from .program import args_of
 
 
 class Sum(NamedTuple):

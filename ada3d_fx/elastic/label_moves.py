@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from ..tracing.program import args_of, operation_name
 from .labels import NONE, Labels, Unfollowed, reshaped
-from .program import args_of, operation_name
 
 MOVES = {
     *("reshape", "view", "permute", "transpose", "swapaxes", "movedim", "flatten", "unflatten"),

@@ -1,0 +1,1 @@
+"""Graphs of T frames that follow the kept frames: sizes by their number, constants by their times."""
