@@ -1,4 +1,4 @@
-"""A network that is not converted, for inference: folded, fused, on a CPU a few images at a time."""
+"""A network that is not converted: for inference folded, fused, on a CPU a few images at a time."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ _made: weakref.WeakKeyDictionary[nn.Module, _Program] = weakref.WeakKeyDictionar
 
 
 def infer(network: nn.Module, images: Tensor) -> Tensor:
-    """Compute what ``network(images)`` is, faster where nobody wants gradients.
+    """Compute what ``network(images)`` is, faster where nobody wants gradients, and on a CPU where they do.
 
     BatchNorm is folded into convolutions with the weights of now, as in an adaptive network. On a GPU
-    calls of one shape are replayed from the third one on, see `packed.replay`.
+    calls of one shape are replayed from the third one on, see `packed.replay`. With gradients on a CPU
+    the channels of a pixel lie together: a step of MobileNetV2 takes half the time so.
 
     Args:
         network: from images to one tensor, each image by itself in evaluation.
@@ -44,15 +45,24 @@ def infer(network: nn.Module, images: Tensor) -> Tensor:
     """
     program = _program(network) if _applies(network, images) else None
     if program is None or program.folded is None:
-        return network(images)
+        together = torch.is_grad_enabled() and images.device.type == "cpu" and _is_known(network)
+        return network(_channels_together(images) if together else images)
     folded = program.folded
     if images.is_cuda:
         run = partial(_run, network, folded)
         return program.replays(run, images, network, folded.graph_module)
     if not folded.refresh():
         return network(images)
-    images = images.contiguous(memory_format=torch.channels_last)
+    images = _channels_together(images)
     return torch.cat([folded.graph_module(part) for part in images.split(AT_ONCE)])
+
+
+def _channels_together(images: Tensor) -> Tensor:
+    return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
+
+
+def _is_known(network: nn.Module) -> bool:
+    return type(network).__module__.startswith(KNOWN)
 
 
 def _run(network: nn.Module, folded: FoldedGraph, images: Tensor) -> Tensor:
@@ -66,7 +76,7 @@ def _applies(network: nn.Module, images: Tensor) -> bool:
         and is_plain(images)
         and images.ndim == 4
         and len(images) > 0
-        and type(network).__module__.startswith(KNOWN)
+        and _is_known(network)
         and not is_watched_or_trains(network)
     )
 

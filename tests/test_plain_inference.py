@@ -132,3 +132,42 @@ def test_a_network_that_nobody_holds_is_forgotten():
     del model
     gc.collect()
     assert held() is None and len(inference._made) < before
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("size", [(32, 40), (16, 16)])  # the latter ends in images of one pixel
+@pytest.mark.parametrize("kind", [mobilenet_v2, resnet18, lambda: SmallConvNet((4, 6))])
+def test_gradients_are_those_of_images_as_they_are(kind, size, training):
+    model = network(kind).train(training)
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    images = torch.randn(
+        6, 3, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
+    )
+    seen = []
+    plain, watched = copy.deepcopy(model), copy.deepcopy(model)
+    first = next(m for m in watched.modules() if isinstance(m, nn.Conv2d))
+    first.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    given = [images.clone().requires_grad_() for _ in range(2)]
+    results = [plain(given[0]), infer(watched, given[1])]
+    for result in results:
+        (result * torch.linspace(-1, 1, result.numel()).view_as(result)).sum().backward()
+    torch.testing.assert_close(results[1], results[0], rtol=1e-9, atol=1e-9)
+    pairs = list(zip([given[0], *plain.parameters()], [given[1], *watched.parameters()]))
+    for one, other in pairs:  # of the largest: what sums to nothing is left with its rounding
+        bound = 1e-9 * max(1.0, float(one.grad.abs().max()))
+        torch.testing.assert_close(other.grad, one.grad, rtol=1e-9, atol=bound)
+    for name, one in plain.named_buffers():
+        torch.testing.assert_close(watched.get_buffer(name), one, rtol=1e-9, atol=1e-9)
+    assert seen[0].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_networks_of_others_get_their_images_as_they_are():
+    class Flat(nn.Module):
+        def forward(self, images):
+            return images.view(len(images), -1) * self.weight
+
+    model = Flat()
+    model.weight = nn.Parameter(torch.ones(1, dtype=torch.float64))
+    assert infer(model, IMAGES).shape == (11, 3 * 32 * 40)

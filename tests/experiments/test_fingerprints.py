@@ -42,7 +42,17 @@ def test_a_docstring_beside_code_takes_none_of_it_away():
 
 def test_all_code_counts_but_what_has_a_reason():
     parts = fingerprints.code()
-    assert {"packed", "tracing", "elastic", "passes", "cost", "learn", "mm", "convert", "policy"} <= set(parts)
+    assert {
+        "packed",
+        "tracing",
+        "elastic",
+        "passes",
+        "cost",
+        "learn",
+        "mm",
+        "convert",
+        "policy",
+    } <= set(parts)
     assert {"report/records", "experiments/comparison_run"} <= set(parts)
     assert not {"report", "experiments", "cli"} & set(parts)
     for name in (*fingerprints.NO_CODE, *fingerprints.CODE_THERE):
