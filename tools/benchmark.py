@@ -54,9 +54,8 @@ def parse_args() -> argparse.Namespace:
         help=f"backends whose rows are timed, of {', '.join(timing.BACKENDS)} (default: torch)",
     )  # fmt: skip
     parser.add_argument(
-        "--compile", action="store_true",
-        help="time the dense network by torch.compile too, which takes minutes to compile",
-    )  # fmt: skip
+        "--compile", action="store_true", help="time torch.compile too, which compiles for minutes"
+    )
     parser.add_argument(
         "--int8", action="store_true", help="time the engines' files in int8 too; needs nncf"
     )
@@ -69,9 +68,11 @@ def parse_args() -> argparse.Namespace:
         help="tell where torch's rows spend their time, by kind of operation",
     )  # fmt: skip
     parser.add_argument(
-        "--training", action="store_true",
-        help="time steps of training instead: fine-tuning of the dense network, and both phases",
-    )  # fmt: skip
+        "--training", action="store_true", help="time steps of fine-tuning and both phases instead"
+    )
+    parser.add_argument(
+        "--phase", type=int, choices=(1, 2), help="time the steps of this phase of training only"
+    )
     parser.add_argument(
         "--samples", type=values.whole_number, default=4, metavar="N",
         help="policies of each clip in a step of training",
@@ -109,7 +110,7 @@ def main() -> None:
         args.config, args.cfg_options, args.clip_shape, args.clips, args.usage or DEFAULT_USAGES,
         args.policy, args.repeats, args.engine, args.threads, args.device, args.seed, args.int8,
         args.compile, args.memory, args.profile, args.training, args.samples, args.forms, args.amp,
-        args.ragged, args.eager_only,
+        args.ragged, args.eager_only, args.phase,
     )  # fmt: skip
     result = timing.measure(request, args.json, args.out, Console(args.verbose))
     print(timing_text.text(result))

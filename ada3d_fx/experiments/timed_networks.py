@@ -61,6 +61,7 @@ class Request:
     amp: bool = False  # rows of torch under autocast in bfloat16 too
     ragged: bool = False  # clips keep different numbers of frames, as far apart as can be
     eager_only: bool = False  # of the dense rows of torch, the recognizer as it is only
+    phase: int | None = None  # of training: its steps only
 
 
 class Run(NamedTuple):

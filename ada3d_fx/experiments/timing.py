@@ -24,6 +24,7 @@ from .timed_networks import (
     Networks,
     Request,
     Run,
+    full_price,
     make_batch,
     make_networks,
     usable_device,
@@ -100,6 +101,8 @@ def check(request: Request) -> torch.device:
     for option in ("int8", "compiled", "profile", "policy", "forms", "amp"):
         if request.training and getattr(request, option):
             raise Ada3DError(f"{_flag(option)} is of inference; leave it out, or --training")
+    if request.phase is not None and not request.training:
+        raise Ada3DError(f"--phase {request.phase} is of steps of training; add --training")
     if request.policy:
         records.parse_policy(request.policy, ("file",))
         records.read_clips(request.policy)
@@ -166,9 +169,12 @@ class Benchmark:
         request, device, console = self.request, self.device, self.console
         runs = training_timing.TrainingSteps(self.networks, clips, request).runs()
         seconds = interleaved(runs, request.repeats, device, console, learn=True)
-        rows = training_timing.training_table(runs, seconds)
+        rows = training_timing.training_table(
+            runs, seconds, clips * request.samples * full_price(self.networks.adaptive)
+        )
         if request.memory:
-            taken = peak_memory(request, clips, training_timing.MEASURED, device, console)
+            names = [run.name for run in runs if run.name in training_timing.MEASURED]
+            taken = peak_memory(request, clips, names, device, console)
             rows = [{**row, "peak_mib": taken.get(row["name"])} for row in rows]
         return {"clips": clips, "samples": request.samples, "training": rows}
 

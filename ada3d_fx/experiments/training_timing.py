@@ -71,7 +71,7 @@ class TrainingSteps:
             classes = networks.adaptive.eval()(self.clips[:1]).shape[-1]
         self.labels = torch.randint(classes, (clips,), generator=generator).to(device)
         self.estimator = Reinforce(samples=request.samples)
-        self.samples = request.samples
+        self.samples, self.phase = request.samples, request.phase
         self.last = channels_last(networks.adaptive.plain()).to(device)
         self.saving = convert(networks.adaptive, networks.shape, checkpointing=True).to(device)
 
@@ -102,6 +102,7 @@ class TrainingSteps:
         return [
             Run(name, _Step(loss, learning), macs, dense=name in (FINE_TUNING, FINE_TUNING_LAST))
             for name, (loss, learning, macs) in steps.items()
+            if self.phase is None or name.startswith(f"phase {self.phase}")
         ]
 
     def _fine_tuning(self, network: nn.Module, last: bool) -> Tensor:
@@ -165,23 +166,26 @@ class _Step:
         self.optimizer.zero_grad(set_to_none=True)
 
 
-def training_table(runs: Sequence[Run], seconds: Mapping[str, Sequence[float]]) -> list[dict]:
+def training_table(
+    runs: Sequence[Run], seconds: Mapping[str, Sequence[float]], dense: int
+) -> list[dict]:
     """Return a row for each step.
 
     Args:
         runs: the steps.
         seconds: of each in every round.
+        dense: multiply-adds of the forward pass of fine-tuning.
 
     Returns:
         Rows with ``faster``: peer -> how many ``times`` as fast as that the row is, and the
         interval.
     """
     told = statistics.medians_with_intervals(seconds)
-    dense = runs[0].macs
     rows: list[dict[str, Any]] = []
     for run in runs:
         median, ends = told[run.name]
-        compared = statistics.against(seconds, run.name, PEERS.get(run.name, ()), run.macs / dense)
+        peers = [peer for peer in PEERS.get(run.name, ()) if peer in seconds]
+        compared = statistics.against(seconds, run.name, peers, run.macs / dense)
         rows.append(
             {
                 "name": run.name,

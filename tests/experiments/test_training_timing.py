@@ -45,6 +45,23 @@ def test_rows_of_one_interleaved_run(tmp_path):
     assert "phase 1, packed:" in text and "times as fast as phase 1, clip by clip" in text
 
 
+@pytest.mark.parametrize("phase", [1, 2])
+def test_one_phase_alone_is_timed(steps, phase):
+    (table,) = timing.measure(request(samples=2, phase=phase))["tables"]
+    rows = {row["name"]: row for row in table["training"]}
+    both = [*training_timing.PEERS, *sum(training_timing.PEERS.values(), ())]
+    assert set(rows) == {name for name in both if name.startswith(f"phase {phase}")}
+    packed = rows[{1: training_timing.FIRST, 2: training_timing.SECOND}[phase]]
+    assert set(packed["faster"]) == set(training_timing.PEERS[packed["name"]]) & set(rows)
+    dense = 4 * timed_networks.full_price(steps.networks.adaptive)  # fine-tuning's
+    assert packed["macs"] == pytest.approx(packed["multiply_adds"] / dense)
+
+
+def test_a_phase_is_of_training():
+    with pytest.raises(Ada3DError, match="--phase 1 is of steps of training; add --training"):
+        timing.check(Request(CONFIG, phase=1))
+
+
 def test_policies_have_the_usage_that_is_asked_for(steps):
     assert len(steps.policy) == 6
     assert int(steps.policy.num_frames.sum()) == 24  # half of six times eight
