@@ -1,9 +1,10 @@
 # Stage 0 on lip_words, inflated from torchvision's MobileNetV2: 16 frames of 96x64 and their differences,
-# from ImageNet weights. The head learns faster than what it stands on.
+# from ImageNet weights.
 _base_ = [
     "_base_/models/inflated_mobilenet_v2.py",
     "_base_/datasets/lip_words.py",
     "_base_/default_runtime.py",
+    "_base_/schedules/inflated_stage0.py",
 ]
 model = dict(
     backbone=dict(in_channels=6),
@@ -37,15 +38,4 @@ val_pipeline = [
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=val_pipeline))
 test_dataloader = val_dataloader
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=24, val_interval=6)
-val_cfg = dict(type="ValLoop")
-test_cfg = dict(type="TestLoop")
-optim_wrapper = dict(
-    optimizer=dict(type="AdamW", lr=4e-4, weight_decay=0.02),
-    paramwise_cfg=dict(custom_keys=dict(cls_head=dict(lr_mult=5.0))),
-    clip_grad=dict(max_norm=10.0),
-)
-param_scheduler = [
-    dict(type="CosineAnnealingLR", T_max=24, by_epoch=True, convert_to_iter_based=True)
-]
 work_dir = "work_dirs/lip_words/inflated_stage0"
