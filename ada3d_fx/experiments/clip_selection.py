@@ -17,7 +17,7 @@ from ..learn.clip_selector import ClipSelector, clip_loss
 from ..mm import console as mm_console
 from ..mm.checkpoint import load_weights
 from ..mm.checks import check_config
-from ..mm.config import load_config, training_list
+from ..mm.config import forget_start, load_config, training_list
 from ..progress import Console
 from ..report import figures, records, tables
 from .clip_videos import Videos, score_clips
@@ -65,7 +65,8 @@ def select_clips(
         raise Ada3DError("predict_with='selector' looks at every clip; try 'both' or 'recognizer'")
     out = Path(work_dir or config.get("work_dir") or "work_dirs/select_clips")
     config.work_dir, config.load_from, config.resume = str(out), None, False
-    config.model.recognizer_checkpoint, config.randomness = None, {"seed": seed}
+    config.randomness = {"seed": seed}
+    forget_start(config)
     check_config(config, ("train", "test"))
     runner = mm_console.build_runner(config, console)
     load_weights(runner.model, checkpoint)

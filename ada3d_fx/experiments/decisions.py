@@ -13,7 +13,7 @@ from ..errors import Ada3DError
 from ..mm import console as mm_console
 from ..mm.broken import BrokenVideo, NamedPipeline
 from ..mm.checkpoint import load_weights
-from ..mm.config import calibration_list, class_names, inner_datasets, load_config
+from ..mm.config import calibration_list, class_names, forget_start, inner_datasets, load_config
 from ..mm.testing import calibrate, examples
 from ..progress import Console
 from ..report import figures, policy_pictures, records, tables
@@ -93,7 +93,7 @@ def _loaded(
 ):
     """Return the model with the checkpoint's weights, its threshold set."""
     config.load_from, config.resume = None, False
-    config.model.recognizer_checkpoint = None
+    forget_start(config)
     if gmacs is None:  # the lists need not exist
         for name in ("train", "val", "test"):
             for key in ("dataloader", "evaluator", "cfg"):

@@ -14,7 +14,7 @@ from ..mm import console as mm_console
 from ..mm import schema
 from ..mm.checkpoint import load_weights
 from ..mm.checks import check_config
-from ..mm.config import calibration_list, load_config, require, set_policy
+from ..mm.config import calibration_list, forget_start, load_config, require, set_policy
 from ..mm.metric import row_of
 from ..mm.testing import calibrate, record_policies
 from ..progress import Console, is_main_process
@@ -108,8 +108,7 @@ def testing_config(path: str, cfg_options: Sequence[str], options: EvaluationOpt
     default = f"work_dirs/{Path(path).stem}"
     config.work_dir = options.work_dir or config.get("work_dir") or default
     config.load_from, config.resume = None, False
-    if config.model.get("type") == "Ada3DRecognizer":  # all is in the checkpoint that is tested
-        config.model.recognizer_checkpoint = config.model.selector_checkpoint = None
+    forget_start(config)
     if options.policy:
         set_policy(config, options.policy)
     if options.seed is not None:

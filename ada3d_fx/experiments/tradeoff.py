@@ -13,7 +13,7 @@ from ..errors import Ada3DError
 from ..mm import console as mm_console
 from ..mm.checkpoint import load_weights
 from ..mm.checks import check_config
-from ..mm.config import calibration_list, load_config
+from ..mm.config import calibration_list, forget_start, load_config
 from ..mm.metric import row_of
 from ..mm.testing import calibrate
 from ..progress import Console
@@ -146,7 +146,7 @@ def thresholds(
     """
     config = load_config(setup.config, setup.cfg_options)
     config.work_dir, config.load_from, config.resume = str(folder), None, False
-    config.model.recognizer_checkpoint = None
+    forget_start(config)
     check_config(config, (setup.calibrate_on, "test"))
     runner = mm_console.build_runner(config, console)
     load_weights(runner.model, checkpoint)

@@ -284,3 +284,9 @@ def _size(transform: dict) -> tuple[int, int] | None:
     keeps = transform.get("type") != "InMemoryDecordInit" and transform.get("keep_ratio", True)
     fixed = isinstance(scale, (tuple, list)) and not keeps
     return (scale[1], scale[0]) if fixed else None
+
+
+def forget_start(config: Config) -> None:
+    """Take out of an Ada3D config the files that its training starts from; a checkpoint holds all."""
+    if config.model.get("type") == "Ada3DRecognizer":
+        config.model.recognizer_checkpoint = config.model.selector_checkpoint = None

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from ..errors import Ada3DError, require_number
 from . import schema
 from .checks import check_packages
-from .config import inner_datasets, require, set_policy
+from .config import forget_start, inner_datasets, require, set_policy
 from .inputs import Videos, find_videos
 from .streaming import check_pipeline
 
@@ -66,7 +66,7 @@ def prepare_config(config: Config, options: InferenceOptions, exported: bool = F
             "learned or full"
         )
     model.testing = testing
-    model.recognizer_checkpoint = model.selector_checkpoint = None  # all is in the checkpoint
+    forget_start(config)
     if "training" in model:
         model.training = {k: v for k, v in model.training.items() if k != "distill"}
     schema.check(config)
