@@ -226,7 +226,8 @@ def user_errors(main: Callable[[], None]) -> Callable[[], int]:
 
     A file that cannot be written is such a mistake too. An interrupted tool returns 130, one whose
     output nobody reads any more 141, as shells say it. Other errors are ours and are raised. What
-    other packages warn of is not shown meanwhile.
+    other packages warn of is not shown meanwhile. A process of a distributed run leaves the others
+    when it is done, and not after an error: they may wait for it, and it would wait for them.
     """
 
     @functools.wraps(main)
@@ -236,6 +237,7 @@ def user_errors(main: Callable[[], None]) -> Callable[[], int]:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", module=r"(?!ada3d_fx\b)")
                 main()
+            _leave_other_processes()
             sys.stdout.flush()
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
@@ -252,3 +254,15 @@ def user_errors(main: Callable[[], None]) -> Callable[[], int]:
         return 0
 
     return wrapped
+
+
+def _leave_other_processes() -> None:
+    """End the threads that speak to other processes, before Python ends.
+
+    Gloo's threads may still hold a tensor of the last exchange. One that drops it while Python ends
+    waits for Python's lock, is ended there, and C++ takes that for a crash: signal 6 (torch's issue
+    190489).
+    """
+    distributed = sys.modules.get("torch.distributed")  # who has not imported it has not joined
+    if distributed and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()

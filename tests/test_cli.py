@@ -9,8 +9,10 @@ import warnings
 
 import command_lines
 import pytest
+from torch import distributed
 
 from ada3d_fx import cli, values
+from ada3d_fx.errors import Ada3DError
 
 DOC = """What the tool does.
 
@@ -172,6 +174,23 @@ def test_our_own_mistakes_are_raised(error):
 
     with pytest.raises(type(error)):
         main()
+
+
+@pytest.mark.parametrize("mistake", [None, Ada3DError("wrong")])
+def test_a_process_leaves_the_others_when_it_is_done_and_not_after_a_mistake(mistake, tmp_path):
+    @cli.user_errors
+    def main():
+        place = f"file://{tmp_path / 'group'}"
+        distributed.init_process_group("gloo", init_method=place, rank=0, world_size=1)
+        if mistake:
+            raise mistake
+
+    try:
+        assert main() == (2 if mistake else 0)
+        assert distributed.is_initialized() == bool(mistake)
+    finally:
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
 
 
 # The package without what it imports, which takes seconds; none of that is used here.
