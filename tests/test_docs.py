@@ -17,7 +17,7 @@ import pytest
 from mmaction.registry import MODELS
 
 from ada3d_fx import Ada3DError
-from ada3d_fx.experiments.comparison_rows import ROWS
+from ada3d_fx.comparison.rows import ROWS
 from ada3d_fx.learn.estimators import Estimator, Reinforce, StraightThrough
 from ada3d_fx.learn.reward import Objective
 from ada3d_fx.learn.selector import SelectionNetwork

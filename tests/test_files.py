@@ -327,7 +327,7 @@ EXCEPTIONS = {
         "os.fdopen(os.dup(1), 'w')",
     ): "a pipe to the process that started this one",
     (
-        "experiments/peak_memory.py",
+        "timing/peak_memory.py",
         "Path('/proc/self/clear_refs').write_text('5', encoding='ascii')",
     ): "a switch of Linux for this process, no file",
     ("export.py", "os.replace(file, path)"): "a whole file, out of `files.folder_beside`",

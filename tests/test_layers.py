@@ -74,7 +74,9 @@ ARROWS = {
 }
 CORE = set(ARROWS)
 ARROWS["mm"] = CORE | {"__init__"}
-ARROWS["experiments"] = CORE | {"__init__", "mm"}
+ARROWS["provenance"] = CORE | {"__init__", "mm"}
+ARROWS["timing"] = ARROWS["comparison"] = ARROWS["provenance"] | {"provenance"}
+ARROWS["experiments"] = ARROWS["provenance"] | {"provenance", "comparison"}
 ARROWS["__init__"] = CORE - {"cli", "values", "progress", "files", "weights", "__init__"}
 # Inside a folder, files import those before them only.
 ORDER = {
@@ -90,12 +92,13 @@ ORDER = {
     "exporting": "programs pieces partition branches joining reference parity int8 calibration switches "
     "graph decider description writers",
     "report": "tables reading records statistics figures policy_pictures",
-    "experiments": "provenance fingerprints made_from makers rendering clip_record generated_clips "
-    "matching comparison_run fixed_policies comparison_rows comparison_report comparison tradeoff html_page "
-    "clip_videos clip_selection price_report price_timing pricing listed paper export_support support "
-    "timing_statistics timed_policies timed_networks dense_peers torch_rows engine_timing interleaving training_timing "
-    "peak_memory time_profile timing_picture timing timing_text decisions evaluation data_check "
-    "training_profile training journal inference_summary inference_profile inference calibration_clips exporting",
+    "provenance": "command fingerprints made_from makers",
+    "timing": "statistics policies networks dense_peers torch_rows engines interleaving training peak_memory "
+    "time_profile picture benchmark text",
+    "comparison": "matching run fixed_policies rows report compare tradeoff",
+    "experiments": "rendering clip_record generated_clips html_page clip_videos clip_selection price_report "
+    "price_timing pricing listed paper export_support support decisions evaluation data_check training_profile "
+    "training journal inference_summary inference_profile inference calibration_clips exporting",
 }
 THIRD_PARTY = {"torch", "torchvision", "fvcore", "numpy", "matplotlib", "PIL"}
 THIRD_PARTY_OF = {"progress": {"rich"}}  # which comes with MMEngine

@@ -19,9 +19,10 @@ import warnings
 with warnings.catch_warnings(record=True):
     warnings.simplefilter("ignore")  # what other packages warn of while they are imported
     from ada3d_fx import cli, values
-    from ada3d_fx.experiments import timing, timing_text
-    from ada3d_fx.experiments.timed_networks import DEFAULT_USAGES, Request
     from ada3d_fx.progress import Console
+    from ada3d_fx.timing.benchmark import BACKENDS, measure
+    from ada3d_fx.timing.networks import DEFAULT_USAGES, Request
+    from ada3d_fx.timing.text import text
 
 
 def parse_args() -> argparse.Namespace:
@@ -51,7 +52,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         "--engine", type=values.words, default=["torch"], metavar="A,B,...",
-        help=f"backends whose rows are timed, of {', '.join(timing.BACKENDS)} (default: torch)",
+        help=f"backends whose rows are timed, of {', '.join(BACKENDS)} (default: torch)",
     )  # fmt: skip
     parser.add_argument(
         "--compile", action="store_true", help="time torch.compile too, which compiles for minutes"
@@ -112,8 +113,7 @@ def main() -> None:
         args.compile, args.memory, args.profile, args.training, args.samples, args.forms, args.amp,
         args.ragged, args.eager_only, args.phase,
     )  # fmt: skip
-    result = timing.measure(request, args.json, args.out, Console(args.verbose))
-    print(timing_text.text(result))
+    print(text(measure(request, args.json, args.out, Console(args.verbose))))
 
 
 if __name__ == "__main__":

@@ -44,9 +44,9 @@ import warnings
 with warnings.catch_warnings(record=True):
     warnings.simplefilter("ignore")  # what other packages warn of while they are imported
     from ada3d_fx import cli, values
-    from ada3d_fx.experiments.comparison import compare, parse_variants
-    from ada3d_fx.experiments.comparison_rows import MAIN
-    from ada3d_fx.experiments.comparison_run import Setup
+    from ada3d_fx.comparison.compare import compare, parse_variants
+    from ada3d_fx.comparison.rows import MAIN
+    from ada3d_fx.comparison.run import Setup
     from ada3d_fx.progress import Console
 
 

@@ -22,8 +22,8 @@ import warnings
 with warnings.catch_warnings(record=True):
     warnings.simplefilter("ignore")  # what other packages warn of while they are imported
     from ada3d_fx import cli, values
-    from ada3d_fx.experiments.comparison_run import Setup
-    from ada3d_fx.experiments.tradeoff import tradeoff
+    from ada3d_fx.comparison.run import Setup
+    from ada3d_fx.comparison.tradeoff import tradeoff
     from ada3d_fx.progress import Console
 
 

@@ -12,6 +12,7 @@ from mmengine.config import Config
 from torch import Tensor
 
 from .. import files
+from ..comparison.matching import middles
 from ..errors import Ada3DError
 from ..learn.clip_selector import ClipSelector, clip_loss
 from ..mm import console as mm_console
@@ -19,10 +20,9 @@ from ..mm.checkpoint import load_weights
 from ..mm.checks import check_config
 from ..mm.config import forget_start, load_config, training_list
 from ..progress import Console
+from ..provenance.command import provenance
 from ..report import figures, records, tables
 from .clip_videos import Videos, score_clips
-from .matching import middles
-from .provenance import provenance
 
 COLUMNS = (
     ("name", "clips", "{}"),

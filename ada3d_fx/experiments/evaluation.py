@@ -18,8 +18,8 @@ from ..mm.config import calibration_list, forget_start, load_config, require, se
 from ..mm.metric import row_of
 from ..mm.testing import calibrate, record_policies
 from ..progress import Console, is_main_process
+from ..provenance.command import provenance
 from ..report import records, tables
-from .provenance import provenance
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from ..errors import Ada3DError
 from ..export import export
 from ..exporting.parity import check_adaptive
 from ..plan import StagePlan
+from ..provenance.command import versions
 from ..runtime.session import Session
-from .provenance import versions
 
 ENDINGS = {"onnxruntime": ".onnx", "openvino": ".xml"}
 # what is tried before the config's own clips

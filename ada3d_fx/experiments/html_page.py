@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .. import files
+from ..comparison import report as comparison_report
+from ..comparison import tradeoff
 from ..errors import Ada3DError
 from ..report import reading, tables
 from ..report.statistics import DIFFERENCE_COLUMNS
-from . import comparison_report, tradeoff
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }

@@ -27,13 +27,13 @@ from ..mm.inferencer import Ada3DInferencer
 from ..mm.inputs import Videos
 from ..mm.results import COLUMNS, VideoResult, row_of
 from ..progress import Console, duration, is_main_process
+from ..provenance import fingerprints, made_from
+from ..provenance.command import provenance
 from ..report import policy_pictures, records
 from ..runtime.session import Session
-from . import fingerprints, made_from
 from .inference_profile import Profile, merged
 from .inference_summary import summary
 from .journal import Journal
-from .provenance import provenance
 
 WAIT = 30 * 24 * 3600  # seconds that the first process waits for the last
 # The code that makes the rows.

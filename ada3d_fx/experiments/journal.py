@@ -14,8 +14,8 @@ from typing import Any
 
 from .. import files
 from ..errors import Ada3DError
+from ..provenance import made_from
 from ..report import reading
-from . import made_from
 
 ENDINGS = (".jsonl", ".csv")
 HINT = "take the file away, and its rows are made again"

@@ -12,8 +12,8 @@ from ..mm.build import build_recognizer
 from ..mm.config import recognizer_config
 from ..mm.zoo import Listed, listed_flops
 from ..progress import Console, quiet
+from ..provenance.command import versions
 from ..report import records, tables
-from .provenance import versions
 
 COLUMNS = (
     *(("config", "config", "{}"), ("count", "alike", "{}"), ("label", "labelled", "{}")),

@@ -14,9 +14,9 @@ from ..errors import Ada3DError
 from ..mm.build import build_recognizer, build_selector
 from ..mm.config import load_config
 from ..progress import Console, quiet
+from ..provenance.command import versions
 from ..report import records, tables
 from .price_report import PAPERS_SELECTOR
-from .provenance import versions
 
 SIZE = 256  # height and width of the paper's clips
 

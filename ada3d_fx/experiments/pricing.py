@@ -12,10 +12,10 @@ from .. import files
 from ..mm.config import load_config
 from ..policy import Policy
 from ..progress import Console
+from ..provenance.command import versions
 from ..report import figures, records, tables
 from .price_report import POLICY_COLUMNS, PriceReport
 from .price_timing import price_seconds
-from .provenance import versions
 
 POLICY_KINDS = ("full", "random", "literal", "file")  # of --policy
 

@@ -17,9 +17,9 @@ from ..mm.build import build_recognizer
 from ..mm.config import clip_shape_of, load_config, recognizer_config
 from ..mm.zoo import Shipped, shipped_recognizers
 from ..progress import Console, quiet
+from ..provenance.command import command_line, versions
 from ..report import reading, records, tables
 from .export_support import ENDINGS, Shape, exports
-from .provenance import command_line, versions
 
 COLUMNS = (
     ("config", "config", "{}"),

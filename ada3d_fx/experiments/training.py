@@ -18,9 +18,10 @@ from ..mm.checks import check_config
 from ..mm.config import load_config, require
 from ..mm.step_times import StepTimesHook
 from ..progress import Console, is_main_process
-from . import made_from, training_profile
+from ..provenance import made_from
+from ..provenance.command import provenance
+from . import training_profile
 from .data_check import check_before_training
-from .provenance import provenance
 
 
 @dataclass(frozen=True)

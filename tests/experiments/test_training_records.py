@@ -4,9 +4,9 @@ import experiment_parts
 import pytest
 
 import ada3d_fx.mm  # noqa: F401
-from ada3d_fx.experiments import made_from
 from ada3d_fx.experiments.training import RunOptions, keep_record, training_config
 from ada3d_fx.progress import Console
+from ada3d_fx.provenance import made_from
 
 
 class Said(Console):

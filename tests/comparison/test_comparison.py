@@ -11,9 +11,10 @@ import torch
 
 import ada3d_fx.mm  # noqa: F401
 from ada3d_fx import Ada3DError
-from ada3d_fx.experiments import comparison, comparison_rows
-from ada3d_fx.experiments.comparison import check_rows, compare, parse_variants
-from ada3d_fx.experiments.comparison_run import ComparisonRun, Setup
+from ada3d_fx.comparison import compare as comparison
+from ada3d_fx.comparison import rows as comparison_rows
+from ada3d_fx.comparison.compare import check_rows, compare, parse_variants
+from ada3d_fx.comparison.run import ComparisonRun, Setup
 from ada3d_fx.mm.build import build_runner
 from ada3d_fx.mm.checkpoint import load_checkpoint
 

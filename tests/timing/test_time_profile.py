@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from ada3d_fx.experiments import time_profile
+from ada3d_fx.timing import time_profile
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ..cost.price import price_table
+from ..provenance.made_from import MadeOtherwise
 from . import fixed_policies
-from .comparison_run import ComparisonRun, NotMade
-from .made_from import MadeOtherwise
 from .matching import match_usage, random_phases, shuffled, unit_of
+from .run import ComparisonRun, NotMade
 
 # What a row of a file of policies tells of the policy.
 POLICY_WORDS = ("frames", "stages", "num_frames", "num_stages")

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from ..errors import Ada3DError
 from ..mm.config import parse_options
 from ..progress import Console
-from .comparison_report import draw_examples, write_report
-from .comparison_rows import MAIN, NEED_POLICIES, ROWS, SCORES, check_made, make
-from .comparison_run import ComparisonRun, Setup
-from .makers import made_by, of_rows
-from .provenance import provenance
+from ..provenance.command import provenance
+from ..provenance.makers import made_by, of_rows
+from .report import draw_examples, write_report
+from .rows import MAIN, NEED_POLICIES, ROWS, SCORES, check_made, make
+from .run import ComparisonRun, Setup
 
 
 def compare(

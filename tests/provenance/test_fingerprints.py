@@ -5,8 +5,8 @@ import shutil
 import pytest
 import torch
 
-from ada3d_fx.experiments import fingerprints
-from ada3d_fx.experiments.fingerprints import bare_code, fingerprint, listed
+from ada3d_fx.provenance import fingerprints
+from ada3d_fx.provenance.fingerprints import bare_code, fingerprint, listed
 
 SOURCE = '''"""What it is."""
 
@@ -53,8 +53,8 @@ def test_all_code_counts_but_what_has_a_reason():
         "convert",
         "policy",
     } <= set(parts)
-    assert {"report/records", "experiments/comparison_run"} <= set(parts)
-    assert not {"report", "experiments", "cli"} & set(parts)
+    assert {"report/records", "comparison/run", "comparison/matching"} <= set(parts)
+    assert not {"report", "experiments", "comparison", "timing", "cli"} & set(parts)
     for name in (*fingerprints.NO_CODE, *fingerprints.CODE_THERE):
         path = fingerprints.PACKAGE / name
         assert path.is_dir() or path.with_suffix(".py").is_file(), name

@@ -6,7 +6,7 @@ from mmaction.registry import MODELS
 
 import ada3d_fx.mm  # noqa: F401
 from ada3d_fx import Policy
-from ada3d_fx.experiments.matching import match_usage, random_phases
+from ada3d_fx.comparison.matching import match_usage, random_phases
 
 
 @pytest.fixture(scope="module")

@@ -19,9 +19,9 @@ from ..errors import Ada3DError
 from ..learn.estimators import Reinforce
 from ..learn.step import Prices, policy_step
 from ..policy import Policy
-from . import timing_statistics as statistics
-from .timed_networks import Networks, Request, Run, full_price
-from .timed_policies import usage_policy, varied_clips
+from . import statistics
+from .networks import Networks, Request, Run, full_price
+from .policies import usage_policy, varied_clips
 
 FINE_TUNING, FINE_TUNING_LAST = "fine-tuning, eager", "fine-tuning, channels_last_3d"
 FIRST, FIRST_ALONE = "phase 1, packed", "phase 1, clip by clip"

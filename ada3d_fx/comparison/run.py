@@ -24,11 +24,12 @@ from ..mm.config import calibration_list, load_config, merge, training_list
 from ..mm.metric import row_of
 from ..mm.testing import calibrate, record_policies
 from ..progress import Console, quiet
+from ..provenance import made_from
+from ..provenance.command import command_line, versions
+from ..provenance.fingerprints import fingerprint
+from ..provenance.made_from import MadeOtherwise, Record
 from ..report import records
-from . import made_from, matching
-from .fingerprints import fingerprint
-from .made_from import MadeOtherwise, Record
-from .provenance import command_line, versions
+from . import matching
 
 Options = Mapping[str, Any]  # entries of the config's model, by dotted keys
 NOTHING: Options = {}

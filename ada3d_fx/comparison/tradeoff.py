@@ -17,13 +17,13 @@ from ..mm.config import calibration_list, forget_start, load_config
 from ..mm.metric import row_of
 from ..mm.testing import calibrate
 from ..progress import Console
+from ..provenance.command import provenance
+from ..provenance.makers import of_rows
 from ..report import figures, records, tables
 from ..report.statistics import aggregate
-from .comparison_report import COLUMNS as COMPARISON_COLUMNS
-from .comparison_rows import check_made, make
-from .comparison_run import ComparisonRun, Setup
-from .makers import of_rows
-from .provenance import provenance
+from .report import COLUMNS as COMPARISON_COLUMNS
+from .rows import check_made, make
+from .run import ComparisonRun, Setup
 
 SWEPT = ("upper", "ada3d", "random_ft")
 COLUMNS = (("setting", "setting", "{}"), *COMPARISON_COLUMNS)

@@ -9,18 +9,13 @@ from torch import nn
 
 import ada3d_fx
 from ada3d_fx import Ada3DError
-from ada3d_fx.experiments import (
-    dense_peers,
-    peak_memory,
-    timed_networks,
-    timed_policies,
-    timing,
-    timing_text,
-    torch_rows,
-)
-from ada3d_fx.experiments.timed_networks import Request
 from ada3d_fx.progress import Console
 from ada3d_fx.report import records
+from ada3d_fx.timing import benchmark, dense_peers, peak_memory, torch_rows
+from ada3d_fx.timing import networks as timed_networks
+from ada3d_fx.timing import policies as timed_policies
+from ada3d_fx.timing import text as timing_text
+from ada3d_fx.timing.networks import Request
 
 CONFIG, SHAPE = "mmaction_configs/demo_stage0.py", (3, 8, 32, 32)
 ADA3D = "mmaction_configs/ada3d_demo.py"
@@ -37,7 +32,7 @@ def networks():
 def test_rows_of_one_interleaved_run(tmp_path, config):
     out = tmp_path / "times.json"
     request = Request(config, (), SHAPE, clips=(2,), usages=USAGES, repeats=2)
-    found = timing.measure(request, str(out))
+    found = benchmark.measure(request, str(out))
     result = json.loads(out.read_text())
     (table,) = result["tables"]
     names = [row["name"] for row in table["rows"]]
@@ -66,18 +61,18 @@ def test_rows_of_one_interleaved_run(tmp_path, config):
 
 def test_a_row_tells_its_rate_and_comparisons():
     runs = [
-        timing.Run("dense, eager", None, 4_000_000_000, dense=True),
-        timing.Run("dense, other", None, 4_000_000_000, dense=True),
-        timing.Run("packed", None, 1_000_000_000),
+        benchmark.Run("dense, eager", None, 4_000_000_000, dense=True),
+        benchmark.Run("dense, other", None, 4_000_000_000, dense=True),
+        benchmark.Run("packed", None, 1_000_000_000),
     ]
-    product = timing.SIDE**3 / 1e10  # seconds at 10 GMAC/s
+    product = benchmark.SIDE**3 / 1e10  # seconds at 10 GMAC/s
     seconds = {
         "dense, eager": [4.0],
         "dense, other": [2.0],
         "packed": [1.0],
-        timing.PRODUCT: [product],
+        benchmark.PRODUCT: [product],
     }
-    table = timing.table_of(runs, seconds)
+    table = benchmark.table_of(runs, seconds)
     assert table["matrix_product"]["gmacs_per_second"] == pytest.approx(10)
     eager, _, packed = table["rows"]
     assert [eager["gmacs_per_second"], packed["gmacs_per_second"]] == [1, 1]
@@ -89,7 +84,7 @@ def test_a_row_tells_its_rate_and_comparisons():
 
 def test_every_number_of_clips_has_a_table():
     request = Request(CONFIG, (), SHAPE, clips=(1, 3), usages=[(0.5, 0.2)], repeats=1)
-    one, three = timing.measure(request)["tables"]
+    one, three = benchmark.measure(request)["tables"]
     assert (one["clips"], three["clips"]) == (1, 3)
     names = [row["name"] for row in one["rows"]]
     assert dense_peers.CLIP_BY_CLIP not in names  # one clip is clip by clip anyhow
@@ -99,13 +94,13 @@ def test_every_number_of_clips_has_a_table():
 
 @pytest.mark.slow
 def test_all_backends_take_turns_in_one_run(networks):
-    request = Request(CONFIG, (), SHAPE, (2,), USAGES, repeats=1, engines=timing.BACKENDS)
-    result = timing.measure(request)
+    request = Request(CONFIG, (), SHAPE, (2,), USAGES, repeats=1, engines=benchmark.BACKENDS)
+    result = benchmark.measure(request)
     rows = result["tables"][0]["rows"]
-    assert {row["backend"] for row in rows} == set(timing.BACKENDS)
+    assert {row["backend"] for row in rows} == set(benchmark.BACKENDS)
     dense = {row["name"] for row in rows if row["dense"]}
     assert {"dense, openvino", "dense, openvino, static shapes", "dense, onnxruntime"} < dense
-    for engine in timing.BACKENDS[1:]:
+    for engine in benchmark.BACKENDS[1:]:
         ours = [row for row in rows if row["backend"] == engine and not row["dense"]]
         assert len(ours) == 5 and result["relative_difference"][engine] < 1e-4
         assert engine in result["versions"]
@@ -113,7 +108,7 @@ def test_all_backends_take_turns_in_one_run(networks):
     assert len(set(inside)) == 1 and len(inside) == 3  # they decide the same
     alone = [row for row in rows if row["part"]]
     assert [row["name"] for row in alone] == [
-        f"selection network alone, {engine}" for engine in timing.BACKENDS[1:]
+        f"selection network alone, {engine}" for engine in benchmark.BACKENDS[1:]
     ]
     assert all(set(row["against"]) == (set() if row["part"] else dense) for row in rows)
     assert alone[0]["multiply_adds"] == networks.selector_macs(2)
@@ -122,7 +117,7 @@ def test_all_backends_take_turns_in_one_run(networks):
 
 def test_an_engine_alone_has_its_rows_only():
     request = Request(CONFIG, (), SHAPE, (1,), USAGES, repeats=1, engines=("openvino",))
-    result = timing.measure(request)
+    result = benchmark.measure(request)
     assert {row["backend"] for row in result["tables"][0]["rows"]} == {"openvino"}
     assert "of saving, eager" not in timing_text.text(result)
 
@@ -131,7 +126,7 @@ def test_an_engine_alone_has_its_rows_only():
 def test_int8_is_compared_with_int8():
     pytest.importorskip("nncf")
     request = Request(CONFIG, (), SHAPE, (2,), USAGES, repeats=1, engines=("openvino",), int8=True)
-    (table,) = timing.measure(request)["tables"]
+    (table,) = benchmark.measure(request)["tables"]
     rows = [row for row in table["rows"] if row["precision"] == "int8"]
     assert len(rows) == len(table["rows"]) / 2 and set(table["best_peer"]) == {"float32", "int8"}
     dense = {row["name"] for row in rows if row["dense"]}
@@ -145,7 +140,7 @@ PACKED = "packed, 7 of 16 frames, 2 of 10 stages"
 
 @pytest.mark.slow
 def test_memory_of_torchs_rows():
-    result = timing.measure(Request(CONFIG, (), SHAPE, (2,), USAGES, repeats=1, memory=True))
+    result = benchmark.measure(Request(CONFIG, (), SHAPE, (2,), USAGES, repeats=1, memory=True))
     (table,) = result["tables"]
     taken = {row["name"]: row["peak_mib"] for row in table["rows"] if row["peak_mib"] is not None}
     assert list(taken) == [*PROFILED, "packed, full policy", PACKED] and min(taken.values()) > 0
@@ -164,7 +159,7 @@ def batch_of(networks, **options):
 
 def test_every_form_is_a_row_of_its_own(networks):
     asked = Request(CONFIG, (), SHAPE, (2,), USAGES, repeats=1, forms=True, profile=True)
-    result = timing.measure(asked)
+    result = benchmark.measure(asked)
     (table,) = result["tables"]
     rows = {row["name"]: row for row in table["rows"]}
     assert [name for name in rows if name.startswith(PACKED)] == [PACKED, *BY_FORM]
@@ -187,7 +182,7 @@ def test_the_forms_score_alike(networks):
 
 def test_bfloat16_is_compared_with_bfloat16():
     asked = Request(CONFIG, (), SHAPE, (2,), USAGES, repeats=1, forms=True, amp=True)
-    result = timing.measure(asked)
+    result = benchmark.measure(asked)
     (table,) = result["tables"]
     rows = [row for row in table["rows"] if row["precision"] == "bfloat16"]
     assert len(rows) == len(table["rows"]) / 2 and set(table["best_peer"]) == {
@@ -219,7 +214,7 @@ def test_rows_in_bfloat16_score_nearly_as_in_float32(networks):
 
 def test_dense_rows_can_be_the_recognizer_as_it_is_only(networks):
     asked = Request(CONFIG, (), SHAPE, (2,), USAGES, repeats=1, eager_only=True)
-    result = timing.measure(asked)
+    result = benchmark.measure(asked)
     (table,) = result["tables"]
     assert [row["name"] for row in table["rows"] if row["dense"]] == [dense_peers.EAGER]
     assert f"best: the fastest dense row is '{dense_peers.EAGER}'" in timing_text.text(result)
@@ -236,7 +231,7 @@ def test_the_row_inside_in_bfloat16_tells_what_is_chosen_in_bfloat16(networks):
 
 
 def test_profile_of_torchs_rows(capfd):
-    result = timing.measure(Request(CONFIG, (), SHAPE, (2,), USAGES, repeats=1, profile=True))
+    result = benchmark.measure(Request(CONFIG, (), SHAPE, (2,), USAGES, repeats=1, profile=True))
     profiles = {row["name"]: row for row in result["tables"][0]["profile"]}
     (inside,) = (name for name in profiles if "inside" in name)
     assert list(profiles) == [*PROFILED, PACKED, inside]
@@ -265,7 +260,7 @@ def test_a_process_that_fails_is_told(networks):
 
 def test_clips_that_are_no_pictures_have_no_row_with_a_selection_network():
     flow = ("model.backbone.in_channels=2",)
-    result = timing.measure(Request(CONFIG, flow, (2, *SHAPE[1:]), (1,), USAGES, repeats=1))
+    result = benchmark.measure(Request(CONFIG, flow, (2, *SHAPE[1:]), (1,), USAGES, repeats=1))
     names = [row["name"] for row in result["tables"][0]["rows"]]
     assert not [name for name in names if "inside" in name] and "packed, full policy" in names
     why = "left out: selection network inside: it takes 3 channels, and clips have 2"
@@ -387,7 +382,7 @@ def test_ragged_policies_keep_the_total_at_even_steps(total, clips, most):
 )  # fmt: skip
 def test_what_cannot_be_timed_is_told(options, message):
     with pytest.raises(Ada3DError, match=message):
-        timing.measure(Request(CONFIG, **options))
+        benchmark.measure(Request(CONFIG, **options))
 
 
 @pytest.mark.parametrize("name", ["foo", "cuda:77", "meta:x"])

@@ -9,9 +9,9 @@ import experiment_parts
 import pytest
 
 import ada3d_fx.mm  # noqa: F401
-from ada3d_fx.experiments import fingerprints, made_from
-from ada3d_fx.experiments.made_from import MadeOtherwise, differences, record_of
 from ada3d_fx.mm.config import load_config
+from ada3d_fx.provenance import fingerprints, made_from
+from ada3d_fx.provenance.made_from import MadeOtherwise, differences, record_of
 
 
 @pytest.fixture(scope="module")

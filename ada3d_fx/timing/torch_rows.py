@@ -8,7 +8,7 @@ import torch
 
 from ..packed.time_forms import FORMS, time_form
 from .dense_peers import DensePeers
-from .timed_networks import (
+from .networks import (
     Batch,
     Networks,
     Request,

@@ -15,7 +15,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from ..packed.time_forms import FORMS
 from .dense_peers import CHANNELS_LAST, EAGER
-from .timed_networks import SELECTING, Run
+from .networks import SELECTING, Run
 
 # Kind -> what the names of its operations hold, the first that fits; 'aten::' and the like are gone.
 KINDS = {

@@ -31,6 +31,9 @@ NO_CODE = {
     "progress": "what is shown",
     "report": "tables and pictures of results",
     "experiments": "options and reports; what rows are is compared as config entries",
+    "comparison": "options and reports; what rows are is compared as config entries",
+    "provenance": "what is compared",
+    "timing": "makes no row of a comparison",
     "mm/console": "what is shown",
     "mm/checks": "stops before a run, or not",
     "mm/schema": "stops before a run, or not",
@@ -47,7 +50,7 @@ NO_CODE = {
     "mm/streaming": "makes no row of a comparison",
 }
 # Files in these folders that count all the same: policies read, costs matched, tests made.
-CODE_THERE = ("report/records", "experiments/matching", "experiments/comparison_run")
+CODE_THERE = ("report/records", "comparison/matching", "comparison/run")
 # Packages whose versions can change a result: arithmetic, random numbers, decoding, prices.
 PACKAGES = ("torch", "torchvision", "mmengine", "mmaction2", "mmcv", "fvcore", "numpy", "decord")
 ALIASES = {"mmcv": ("mmcv", "mmcv-lite"), "decord": ("decord", "eva-decord")}

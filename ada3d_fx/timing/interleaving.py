@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from ..progress import Console
-from .timed_networks import Run
+from .networks import Run
 
 PRODUCT, SIDE = "float32 matrix product", 2048  # the machine's rate; square matrices of this side
 PAUSE = 0.05  # seconds between rows of different backends, whose threads wait busily for a while

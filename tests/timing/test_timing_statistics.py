@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ada3d_fx.experiments import timing_statistics as statistics
+from ada3d_fx.timing import statistics
 
 
 def test_a_share_of_the_saving_by_hand():

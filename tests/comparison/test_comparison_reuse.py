@@ -11,10 +11,10 @@ import pytest
 
 import ada3d_fx.mm  # noqa: F401
 from ada3d_fx import Ada3DError
-from ada3d_fx.experiments.comparison import compare
-from ada3d_fx.experiments.comparison_run import ComparisonRun, Setup
-from ada3d_fx.experiments.made_from import FILE, MadeOtherwise
+from ada3d_fx.comparison.compare import compare
+from ada3d_fx.comparison.run import ComparisonRun, Setup
 from ada3d_fx.progress import Console
+from ada3d_fx.provenance.made_from import FILE, MadeOtherwise
 
 ROWS = ("upper", "random", "ada3d")
 

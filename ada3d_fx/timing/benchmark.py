@@ -10,16 +10,13 @@ import torch
 
 from ..errors import Ada3DError
 from ..progress import Console
+from ..provenance.command import command_line, versions
 from ..report import figures, records
-from . import timing_statistics as statistics
-from . import training_timing
+from . import statistics
 from .dense_peers import DensePeers
-from .engine_timing import SUFFIX, EngineFiles
+from .engines import SUFFIX, EngineFiles
 from .interleaving import PRODUCT, SIDE, interleaved, machine
-from .peak_memory import measured_rows, peak_memory
-from .provenance import command_line, versions
-from .time_profile import time_profile
-from .timed_networks import (
+from .networks import (
     Batch,
     Networks,
     Request,
@@ -29,9 +26,12 @@ from .timed_networks import (
     make_networks,
     usable_device,
 )
-from .timed_policies import FULL
-from .timing_picture import draw_result
+from .peak_memory import measured_rows, peak_memory
+from .picture import draw_result
+from .policies import FULL
+from .time_profile import time_profile
 from .torch_rows import torch_runs
+from .training import MEASURED, TrainingSteps, training_table
 
 BACKENDS = ("torch", *SUFFIX)
 
@@ -167,13 +167,13 @@ class Benchmark:
     def _training_table(self, clips: int) -> dict:
         """Time the steps of training on a batch of so many clips."""
         request, device, console = self.request, self.device, self.console
-        runs = training_timing.TrainingSteps(self.networks, clips, request).runs()
+        runs = TrainingSteps(self.networks, clips, request).runs()
         seconds = interleaved(runs, request.repeats, device, console, learn=True)
-        rows = training_timing.training_table(
+        rows = training_table(
             runs, seconds, clips * request.samples * full_price(self.networks.adaptive)
         )
         if request.memory:
-            names = [run.name for run in runs if run.name in training_timing.MEASURED]
+            names = [run.name for run in runs if run.name in MEASURED]
             taken = peak_memory(request, clips, names, device, console)
             rows = [{**row, "peak_mib": taken.get(row["name"])} for row in rows]
         return {"clips": clips, "samples": request.samples, "training": rows}

@@ -21,7 +21,7 @@ from ..mm.config import load_config, recognizer_config
 from ..policy import Policy
 from ..progress import quiet
 from ..tracing.model import scoring_model
-from .timed_policies import (
+from .policies import (
     FLAT,
     FULL,
     Shape,
@@ -55,7 +55,7 @@ class Request:
     compiled: bool = False  # torch.compile of the dense network too
     memory: bool = False  # peak memory of the rows of torch
     profile: bool = False  # where the rows of torch spend their time
-    training: bool = False  # steps of training instead, see `training_timing`
+    training: bool = False  # steps of training instead, see timing/training.py
     samples: int = 4  # policies of each clip in a step
     forms: bool = False  # a row for each form of temporal convolutions; on a GPU always
     amp: bool = False  # rows of torch under autocast in bfloat16 too

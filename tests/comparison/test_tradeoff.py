@@ -8,11 +8,11 @@ import pytest
 from mmaction.registry import MODELS
 
 import ada3d_fx.mm  # noqa: F401
-from ada3d_fx.experiments.comparison_run import Setup
-from ada3d_fx.experiments.made_from import MadeOtherwise
-from ada3d_fx.experiments.tradeoff import SWEPT, WITH_EXIT, curves, sweep_runs, tradeoff
+from ada3d_fx.comparison.run import Setup
+from ada3d_fx.comparison.tradeoff import SWEPT, WITH_EXIT, curves, sweep_runs, tradeoff
 from ada3d_fx.mm.config import load_config
 from ada3d_fx.progress import Console
+from ada3d_fx.provenance.made_from import MadeOtherwise
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ import torch
 from ..errors import Ada3DError
 from ..progress import Console
 from .dense_peers import CHANNELS_LAST, EAGER, DensePeers
-from .timed_networks import (
+from .networks import (
     Networks,
     Request,
     Run,
@@ -32,8 +32,8 @@ from .timed_networks import (
     packed_runs,
     usable_device,
 )
-from .timed_policies import FULL
-from .training_timing import TrainingSteps
+from .policies import FULL
+from .training import TrainingSteps
 
 MIB = 2**20
 PACKED = "packed, {}"

@@ -11,12 +11,9 @@ import torch
 
 import ada3d_fx.mm  # noqa: F401
 from ada3d_fx import Ada3DError
-from ada3d_fx.cost.price import price_table
-from ada3d_fx.experiments import fixed_policies
-from ada3d_fx.experiments.comparison import compare
-from ada3d_fx.experiments.comparison_rows import FULL, PEERS
-from ada3d_fx.experiments.comparison_run import ComparisonRun, Setup
-from ada3d_fx.experiments.fixed_policies import (
+from ada3d_fx.comparison import fixed_policies
+from ada3d_fx.comparison.compare import compare
+from ada3d_fx.comparison.fixed_policies import (
     LEAST_SHARE,
     candidates_of,
     evenly,
@@ -24,6 +21,9 @@ from ada3d_fx.experiments.fixed_policies import (
     ranked,
     stage_sets,
 )
+from ada3d_fx.comparison.rows import FULL, PEERS
+from ada3d_fx.comparison.run import ComparisonRun, Setup
+from ada3d_fx.cost.price import price_table
 from ada3d_fx.mm.build import build_runner
 from ada3d_fx.mm.checkpoint import load_weights
 

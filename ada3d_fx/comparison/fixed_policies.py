@@ -14,10 +14,10 @@ from ..cost.price import PriceTable, price_table
 from ..mm.config import training_list
 from ..mm.testing import right_under
 from ..policy import Policy
+from ..provenance.made_from import digest
 from ..report import records
 from . import matching
-from .comparison_run import ComparisonRun
-from .made_from import digest
+from .run import ComparisonRun
 
 CLIPS = 512  # of the training list, drawn by SEED: on them policies are tried
 SEED = 0

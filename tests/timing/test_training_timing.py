@@ -6,8 +6,11 @@ import pytest
 import torch
 
 from ada3d_fx import Ada3DError
-from ada3d_fx.experiments import timed_networks, timing, timing_text, training_timing
-from ada3d_fx.experiments.timed_networks import Request
+from ada3d_fx.timing import benchmark
+from ada3d_fx.timing import networks as timed_networks
+from ada3d_fx.timing import text as timing_text
+from ada3d_fx.timing import training as training_timing
+from ada3d_fx.timing.networks import Request
 
 CONFIG, SHAPE = "mmaction_configs/demo_stage0.py", (3, 8, 32, 32)
 USAGES = [(0.5, 0.4)]
@@ -25,7 +28,7 @@ def steps():
 
 def test_rows_of_one_interleaved_run(tmp_path):
     out, picture = tmp_path / "times.json", tmp_path / "times.png"
-    timing.measure(request(samples=2), str(out), str(picture))
+    benchmark.measure(request(samples=2), str(out), str(picture))
     result = json.loads(out.read_text())
     (table,) = result["tables"]
     rows = {row["name"]: row for row in table["training"]}
@@ -47,7 +50,7 @@ def test_rows_of_one_interleaved_run(tmp_path):
 
 @pytest.mark.parametrize("phase", [1, 2])
 def test_one_phase_alone_is_timed(steps, phase):
-    (table,) = timing.measure(request(samples=2, phase=phase))["tables"]
+    (table,) = benchmark.measure(request(samples=2, phase=phase))["tables"]
     rows = {row["name"]: row for row in table["training"]}
     both = [*training_timing.PEERS, *sum(training_timing.PEERS.values(), ())]
     assert set(rows) == {name for name in both if name.startswith(f"phase {phase}")}
@@ -59,7 +62,7 @@ def test_one_phase_alone_is_timed(steps, phase):
 
 def test_a_phase_is_of_training():
     with pytest.raises(Ada3DError, match="--phase 1 is of steps of training; add --training"):
-        timing.check(Request(CONFIG, phase=1))
+        benchmark.check(Request(CONFIG, phase=1))
 
 
 def test_policies_have_the_usage_that_is_asked_for(steps):
@@ -109,4 +112,4 @@ def test_what_learns_in_a_step_gets_gradients(steps):
 )
 def test_bad_input_is_told(options, message):
     with pytest.raises(Ada3DError, match=message):
-        timing.measure(request(**options))
+        benchmark.measure(request(**options))

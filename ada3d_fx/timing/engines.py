@@ -12,8 +12,8 @@ from ..export import export
 from ..policy import Policy
 from ..progress import Console
 from ..runtime.session import Session
-from .timed_networks import Batch, Networks, Run, full_price
-from .timed_policies import inside_words, varied_clips
+from .networks import Batch, Networks, Run, full_price
+from .policies import inside_words, varied_clips
 
 SUFFIX = {"openvino": ".xml", "onnxruntime": ".onnx"}
 INT8 = ", int8"  # ends the rows of int8 files

@@ -1,4 +1,4 @@
-"""A result of `timing.measure` as text."""
+"""A result of `benchmark.measure` as text."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OPTIONAL = ("realised_to_eager", "to_float32", "peak_mib")  # not shown where no
 
 
 def text(result: Mapping) -> str:
-    """Tell a result of `timing.measure`: a table for each number of clips, and what is under it."""
+    """Tell a result of `benchmark.measure`: a table for each number of clips, and what is under it."""
     parts = ["\n".join(_table(result, table)) for table in result["tables"]]
     left_out = [f"left out: {name}: {why}" for name, why in result["left_out"].items()]
     return "\n\n".join([*parts, *(["\n".join(left_out)] if left_out else [])])

@@ -11,7 +11,7 @@ from torch.fx.experimental.optimization import fuse
 from ..convert import AdaptiveNetwork, channels_last
 from ..packed.replay import Replays, is_replayable
 from ..specialize import specialize
-from .timed_networks import Networks, Run, full_price
+from .networks import Networks, Run, full_price
 
 EAGER, CHANNELS_LAST = "dense, eager", "dense, channels_last_3d"
 CLIP_BY_CLIP = "dense, channels_last_3d, clip by clip"
