@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 import torch
 
-from ada3d_fx.mm import compat
+from ada3d_fx import compat
 
 compat.apply()
 with warnings.catch_warnings():

@@ -323,7 +323,7 @@ SAVERS = {"torch", "np", "numpy", "json", "pickle", "shutil", "os", "mmengine", 
 EXCEPTIONS = {
     ("files.py", "*"): "it is what the others write with",
     (
-        "mm/video_probe.py",
+        "videos/probe.py",
         "os.fdopen(os.dup(1), 'w')",
     ): "a pipe to the process that started this one",
     (

@@ -8,10 +8,11 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from ..errors import Ada3DError
-from ..mm.broken import BrokenVideo, VideoLoader
 from ..mm.checks import check_config
 from ..mm.config import calibration_list
 from ..progress import Console
+from ..videos.broken import BrokenVideo
+from ..videos.loader import VideoLoader
 
 
 def calibration_clips(

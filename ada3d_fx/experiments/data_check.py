@@ -12,21 +12,21 @@ from typing import Any
 from mmengine.config import Config
 
 from ..errors import Ada3DError
-from ..mm.broken import limit_of
 from ..mm.checks import listed_datasets, video_file
 from ..mm.config import load_config
-from ..mm.lists import Entry, VideoList
-from ..mm.probing import probe_all
-from ..mm.video_probe import CONTAINERS
 from ..progress import Console
 from ..report import records
+from ..videos.broken import limit_of
+from ..videos.lists import Entry, VideoList
+from ..videos.probe import CONTAINERS
+from ..videos.probing import probe_all
 
 SPLITS = ("train", "val", "test")
 HUGE_PIXELS, HUGE_FRAMES = 4096 * 2304, 100_000
 TRUNCATED = 0.9  # of the frames that a header tells of
 SHOWN = 10  # findings of a kind on the console
 READERS = {"DecordInit": "decord", "PyAVInit": "pyav", "OpenCVInit": "opencv"}
-# Phrases of `video_probe.probe` and the kind of finding that they are.
+# Phrases of `videos.probe.probe` and the kind of finding that they are.
 ERRORS = {
     "is not there": "missing",
     "is a folder": "a folder",
@@ -139,7 +139,7 @@ def check_list(data: DataList, options: CheckOptions, console: Console) -> ListR
 
 
 def findings(entry: Entry, found: Mapping[str, Any], data: DataList, quick: bool) -> list[Finding]:
-    """Judge a video by what `video_probe.probe` says of it."""
+    """Judge a video by what `videos.probe.probe` says of it."""
 
     def finding(kind: str, why: str, broken: bool = False) -> Finding:
         return Finding(entry.line, entry.path, kind, why, broken)

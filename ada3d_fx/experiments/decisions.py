@@ -11,12 +11,12 @@ from mmengine.dataset import Compose
 
 from ..errors import Ada3DError
 from ..mm import console as mm_console
-from ..mm.broken import BrokenVideo, NamedPipeline
 from ..mm.checkpoint import load_weights
 from ..mm.config import calibration_list, class_names, forget_start, inner_datasets, load_config
 from ..mm.testing import calibrate, examples
 from ..progress import Console
 from ..report import figures, policy_pictures, records, tables
+from ..videos.broken import BrokenVideo, NamedPipeline
 
 
 def show_decisions(

@@ -24,13 +24,13 @@ from ..mm.console import only_warnings
 from ..mm.exported import is_exported, open_session
 from ..mm.inference_config import InferenceOptions, dataset_of, find, prepare_config
 from ..mm.inferencer import Ada3DInferencer
-from ..mm.inputs import Videos
 from ..mm.results import COLUMNS, VideoResult, row_of
 from ..progress import Console, duration, is_main_process
 from ..provenance import fingerprints, made_from
 from ..provenance.command import provenance
 from ..report import policy_pictures, records
 from ..runtime.session import Session
+from ..videos.inputs import Videos
 from .inference_profile import Profile, merged
 from .inference_summary import summary
 from .journal import Journal
@@ -38,8 +38,8 @@ from .journal import Journal
 WAIT = 30 * 24 * 3600  # seconds that the first process waits for the last
 # The code that makes the rows.
 CODE = (
-    *("mm/inference_config", "mm/inferencer", "mm/inputs", "mm/normalising", "mm/results"),
-    *("mm/scoring", "mm/streaming", "mm/exported"),
+    *("mm/inference_config", "mm/inferencer", "videos/inputs", "mm/normalising", "mm/results"),
+    *("mm/scoring", "videos/streaming", "mm/exported"),
     *("runtime/contract", "runtime/engines", "runtime/session"),
 )
 

@@ -6,10 +6,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..mm import timed_pipeline
 from ..mm.results import VideoResult
 from ..progress import duration
 from ..report import tables
+from ..videos import timed_pipeline
 
 WAIT, NORMALISE, SELECT = "wait for videos", "normalise", "select"
 RECOGNISE, WRITE, REST = "recognise", "write rows and draw", "the rest"

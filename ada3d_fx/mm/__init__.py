@@ -8,13 +8,13 @@ from .. import requirements
 requirements.check((*requirements.CORE, *requirements.FRAMEWORK))
 
 with requirements.explained():
-    from . import compat
+    from .. import compat
 
     compat.apply()
 
+    from ..videos import transforms
     from . import (
         build,
-        datasets,
         differences,
         hooks,
         inferencer,
@@ -29,8 +29,6 @@ with requirements.explained():
 __all__ = [
     "Ada3DInferencer",
     "build",
-    "compat",
-    "datasets",
     "differences",
     "hooks",
     "inferencer",
@@ -39,4 +37,5 @@ __all__ = [
     "optim",
     "recognizer",
     "step_times",
+    "transforms",
 ]

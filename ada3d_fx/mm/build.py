@@ -22,7 +22,7 @@ from ..learn.heads import FrameHead, MeanHead
 from ..learn.selector import SelectionNetwork
 from ..packed.twins import PackedConv3d
 from ..plan import StagePlan
-from .broken import VideoRunner
+from .video_runner import VideoRunner
 
 for _part in (SelectionNetwork, SmallConvNet, FrameHead, MeanHead, Reinforce, StraightThrough):
     MODELS.register_module(module=_part)

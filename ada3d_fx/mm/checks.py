@@ -9,10 +9,10 @@ from typing import Any
 
 from .. import requirements
 from ..errors import Ada3DError
-from .broken import limit_of
+from ..videos.broken import limit_of
+from ..videos.lists import VideoList, ann_file, require_list
+from ..videos.probe import probe
 from .config import inner_datasets
-from .lists import VideoList, ann_file, require_list
-from .video_probe import probe
 
 # What a component needs whose type starts so: the module.
 NEEDED = {"Decord": "decord", "PyAV": "av", "OpenCV": "cv2", "TensorboardVisBackend": "tensorboard"}

@@ -12,8 +12,8 @@ from mmengine.config import Config, DictAction
 
 from ..errors import Ada3DError
 from ..report import records
+from ..videos.lists import read_lines
 from . import schema
-from .lists import read_lines
 
 # what a config file raises that is wrong itself or based on one that is
 FILE_ERRORS = (

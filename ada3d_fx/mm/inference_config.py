@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 from mmengine.config import Config
 
 from ..errors import Ada3DError, require_number
+from ..videos.inputs import Videos, find_videos
+from ..videos.streaming import check_pipeline
 from . import schema
 from .checks import check_packages
 from .config import forget_start, inner_datasets, require, set_policy
-from .inputs import Videos, find_videos
-from .streaming import check_pipeline
 
 
 class InferenceOptions(NamedTuple):

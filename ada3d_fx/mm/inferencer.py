@@ -23,14 +23,21 @@ from ..errors import Ada3DError, require_number
 from ..progress import Console, quiet
 from ..report import policy_pictures
 from ..runtime.session import Session
-from .broken import VideoLoader
+from ..videos.inputs import Videos
+from ..videos.loader import VideoLoader
+from ..videos.streaming import (
+    VideoDataset,
+    decoded,
+    default_workers,
+    video_pipeline,
+)
+from ..videos.timed_pipeline import TimedPipeline
 from .build import build_recognizer
 from .checkpoint import load_weights
 from .checks import check_config
 from .config import calibration_list, class_names, load_config
 from .exported import ExportedModel, is_exported, open_session
 from .inference_config import InferenceOptions, dataset_of, find, prepare_config
-from .inputs import Videos
 from .results import (
     COLUMNS,
     TEXTS,
@@ -42,14 +49,7 @@ from .results import (
     scores_of,
 )
 from .scoring import Ada3DScorer, ClipScorer, PlainScorer, SessionScorer
-from .streaming import (
-    VideoDataset,
-    decoded,
-    default_workers,
-    video_pipeline,
-)
 from .testing import calibrate
-from .timed_pipeline import TimedPipeline
 
 
 @INFERENCERS.register_module()

@@ -12,7 +12,7 @@ from mmaction.structures import ActionDataSample
 from torch import Tensor
 
 from ..report import policy_pictures, records
-from .streaming import DecodedVideo
+from ..videos.streaming import DecodedVideo
 
 
 @dataclass

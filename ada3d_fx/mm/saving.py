@@ -11,7 +11,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from .. import files
-from .broken import VideoRunner
+from .video_runner import VideoRunner
 
 NOTE = "last_validation"  # a file beside last_checkpoint
 

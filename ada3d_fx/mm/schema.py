@@ -24,7 +24,7 @@ from ..convert import convert
 from ..errors import Ada3DError
 from ..learn.backbones import mobilenet_v2
 from ..learn.estimators import Estimator
-from .broken import limit_of
+from ..videos.broken import limit_of
 from .build import DEFAULT_TYPES, MOBILENETS, SelectorParts
 from .options import check_exit, check_fixed_policy
 from .signatures import Signature, clearly_wrong, dataclass_in, described, fits, signature_of

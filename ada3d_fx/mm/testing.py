@@ -19,10 +19,10 @@ from ..exits import certainty, sure, tied
 from ..learn.reward import correctness
 from ..policy import Policy
 from ..report import policy_pictures
-from .broken import in_list_order
 from .config import inner_datasets
 from .optim import unwrap
 from .steps import labels_of
+from .video_runner import in_list_order
 
 
 def record_policies(config: Config, path: str) -> bool:

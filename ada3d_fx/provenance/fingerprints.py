@@ -38,16 +38,16 @@ NO_CODE = {
     "mm/checks": "stops before a run, or not",
     "mm/schema": "stops before a run, or not",
     "mm/signatures": "stops before a run, or not",
-    "mm/probing": "stops before a run, or not",
+    "videos/probing": "stops before a run, or not",
     # of tools/infer.py, whose rows are told from others by the code of these files
     "runtime": "makes no row of a comparison",
     "mm/exported": "makes no row of a comparison",
     "mm/inference_config": "makes no row of a comparison",
     "mm/inferencer": "makes no row of a comparison",
-    "mm/inputs": "makes no row of a comparison",
+    "videos/inputs": "makes no row of a comparison",
     "mm/results": "makes no row of a comparison",
     "mm/scoring": "makes no row of a comparison",
-    "mm/streaming": "makes no row of a comparison",
+    "videos/streaming": "makes no row of a comparison",
 }
 # Files in these folders that count all the same: policies read, costs matched, tests made.
 CODE_THERE = ("report/records", "comparison/matching", "comparison/run")

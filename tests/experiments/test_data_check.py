@@ -16,8 +16,8 @@ from ada3d_fx.experiments.data_check import (
     check_list,
     plain_lists,
 )
-from ada3d_fx.mm.lists import VideoList
 from ada3d_fx.progress import Console
+from ada3d_fx.videos.lists import VideoList
 
 QUIET = Console(terminal=False)
 # What is wrong with a video of `odd_videos`, and whether it is broken.

@@ -7,11 +7,11 @@ import pytest
 
 from ada3d_fx.experiments.inference import RunOptions, infer
 from ada3d_fx.experiments.inference_profile import MAIN, REST, Profile, merged
-from ada3d_fx.mm.inputs import Video
 from ada3d_fx.mm.results import VideoResult
-from ada3d_fx.mm.streaming import DecodedVideo
-from ada3d_fx.mm.timed_pipeline import PARTS
 from ada3d_fx.progress import Console
+from ada3d_fx.videos.inputs import Video
+from ada3d_fx.videos.streaming import DecodedVideo
+from ada3d_fx.videos.timed_pipeline import PARTS
 
 COUNT = 6
 

@@ -8,9 +8,8 @@ import mm_parts
 import pytest
 import torch
 
-from ada3d_fx import Ada3DError, requirements
+from ada3d_fx import Ada3DError, compat, requirements
 from ada3d_fx.cli import user_errors
-from ada3d_fx.mm import compat
 from ada3d_fx.mm.checkpoint import load_checkpoint
 from ada3d_fx.mm.checks import check_config
 from ada3d_fx.mm.config import load_config, set_policy

@@ -18,10 +18,10 @@ from ada3d_fx import Ada3DError
 from ada3d_fx.experiments.evaluation import EvaluationOptions, evaluate
 from ada3d_fx.mm import Ada3DInferencer
 from ada3d_fx.mm.config import load_config
-from ada3d_fx.mm.inputs import find_videos
 from ada3d_fx.mm.results import COLUMNS
 from ada3d_fx.progress import Console
 from ada3d_fx.report import records
+from ada3d_fx.videos.inputs import find_videos
 
 VIEWS = 3
 

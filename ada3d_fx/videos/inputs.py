@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from ..errors import Ada3DError
 from .lists import VideoList
-from .video_probe import CONTAINERS
+from .probe import CONTAINERS
 
 LISTS = (".txt", ".csv", ".tsv", ".list")  # endings of lists
 

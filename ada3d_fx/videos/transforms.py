@@ -10,7 +10,7 @@ from mmcv.transforms import BaseTransform
 
 from ..errors import Ada3DError
 from .decoding import in_turns
-from .video_probe import decoding_errors, first_line
+from .probe import decoding_errors, first_line
 
 
 class _FramesInMemory:

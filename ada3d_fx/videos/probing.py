@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from . import video_probe
+from . import probe as video_probe
 
 Key = TypeVar("Key")
 READY_WITHIN = 120.0  # seconds for a process to start and import its decoders
@@ -34,7 +34,7 @@ class _Prober:
         self.process: subprocess.Popen | None = None
 
     def probe(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what `video_probe.probe` says, or why it does not."""
+        """Return what `probe.probe` says, or why it does not."""
         failed = {"frames": 0, "width": 0, "height": 0, "told": 0, "codec": None, "container": None}
         try:
             process = self._started()
@@ -109,7 +109,7 @@ def probe_all(
     Requests are taken when a process is free, so that a long list is never held as a whole.
 
     Args:
-        requests: a key and the arguments of `video_probe.probe` for each video.
+        requests: a key and the arguments of `probe.probe` for each video.
         processes: how many videos are decoded at a time.
         timeout: seconds after which a process that decoded no further frame is ended.
     """

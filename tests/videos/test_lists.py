@@ -10,7 +10,7 @@ from mmaction.datasets import RawframeDataset, VideoDataset
 
 from ada3d_fx import Ada3DError
 from ada3d_fx.mm.checks import check_dataset
-from ada3d_fx.mm.lists import VideoList
+from ada3d_fx.videos.lists import VideoList
 
 VIDEOS = {"type": "VideoDataset", "data_prefix": {"video": "videos"}, "pipeline": []}
 FRAMES = {"type": "RawframeDataset", "data_prefix": {"img": "frames"}, "pipeline": []}

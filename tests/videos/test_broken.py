@@ -19,11 +19,13 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from ada3d_fx import Ada3DError
-from ada3d_fx.mm.broken import VideoEvaluator, VideoLoader, in_list_order, limit_of
 from ada3d_fx.mm.console import build_runner
 from ada3d_fx.mm.testing import record_policies
+from ada3d_fx.mm.video_runner import VideoEvaluator, in_list_order
 from ada3d_fx.progress import Console
 from ada3d_fx.report import records
+from ada3d_fx.videos.broken import limit_of
+from ada3d_fx.videos.loader import VideoLoader
 
 INITS = {"decord": ("DecordInit", "DecordDecode"), "pyav": ("PyAVInit", "PyAVDecode"),
          "opencv": ("OpenCVInit", "OpenCVDecode")}  # fmt: skip

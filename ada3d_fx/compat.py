@@ -24,7 +24,7 @@ from pathlib import Path
 
 import torch
 
-from .. import weights
+from . import weights
 
 
 def apply() -> list[str]:

@@ -7,7 +7,7 @@ import signal
 import odd_videos
 import pytest
 
-from ada3d_fx.mm.probing import _Prober, probe_all
+from ada3d_fx.videos.probing import _Prober, probe_all
 
 
 def request(path):

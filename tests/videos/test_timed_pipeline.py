@@ -4,10 +4,10 @@ import mm_parts
 import pytest
 from mmengine.registry import init_default_scope
 
-from ada3d_fx.mm.broken import BrokenVideo
-from ada3d_fx.mm.inputs import Video, Videos
-from ada3d_fx.mm.streaming import VideoDataset, decoded, video_pipeline
-from ada3d_fx.mm.timed_pipeline import DECODE, FORMAT, OPEN, PARTS, RESIZE
+from ada3d_fx.videos.broken import BrokenVideo
+from ada3d_fx.videos.inputs import Video, Videos
+from ada3d_fx.videos.streaming import VideoDataset, decoded, video_pipeline
+from ada3d_fx.videos.timed_pipeline import DECODE, FORMAT, OPEN, PARTS, RESIZE
 
 STEPS = [
     {"type": "DecordInit"},

@@ -16,8 +16,8 @@ from mmaction.datasets.transforms import (
     SampleFrames,
 )
 
-from ada3d_fx.mm import datasets, decoding
-from ada3d_fx.mm.datasets import InMemoryDecordInit
+from ada3d_fx.videos import decoding, transforms
+from ada3d_fx.videos.transforms import InMemoryDecordInit
 
 SAMPLES = Path(__file__).parents[3] / "shared" / "data" / "sample_videos"
 
@@ -91,7 +91,7 @@ def test_large_frames_are_not_held_all_at_once(tmp_path, monkeypatch):
 
 
 def in_memory(path, **options):
-    datasets._STORE.clear()
+    transforms._STORE.clear()
     init = InMemoryDecordInit(**options)
     sample = SampleFrames(clip_len=4, frame_interval=2, num_clips=3, test_mode=True)
     return decoded(path, [init, sample, DecordDecode()])
@@ -103,13 +103,13 @@ def test_videos_kept_in_memory_are_the_same_and_bounded(tmp_path, monkeypatch):
     want = in_memory(path, scale=(64, 48))
     monkeypatch.setattr(decoding, "HELD_BYTES", 2 * frame)
     assert peak(lambda: same(in_memory(path, scale=(64, 48)), want)) < 4 * frame
-    assert len(datasets._STORE) == 1
+    assert len(transforms._STORE) == 1
 
 
 def test_a_video_that_the_store_has_no_room_for_is_decoded_by_the_frame(tmp_path, monkeypatch):
     path = odd_videos.write(tmp_path / "long.mp4", frames=60)
     want = in_memory(path, scale=(16, 16))
     same(in_memory(path, scale=(16, 16), max_gib=1e-6), want)
-    assert not datasets._STORE
+    assert not transforms._STORE
     monkeypatch.setattr(decoding, "HELD_BYTES", 1)
     same(in_memory(path, max_gib=1e-6), in_memory(path))

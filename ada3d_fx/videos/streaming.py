@@ -20,8 +20,8 @@ from torch.utils.data import DataLoader, Dataset
 from ..errors import Ada3DError
 from .broken import BrokenVideo
 from .inputs import Video, Videos
+from .probe import decoding_errors, first_line
 from .timed_pipeline import TimedPipeline
-from .video_probe import decoding_errors, first_line
 
 AHEAD = 2  # videos that each process decodes before they are asked for
 
