@@ -33,8 +33,9 @@ def of_rows(results: Results) -> dict[str, Any]:
     Returns:
         ``made_by``: a dictionary for each command, with ``rows``, ``command``, ``config``,
         ``versions``; ``made_from``: of each row, a digest of what each of its runs was made from;
-        ``made_differently``: a line for each row that was made from something else than the first
-        run of ada3d, or of the first row where there is no ada3d.
+        ``made_differently``: where rows were made from something else than the first run of ada3d,
+        or of the first row where there is no ada3d, a line for each such difference, which names
+        the rows.
     """
     groups: dict[str, dict] = {}
     for name, runs in results.items():
@@ -51,11 +52,15 @@ def of_rows(results: Results) -> dict[str, Any]:
 
 
 def differently(results: Results) -> list[str]:
-    """Tell which rows were made from something else than ada3d, or the first row without it."""
+    """Tell which rows were made from something else than ada3d, or the first row without it.
+
+    Rows that differ in the same share a line, such as ``upper (seed 0; seed 1), random (seed 0),
+    against ada3d: version of torch: 2.12 -> 2.13``.
+    """
     if not results:
         return []
     first = "ada3d" if "ada3d" in results else next(iter(results))
-    lines = []
+    rows: dict[str, dict[str, list[str]]] = {}  # the difference -> name of a row -> its runs
     for name, runs in results.items():
         for result in runs:
             found = made_from.unequal_rows(results[first][0], result)
@@ -63,8 +68,14 @@ def differently(results: Results) -> list[str]:
                 run = f"seed {result['seed']}"
                 run += "" if result.get("fold") is None else f", fold {result['fold']}"
                 told = "; ".join(made_from.shortened(found))
-                lines.append(f"{name} ({run}), against {first}: {told}")
-    return lines
+                rows.setdefault(told, {}).setdefault(name, []).append(run)
+    return [
+        f"{', '.join(_with_runs(named))}, against {first}: {told}" for told, named in rows.items()
+    ]
+
+
+def _with_runs(named: Mapping[str, Sequence[str]]) -> list[str]:
+    return [f"{name} ({'; '.join(runs)})" for name, runs in named.items()]
 
 
 def _digest(result: Mapping[str, Any]) -> str:
