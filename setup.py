@@ -30,7 +30,8 @@ FRAMEWORK = [
     "av>=12",
     "tensorboard>=2.12",
     "rich>=12.3",  # progress bars; MMEngine brings it too, and imports columns that 12.2 lacks
-    "importlib_metadata>=4",  # mmaction2 imports it without declaring it
+    # mmaction2 imports it without declaring it; before 4.3, Python 3.10's own entry_points() fails beside it
+    "importlib_metadata>=4.3",
     # mmengine looks packages up through pkg_resources (`_base_ = 'mmaction::...'`), which later
     # releases of setuptools no longer have. 77 is the first that reads the license's name (PEP 639);
     # 77.0.0 was withdrawn.

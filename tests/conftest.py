@@ -6,14 +6,11 @@ from collections import Counter
 import pytest
 import torch
 
-from ada3d_fx import compat
-
-compat.apply()
 with warnings.catch_warnings():
     # mmcv-lite says at import that it has no compiled operators; none is needed
     warnings.simplefilter("ignore")
-    import mmaction.models  # noqa: F401
-from mmengine.registry import init_default_scope  # noqa: E402
+    import ada3d_fx.mm  # noqa: F401  and all models of MMAction2 with it
+from mmengine.registry import init_default_scope
 
 
 @pytest.fixture(autouse=True, scope="session")

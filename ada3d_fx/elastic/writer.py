@@ -366,7 +366,7 @@ def _entries(vector: Tensor, units: int) -> Entries:
     of_unit = tuple(tuple(places[vector == unit].tolist()) for unit in range(units))
     of_none = tuple(places[vector < 0].tolist())
     order = [*of_none, *itertools.chain.from_iterable(of_unit)]
-    return Entries(of_unit, of_none, order == sorted(order))
+    return of_unit, of_none, order == sorted(order)
 
 
 def _matched(two: fx.Graph, three: fx.Graph) -> dict[fx.Node, fx.Node]:

@@ -12,13 +12,10 @@ from ..errors import Ada3DError
 from .packing import Packing
 from .segments import numbers_on
 
-
-class Entries(NamedTuple):
-    """Which entries of an axis belong to which unit of frames."""
-
-    of_unit: tuple[tuple[int, ...], ...]  # of each unit, as many of each
-    of_none: tuple[int, ...]  # such as that of a class token: they are always kept
-    in_order: bool  # whether those of no unit come first, and then unit by unit
+# Which entries of an axis belong to which unit of frames: those of each unit, as many of each; those of
+# none, such as that of a class token, which are always kept; whether those of none come first, and then
+# unit by unit. No named tuple, as older torch writes none into a program that lies within another tuple.
+Entries = tuple[tuple[tuple[int, ...], ...], tuple[int, ...], bool]
 
 
 class Blocks(NamedTuple):
@@ -104,12 +101,12 @@ def follow_frames(
     rest = [axis for axis in range(ndim) if axis not in axes]
     taken = values.permute(*axes, *rest)
     index = []
-    for place, own in enumerate(entries):
-        kept = numbers_on(own.of_unit, values.device)[units].flatten(1)
-        if own.of_none:
-            always = numbers_on(own.of_none, values.device).expand(len(units), -1)
+    for place, (of_unit, of_none, in_order) in enumerate(entries):
+        kept = numbers_on(of_unit, values.device)[units].flatten(1)
+        if of_none:
+            always = numbers_on(of_none, values.device).expand(len(units), -1)
             kept = torch.cat([always, kept], 1)
-        kept = kept if own.in_order else kept.sort(1).values
+        kept = kept if in_order else kept.sort(1).values
         shape = [len(units)] + [1] * len(axes)
         shape[1 + place] = kept.shape[1]
         index.append(kept.view(shape))

@@ -9,6 +9,13 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+# Where torch keeps the hooks of all modules' calls.
+GLOBAL_HOOKS = (
+    "_global_forward_pre_hooks",
+    "_global_forward_hooks",
+    "_global_backward_pre_hooks",
+    "_global_backward_hooks",
+)
 SIMPLE = (bool, int, float, complex, str, bytes, type(None), type, torch.dtype, torch.device)
 
 
@@ -77,7 +84,7 @@ def is_watched(module: nn.Module) -> bool:
 
 def is_watched_or_trains(root: nn.Module) -> bool:
     """Tell whether a hook waits for the call of a module in ``root``, or one of them is in training mode."""
-    return torch.nn.modules.module._has_any_global_hook() or any(
+    return any(getattr(nn.modules.module, name) for name in GLOBAL_HOOKS) or any(
         m.training or is_watched(m) or m._backward_hooks or m._backward_pre_hooks
         for m in root.modules()
     )
