@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import functools
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from typing import NoReturn
@@ -265,4 +266,7 @@ def _leave_other_processes() -> None:
     """
     distributed = sys.modules.get("torch.distributed")  # who has not imported it has not joined
     if distributed and distributed.is_available() and distributed.is_initialized():
+        time.sleep(
+            0.5
+        )  # torch 2.4 joins its threads with the lock held: let them drop what they hold first
         distributed.destroy_process_group()
