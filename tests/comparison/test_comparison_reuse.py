@@ -8,12 +8,12 @@ from pathlib import Path
 
 import experiment_parts
 import pytest
+from experiment_parts import Said
 
 import ada3d_fx.mm  # noqa: F401
 from ada3d_fx import Ada3DError
 from ada3d_fx.comparison.compare import compare
 from ada3d_fx.comparison.run import ComparisonRun, Setup
-from ada3d_fx.progress import Console
 from ada3d_fx.provenance.made_from import FILE, MadeOtherwise
 
 ROWS = ("upper", "random", "ada3d")
@@ -45,15 +45,6 @@ def copy(made, tmp_path, monkeypatch):
     (folder / "config.py").write_text(text)
     monkeypatch.setattr(sys, "argv", ["compare.py", "B"])
     return folder
-
-
-class Said(Console):
-    def __init__(self):
-        super().__init__()
-        self.lines = []
-
-    def say(self, text):
-        self.lines.append(text)
 
 
 def run(setup, rows=ROWS, **options):

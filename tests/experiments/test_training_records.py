@@ -2,20 +2,11 @@
 
 import experiment_parts
 import pytest
+from experiment_parts import Said
 
 import ada3d_fx.mm  # noqa: F401
 from ada3d_fx.experiments.training import RunOptions, keep_record, training_config
-from ada3d_fx.progress import Console
 from ada3d_fx.provenance import made_from
-
-
-class Said(Console):
-    def __init__(self):
-        super().__init__()
-        self.lines = []
-
-    def say(self, text):
-        self.lines.append(text)
 
 
 @pytest.mark.parametrize("old", ["same", "other", "none"])

@@ -10,6 +10,8 @@ from mmaction.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
+from ada3d_fx.progress import Console
+
 
 def config_of(folder: Path, count: int = 8, **model_options) -> Config:
     """The run of `mm_parts.run_config` over clips that are written now.
@@ -34,3 +36,14 @@ def write(folder: Path, config: Config) -> torch.nn.Module:
     torch.save(model.state_dict(), folder / "model.pth")
     torch.save(model.recognizer.state_dict(), folder / "plain.pth")
     return model
+
+
+class Said(Console):
+    """A console that keeps what is said in ``lines``."""
+
+    def __init__(self):
+        super().__init__()
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
