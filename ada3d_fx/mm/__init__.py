@@ -5,14 +5,9 @@ In a config: ``custom_imports = dict(imports=['ada3d_fx.mm'])``.
 
 from .. import requirements
 
-requirements.check((*requirements.CORE, *requirements.FRAMEWORK))
-
 with requirements.explained():
-    from .. import compat
-
-    compat.apply()
-
-    from ..videos import transforms
+    # first, as it checks what is installed and fills MMAction2's gaps
+    from ..videos import transforms  # isort: skip
     from . import (
         build,
         differences,
