@@ -262,11 +262,9 @@ def _leave_other_processes() -> None:
 
     Gloo's threads may still hold a tensor of the last exchange. One that drops it while Python ends
     waits for Python's lock, is ended there, and C++ takes that for a crash: signal 6 (torch's issue
-    190489).
+    190489). Torch 2.4 waits for these threads with the lock held, so they get time to drop it first.
     """
     distributed = sys.modules.get("torch.distributed")  # who has not imported it has not joined
     if distributed and distributed.is_available() and distributed.is_initialized():
-        time.sleep(
-            0.5
-        )  # torch 2.4 joins its threads with the lock held: let them drop what they hold first
+        time.sleep(0.5)
         distributed.destroy_process_group()
